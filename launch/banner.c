@@ -1,0 +1,111 @@
+/* What is about to happen, for people. Every number says where it comes from when that is not plain. */
+#include <string.h>
+
+#include "launch/session.h"
+
+/* 1234567 as "1,234,567"; returns buffer. */
+static const char *grouped(unsigned long long value, char *buffer, size_t bytes)
+{
+	char digits[32];
+	int count = snprintf(digits, sizeof(digits), "%llu", value);
+	size_t at = 0;
+
+	for (int i = 0; i < count && at + 2 < bytes; i++) {
+		if (i > 0 && (count - i) % 3 == 0)
+			buffer[at++] = ',';
+		buffer[at++] = digits[i];
+	}
+	buffer[at] = 0;
+	return buffer;
+}
+
+static void say_model(const struct session *s)
+{
+	const struct model_config *m = s->model;
+	size_t parameters = model_parameters(m);
+	char a[32], b[32];
+
+	say("model   %s, %d blocks, width %d, vocabulary %d: %s parameters (%s)",
+	    m->family->name, m->blocks, m->width, m->vocabulary,
+	    grouped(parameters, a, sizeof(a)), m->folder);
+	say("lora    rank %d, alpha %g%s on%s: %s trainable parameters (%.2f %%)%s", s->lora->rank,
+	    s->lora->alpha, s->lora->rslora ? " (rsLoRA)" : "", "",
+	    grouped(s->lora->elements, b, sizeof(b)),
+	    100 * (double)s->lora->elements / (double)(parameters + s->lora->elements),
+	    s->lora->init ? ", going on from lora.init" : "");
+	if (m->own_dropout)
+		say("        the base model's own dropouts are off");
+}
+
+static void say_dataset(const char *head, const struct dataset *d)
+{
+	char a[32];
+
+	if (!d)
+		return;
+	say("%s %s samples of %d tokens, %.0f %% of them trained (%s)", head,
+	    grouped(d->samples, a, sizeof(a)), d->tokens,
+	    100 * (double)d->trained_tokens / ((double)d->samples * d->tokens), d->path);
+	if (d->cut > 0)
+		say("        %zu samples were longer and lost %zu tokens", d->cut, d->cut_tokens);
+}
+
+static void say_step(const struct session *s)
+{
+	const struct train_config *t = &s->job.train;
+	long long tokens = t->batch * s->data.tokens;
+	char a[32];
+
+	say("step    %s tokens = %lld sequences x %d = %d micro-batches of %d x %d; %lld steps, "
+	    "%.3g epochs", grouped((unsigned long long)tokens, a, sizeof(a)), t->batch,
+	    s->data.tokens, s->plan.micro_batches, s->plan.micro_batch, s->data.tokens,
+	    s->data.steps,
+	    (double)s->data.steps * (double)t->batch / (double)s->data.train_samples);
+}
+
+static void link_text(const struct link *link, char *buffer, size_t bytes)
+{
+	char rate[32], latency[32];
+
+	snprintf(buffer, bytes, "%s, %s",
+		 link->bandwidth_bytes_s > 0
+			 ? unit_write(link->bandwidth_bytes_s, UNIT_BYTES_S, rate, sizeof(rate))
+			 : "unlimited",
+		 unit_write(link->latency_s, UNIT_SECONDS, latency, sizeof(latency)));
+}
+
+static void say_links(const struct session *s)
+{
+	char text[96];
+
+	for (int i = 0; i + 1 < s->plan.stages; i++) {
+		int from = s->plan.stage[i].node, to = s->plan.stage[i + 1].node;
+		struct link link = cluster_link(&s->job.cluster, from, to);
+
+		link_text(&link, text, sizeof(text));
+		say("%s %s > %s: %s (declared)", i == 0 ? "links  " : "       ",
+		    cluster_node(&s->job.cluster, from)->name,
+		    cluster_node(&s->job.cluster, to)->name, text);
+	}
+}
+
+void banner_say(const struct session *s)
+{
+	struct text table = {0}, build = {0};
+	char *save, *line;
+
+	build_write(&build);
+	say("%s: %s on %d node%s", build.data, s->job.cluster.name, s->comm->size,
+	    s->comm->size == 1 ? "" : "s");
+	text_release(&build);
+	say_model(s);
+	say_dataset("data   ", s->train);
+	say_dataset("valid  ", s->valid);
+	say_step(s);
+	say_links(s);
+	plan_print(&s->plan, &s->problem, &table);
+	for (line = strtok_r(table.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		say("%s", line);
+	text_release(&table);
+	say("run     %s", s->run);
+}

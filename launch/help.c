@@ -1,0 +1,48 @@
+/* `edgepipe help [config]`, and the text of `edgepipe --help`. */
+#include <string.h>
+
+#include "launch/launch.h"
+
+static const char general[] =
+	"edgepipe fine-tunes language models with LoRA as a pipeline over unequal servers joined by slow links.\n"
+	"\n"
+	"Usage: edgepipe COMMAND ...\n"
+	"\n"
+	"  train TOPOLOGY.yaml     fine-tune; started by mpirun, one rank a node of the file\n"
+	"  data tokenize|detokenize  text to token ids and back\n"
+	"  help [COMMAND|config]   this text, a command's, or every key of a topology file\n"
+	"\n"
+	"      --version           versions of edgepipe and of what it stands on\n"
+	"  -h, --help              this text\n"
+	"\n"
+	"Example:\n"
+	"  mpirun -np 5 edgepipe train topologies/campus.yaml\n";
+
+static int help_config(void)
+{
+	struct text text = {0};
+
+	schema_help(&job_schema, &text);
+	fputs(text.data ? text.data : "", stdout);
+	text_release(&text);
+	return 0;
+}
+
+int command_help(int argc, char **argv)
+{
+	char name[32], flag[] = "--help", *ask[] = {name, flag, NULL};
+
+	if (argc < 2) {
+		fputs(general, stdout);
+		return 0;
+	}
+	if (!strcmp(argv[1], "config"))
+		return help_config();
+	snprintf(name, sizeof(name), "%s", argv[1]);
+	if (!strcmp(argv[1], "train"))
+		return command_train(2, ask);
+	if (!strcmp(argv[1], "data"))
+		return command_data(2, ask);
+	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, data", argv[1]);
+	return EXIT_USAGE;
+}

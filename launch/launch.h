@@ -1,0 +1,60 @@
+/*
+ * launch/ - the program: sub-commands, options, the topology file as a whole, binding.
+ */
+#ifndef EDGEPIPE_LAUNCH_H
+#define EDGEPIPE_LAUNCH_H
+
+#include "base/base.h"
+#include "partition/partition.h"
+
+/* -- job.c --------------------------------------------------------------------------------- */
+
+/* `emulate`: not built yet, refused by name where it is not the default. */
+struct emulate_config { bool links, compute; double slowdown; };
+
+/* A topology file: the cluster and the job. */
+struct job {
+	struct config config;		/* arena, positions */
+	long long version;
+	struct cluster cluster;
+	const char *model;		/* model.path, absolute */
+	struct lora_config lora;
+	struct data_config data;
+	struct train_config train;
+	struct plan_config plan;
+	struct emulate_config emulate;
+	const char *out;		/* null: runs/<name>-<UTC time> */
+};
+/* Words of the table, in this order. */
+enum precision { PRECISION_FP32, PRECISION_BF16 };
+enum kernel_choice { KERNELS_AUTO, KERNELS_REFERENCE, KERNELS_OPENBLAS, KERNELS_ONEDNN };
+enum codec { CODEC_NONE, CODEC_BF16, CODEC_INT8, CODEC_INT4, CODEC_AUTO };
+enum role { ROLE_SERVER, ROLE_CLIENT };
+
+extern const struct schema job_schema;
+/* Reads a file and checks what spans several keys. -1 after errors (said with positions). */
+int job_read(struct job *job, const char *path, const char *const *overrides, int count);
+void job_release(struct job *job);
+
+/* -- one file per sub-command -------------------------------------------------------------- */
+
+/* Each takes what follows the program's name (argv[0] is the sub-command) and returns an exit code. */
+int command_train(int argc, char **argv);
+int command_data(int argc, char **argv);
+int command_help(int argc, char **argv);
+
+/* -- options.c ----------------------------------------------------------------------------- */
+
+struct option;		/* getopt.h */
+/* Says what is wrong with the option that getopt_long (with ":" first) just refused, with the nearest right one.
+ * Always -1. */
+int option_error(const char *command, const struct option *options, int option, char **argv);
+
+/* -- version.c ----------------------------------------------------------------------------- */
+
+/* "edgepipe 0.1.0 (1234abc, Release)": what must be equal on all ranks. */
+void build_write(struct text *text);
+/* That, and the versions of MPI, OpenBLAS, hwloc and the CPU's ISA: --version. */
+void version_write(struct text *text);
+
+#endif

@@ -1,0 +1,28 @@
+/* What is wrong with an option. */
+#include <getopt.h>
+#include <string.h>
+
+#include "launch/launch.h"
+
+enum { OPTIONS_MAX = 64 };
+
+int option_error(const char *command, const struct option *options, int option, char **argv)
+{
+	const char *given = argv[optind - 1], *names[OPTIONS_MAX], *near;
+	char bare[64];
+	int count = 0;
+
+	if (option == ':')
+		return error(EXIT_USAGE, "%s: option '%s' needs a value", command, given);
+	while (options[count].name && count < OPTIONS_MAX) {
+		names[count] = options[count].name;
+		count++;
+	}
+	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(given, "="), given);
+	near = nearest_word(bare + strspn(bare, "-"), names, count);
+	if (near)
+		return error(EXIT_USAGE, "%s: unknown option '%s' (did you mean '--%s'?)", command,
+			     given, near);
+	return error(EXIT_USAGE, "%s: unknown option '%s'; see edgepipe %s --help", command, given,
+		     command);
+}

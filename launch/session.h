@@ -1,0 +1,106 @@
+/*
+ * One run of `edgepipe train` on one rank, from the options to the training loop. Set-up goes through phases;
+ * every phase that can fail on one rank ends in session_agree, so that all ranks fail together and one fault is
+ * said once, by rank 0.
+ */
+#ifndef EDGEPIPE_LAUNCH_SESSION_H
+#define EDGEPIPE_LAUNCH_SESSION_H
+
+#include "comm/comm.h"
+#include "launch/launch.h"
+#include "pipeline/pipeline.h"
+#include "profiler/profiler.h"
+
+/* What the command line asked for. Texts belong to argv. */
+struct train_options {
+	const char *topology, *out, *dump;
+	bool resume, overwrite;
+	const char **set;		/* --set, in order */
+	int set_count;
+};
+
+/* What every rank tells the others about itself. Plain data. */
+struct rank_facts {
+	struct hardware hardware;
+	struct digest build, configuration, model, weights, shared;
+	char build_text[160];
+	int threads;
+	double memory_limit_bytes, overhead_bytes;
+	bool memory_declared;
+};
+
+/* What rank 0 found in the data and everybody must know. Plain data. */
+struct data_facts {
+	int tokens;			/* T */
+	unsigned long long train_samples, valid_samples;
+	long long steps;
+};
+
+struct session {
+	struct train_options options;
+	struct job job;
+	struct comm *comm;
+	struct rank_facts *facts;	/* of all ranks, on all ranks */
+	struct model_config *model;
+	struct weights *weights;
+	struct lora *lora;
+	struct dataset *train, *valid;	/* rank 0 */
+	struct data_facts data;
+	struct problem problem;
+	struct plan plan;
+	int *threads;			/* per node, for the problem; so are the next two */
+	double *memory_limit_bytes, *overhead_bytes;
+	int *rank_of_stage;
+	const char **stage_name;
+	struct device *device;
+	struct stage *stage;
+	float *values;			/* rank 0: value, m, v of all adapters */
+	const char **identity, **circumstance;
+	char *run;			/* rank 0: the run directory, absolute */
+	int lock;			/* rank 0: descriptor of its lock, or -1 */
+	struct arena arena;
+};
+
+/* -- session.c ----------------------------------------------------------------------------- */
+
+/*
+ * Ends a phase. Collective. Where any rank failed (status != 0), rank 0 prints what was said, each text once
+ * with the ranks that said it, and all ranks get the same exit code; else 0.
+ */
+int session_agree(struct session *session, int status);
+/* Fills facts[] of all ranks from each rank's own. Collective. */
+int session_exchange(struct session *session, const struct rank_facts *mine);
+/* A difference in build, configuration or model is an error that says on which ranks; another ISA one warning. */
+int session_compare(const struct session *session);
+void session_release(struct session *session);
+
+/* -- setup.c ------------------------------------------------------------------------------- */
+
+/* The phases, in order; each is collective and returns 0 or the exit code that all ranks agree on. */
+int setup_job(struct session *session);		/* topology file, number of ranks */
+int setup_model(struct session *session);	/* configuration, weights, adapters; comparison */
+int setup_data(struct session *session);
+int setup_plan(struct session *session);
+int setup_stage(struct session *session);
+
+/* -- rundir.c ------------------------------------------------------------------------------ */
+
+/* Rank 0 alone. Finds, refuses or prepares the run directory and takes its lock; nothing that is in it is lost
+ * here. 0 or -1 (EXIT_CREATE). */
+int rundir_open(struct session *session);
+/* Clears what --overwrite gives up, writes config.resolved.yaml and plan.json. */
+int rundir_begin(struct session *session);
+/* Appends every rank's notes to log/rank-NN.log. Collective. */
+int rundir_logs(struct session *session);
+
+/* -- identity.c ---------------------------------------------------------------------------- */
+
+/* Rank 0: what a checkpoint must agree with, and what it had better agree with (checkpoint.c). */
+void identity_make(struct session *session);
+
+/* -- banner.c ------------------------------------------------------------------------------ */
+
+/* What is about to happen: model, adapters, data, step, links, plan. Rank 0. */
+void banner_say(const struct session *session);
+
+#endif

@@ -1,0 +1,291 @@
+/* The phases between the command line and the first step. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "launch/session.h"
+
+/* -- job ----------------------------------------------------------------------------------- */
+
+static int check_ranks(const struct session *s)
+{
+	int nodes = s->job.cluster.nodes.count, ranks = s->comm->size;
+
+	if (nodes == ranks)
+		return 0;
+	return error(EXIT_CONFIG,
+		     "'%s' has %d node%s, but %d rank%s started: run it as\n"
+		     "    %s%s %d %sedgepipe train %s",
+		     s->options.topology, nodes, nodes == 1 ? "" : "s", ranks,
+		     ranks == 1 ? " was" : "s were", "mpirun", " -np", nodes,
+		     nodes <= 2 ? "--bind-to none " : "", s->options.topology);
+}
+
+int setup_job(struct session *s)
+{
+	int status = job_read(&s->job, s->options.topology, s->options.set, s->options.set_count);
+
+	if (!status && !s->job.data.train)
+		config_error(&s->job.config, "data.train", "train needs data: data.train is missing");
+	if (!status && error_code())
+		status = -1;
+	if (!status)
+		status = check_ranks(s);
+	return session_agree(s, status);
+}
+
+/* -- model --------------------------------------------------------------------------------- */
+
+static const struct node *own_node(const struct session *s)
+{
+	return cluster_node(&s->job.cluster, s->comm->rank);
+}
+
+static int open_model(struct session *s)
+{
+	const char *folder = own_node(s)->model ? own_node(s)->model : s->job.model;
+
+	s->model = model_config_read(folder);
+	if (!s->model)
+		return -1;
+	s->weights = weights_open(s->model);
+	if (!s->weights)
+		return -1;
+	s->lora = lora_resolve(s->model, &s->job.lora);
+	return s->lora ? 0 : -1;
+}
+
+/* The topology file's bytes and the overrides: paths may resolve differently on every node. */
+static int configuration_digest(const struct session *s, struct digest *digest)
+{
+	struct digest_state *state;
+	size_t bytes;
+	char *data = file_read(s->options.topology, &bytes);
+
+	if (!data)
+		return -1;
+	state = digest_open();
+	digest_add(state, data, bytes);
+	for (int i = 0; i < s->options.set_count; i++)
+		digest_add(state, s->options.set[i], strlen(s->options.set[i]) + 1);
+	*digest = digest_close(state);
+	free(data);
+	return 0;
+}
+
+/* Of a tied embedding, which the first and the last stage both read. */
+static struct digest shared_digest(const struct session *s)
+{
+	const struct safetensor *tensor;
+
+	if (!s->model->tied || s->comm->size == 1)
+		return (struct digest){0, 0};
+	tensor = weights_find(s->weights, SLOT_EMBED, 0);
+	return digest_of(tensor->data, tensor->bytes);
+}
+
+static int own_facts(const struct session *s, struct rank_facts *facts)
+{
+	const struct node *node = own_node(s);
+	struct text version = {0};
+
+	memset(facts, 0, sizeof(*facts));
+	if (hardware_read(&facts->hardware) || configuration_digest(s, &facts->configuration))
+		return -1;
+	build_write(&version);
+	facts->build = digest_of(version.data, version.bytes);
+	snprintf(facts->build_text, sizeof(facts->build_text), "%s", version.data);
+	text_release(&version);
+	facts->model = s->model->digest;
+	facts->weights = s->weights->digest;
+	facts->shared = shared_digest(s);
+	facts->memory_declared = node->memory_bytes > 0;
+	facts->memory_limit_bytes =
+		facts->memory_declared ? node->memory_bytes : facts->hardware.memory_free_bytes;
+	facts->overhead_bytes = memory_resident_bytes();
+	return 0;
+}
+
+/* Ranks on one host divide its usable cores, at least one each, unless the node declares its own. Free memory is
+ * divided alike where it is not declared. */
+static void divide_hosts(struct session *s)
+{
+	for (int i = 0; i < s->comm->size; i++) {
+		struct rank_facts *f = &s->facts[i];
+		long long declared = cluster_node(&s->job.cluster, i)->cores;
+		int sharing = 0;
+
+		for (int j = 0; j < s->comm->size; j++)
+			sharing += !strcmp(s->facts[j].hardware.host, f->hardware.host);
+		f->threads = f->hardware.cores / sharing;
+		f->threads = declared > 0 ? (int)declared : f->threads < 1 ? 1 : f->threads;
+		if (!f->memory_declared)
+			f->memory_limit_bytes /= sharing;
+	}
+}
+
+int setup_model(struct session *s)
+{
+	struct rank_facts mine;
+	int status = open_model(s), code;
+
+	if (!status)
+		status = own_facts(s, &mine);
+	code = session_agree(s, status);
+	if (code)
+		return code;
+	s->facts = xzalloc((size_t)s->comm->size, sizeof(*s->facts));
+	if (session_exchange(s, &mine))
+		return EXIT_RETRY;
+	divide_hosts(s);
+	return session_agree(s, session_compare(s));
+}
+
+/* -- data ---------------------------------------------------------------------------------- */
+
+static int open_data(struct session *s)
+{
+	struct data_config *data = &s->job.data;
+
+	s->train = dataset_open(data->train, "train", data, s->model);
+	if (!s->train)
+		return -1;
+	if (data->valid) {
+		struct data_config same = *data;
+
+		same.sequence = s->train->tokens;
+		s->valid = dataset_open(data->valid, "valid", &same, s->model);
+		if (!s->valid)
+			return -1;
+	}
+	s->data.tokens = s->train->tokens;
+	s->data.train_samples = s->train->samples;
+	s->data.valid_samples = s->valid ? s->valid->samples : 0;
+	return 0;
+}
+
+/* `steps`, or `epochs` times the batches of an epoch, rounded up. */
+static long long total_steps(const struct session *s)
+{
+	const struct train_config *t = &s->job.train;
+
+	if (t->epochs > 0)
+		return (long long)ceil(t->epochs * (double)s->data.train_samples /
+				       (double)t->batch);
+	return t->steps;
+}
+
+int setup_data(struct session *s)
+{
+	int status = s->comm->rank == 0 ? open_data(s) : 0, code;
+
+	if (s->comm->rank == 0 && !status)
+		s->data.steps = total_steps(s);
+	code = session_agree(s, status);
+	if (code)
+		return code;
+	return comm_broadcast(s->comm, 0, &s->data, sizeof(s->data)) ? EXIT_RETRY : 0;
+}
+
+/* -- plan ---------------------------------------------------------------------------------- */
+
+/* Bytes that rank 0 holds besides its stage: tokenised data, the state of all adapters. */
+static double root_bytes(const struct session *s)
+{
+	double samples = (double)s->data.train_samples + (double)s->data.valid_samples;
+
+	return samples * s->data.tokens * 2 * sizeof(int32_t) +
+	       3.0 * (double)s->lora->elements * sizeof(float);
+}
+
+static void make_problem(struct session *s)
+{
+	size_t ranks = (size_t)s->comm->size;
+
+	s->threads = arena_take(&s->arena, ranks * sizeof(*s->threads));
+	s->memory_limit_bytes = arena_take(&s->arena, ranks * sizeof(double));
+	s->overhead_bytes = arena_take(&s->arena, ranks * sizeof(double));
+	for (size_t i = 0; i < ranks; i++) {
+		s->threads[i] = s->facts[i].threads;
+		s->memory_limit_bytes[i] = s->facts[i].memory_limit_bytes;
+		s->overhead_bytes[i] =
+			s->facts[i].overhead_bytes +
+			(i == 0 ? root_bytes(s) : 0);
+	}
+	s->problem = (struct problem){
+		.cluster = &s->job.cluster,
+		.model = s->model,
+		.weights = s->weights,
+		.lora = s->lora,
+		.want = &s->job.plan,
+		.batch = s->job.train.batch,
+		.micro_batch = s->job.train.micro_batch,
+		.tokens = s->data.tokens,
+		.threads = s->threads,
+		.memory_limit_bytes = s->memory_limit_bytes,
+		.overhead_bytes = s->overhead_bytes,
+	};
+}
+
+int setup_plan(struct session *s)
+{
+	int status = 0, code;
+
+	make_problem(s);
+	if (s->comm->rank == 0)
+		status = plan_make(&s->problem, &s->plan);
+	code = session_agree(s, status);
+	if (code)
+		return code;
+	if (comm_broadcast(s->comm, 0, &s->plan, sizeof(s->plan)))
+		return EXIT_RETRY;
+	s->rank_of_stage = arena_take(&s->arena, (size_t)s->plan.stages * sizeof(int));
+	s->stage_name = arena_take(&s->arena, (size_t)s->plan.stages * sizeof(char *));
+	for (int i = 0; i < s->plan.stages; i++) {
+		s->rank_of_stage[i] = s->plan.stage[i].node;
+		s->stage_name[i] = cluster_node(&s->job.cluster, s->plan.stage[i].node)->name;
+	}
+	return 0;
+}
+
+/* -- stage --------------------------------------------------------------------------------- */
+
+static const struct plan_stage *own_stage(const struct session *s)
+{
+	for (int i = 0; i < s->plan.stages; i++)
+		if (s->plan.stage[i].node == s->comm->rank)
+			return &s->plan.stage[i];
+	return NULL;
+}
+
+static int open_stage(struct session *s)
+{
+	const struct plan_stage *own = own_stage(s);
+	int threads = s->facts[s->comm->rank].threads, from, to;
+	struct stage_spec spec;
+	size_t elements = 0;
+	float *values;
+
+	if (!own)
+		return 0;
+	s->device = device_open(
+		s->job.train.kernels == KERNELS_REFERENCE ? "reference" : "cpu", threads);
+	if (!s->device)
+		return -1;
+	spec = (struct stage_spec){own->first_block, own->blocks, own->embedding, own->head,
+				   s->plan.micro_batch, s->data.tokens, own->in_flight,
+				   s->options.dump != NULL};
+	lora_range(s->lora, own->first_block, own->blocks, &from, &to);
+	for (int i = from; i < to; i++)
+		elements += (size_t)s->lora->tensor[i].rows * (size_t)s->lora->tensor[i].cols;
+	values = xzalloc(elements + 1, sizeof(float));
+	if (!lora_values(s->lora, from, to, (uint64_t)s->job.train.seed, values))
+		s->stage = stage_open(s->device, s->model, s->weights, s->lora, &spec, values);
+	free(values);
+	return s->stage ? 0 : -1;
+}
+
+int setup_stage(struct session *s)
+{
+	return session_agree(s, open_stage(s));
+}

@@ -1,0 +1,232 @@
+/* `edgepipe train`: from a topology file to a run directory. */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "launch/session.h"
+
+static const char train_help[] =
+	"Usage: mpirun -np NODES edgepipe train TOPOLOGY.yaml [options]\n"
+	"\n"
+	"Fine-tunes a language model with LoRA, as a pipeline over the nodes of the file: one rank a node.\n"
+	"\n"
+	"      --out DIR       the run directory (default: runs/<name>-<UTC time>)\n"
+	"      --resume        go on from the newest checkpoint that verifies; needs --out or `out`\n"
+	"      --overwrite     give up the run that the directory holds\n"
+	"      --set KEY=VALUE override any key of the file, as train.steps=20 or nodes.0.memory=4GiB\n"
+	"      --dump DIR      write what step 1 computed to DIR/step-00000001.safetensors\n"
+	"  -h, --help          this text\n"
+	"\n"
+	"Examples:\n"
+	"  mpirun -np 5 edgepipe train topologies/campus.yaml\n"
+	"  mpirun -np 5 edgepipe train topologies/campus.yaml --out runs/a --set train.steps=20\n"
+	"  mpirun -np 5 edgepipe train topologies/campus.yaml --out runs/a --resume\n"
+	"\n"
+	"`edgepipe help config` lists every key. Activations and gradients travel between nodes as plain text; with\n"
+	"public base weights they can reveal much of the training text.\n";
+
+/* -- options ------------------------------------------------------------------------------- */
+
+enum { OPTION_OUT = 256, OPTION_RESUME, OPTION_OVERWRITE, OPTION_SET, OPTION_DUMP, OPTION_PLAN,
+       OPTION_PROFILE_OPS };
+
+static const struct option long_options[] = {
+	{"out", required_argument, NULL, OPTION_OUT},
+	{"resume", no_argument, NULL, OPTION_RESUME},
+	{"overwrite", no_argument, NULL, OPTION_OVERWRITE},
+	{"set", required_argument, NULL, OPTION_SET},
+	{"dump", required_argument, NULL, OPTION_DUMP},
+	{"plan", required_argument, NULL, OPTION_PLAN},
+	{"profile-ops", no_argument, NULL, OPTION_PROFILE_OPS},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
+};
+
+/* Takes one option. 0, 1 for --help, -1 after an error. */
+static int take_option(struct train_options *o, int option, char **argv)
+{
+	switch (option) {
+	case OPTION_OUT: o->out = optarg; return 0;
+	case OPTION_RESUME: o->resume = true; return 0;
+	case OPTION_OVERWRITE: o->overwrite = true; return 0;
+	case OPTION_SET: o->set[o->set_count++] = optarg; return 0;
+	case OPTION_DUMP: o->dump = optarg; return 0;
+	case OPTION_PLAN: return error(EXIT_USAGE, "train: --plan is not built yet");
+	case OPTION_PROFILE_OPS: return error(EXIT_USAGE, "train: --profile-ops is not built yet");
+	case 'h': return 1;
+	default: return option_error("train", long_options, option, argv);
+	}
+}
+
+static int check_options(const struct train_options *o, int argc, char **argv)
+{
+	if (optind == argc)
+		return error(EXIT_USAGE, "train: which topology file? For example:\n"
+			     "    mpirun -np 5 edgepipe train topologies/campus.yaml");
+	if (argc - optind > 1)
+		return error(EXIT_USAGE, "train: one topology file at a time; '%s' is a second one",
+			     argv[optind + 1]);
+	if (o->resume && o->overwrite)
+		return error(EXIT_USAGE, "train: --resume and --overwrite exclude each other");
+	return 0;
+}
+
+/* 0, 1 when the help was asked for, -1 after an error. */
+static int read_options(struct train_options *o, int argc, char **argv)
+{
+	int option, status = 0;
+
+	o->set = xzalloc((size_t)argc, sizeof(*o->set));
+	opterr = 0;
+	optind = 1;
+	while (!status && (option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1)
+		status = take_option(o, option, argv);
+	if (!status)
+		status = check_options(o, argc, argv);
+	if (!status)
+		o->topology = argv[optind];
+	return status;
+}
+
+/* -- the run ------------------------------------------------------------------------------- */
+
+static int open_comm(struct session *s)
+{
+	s->comm = comm_mpi_launched() > 0 ? comm_mpi_open(NULL, NULL) : comm_alone_open();
+	return s->comm ? 0 : -1;
+}
+
+/* Rank 0's part between the plan and the stage: directory, checkpoint. */
+static int open_run(struct session *s, struct training *t)
+{
+	size_t elements = s->lora->elements;
+
+	if (s->options.resume && !s->options.out && !s->job.out)
+		return error(EXIT_USAGE, "train: --resume needs --out (or `out` in the file)");
+	if (rundir_open(s))
+		return -1;
+	s->values = xzalloc(3 * elements + 1, sizeof(float));
+	identity_make(s);
+	t->checkpoint = (struct checkpoint){
+		.value = s->values,
+		.m = s->values + elements,
+		.v = s->values + 2 * elements,
+		.identity = s->identity,
+		.circumstance = s->circumstance,
+	};
+	if (s->options.resume && checkpoint_load(s->run, s->lora, &t->checkpoint) < 0)
+		return -1;
+	return rundir_begin(s);
+}
+
+static int fill_training(struct session *s, struct training *t)
+{
+	const struct plan *plan = &s->plan;
+
+	t->comm = s->comm;
+	t->stage = s->stage;
+	t->places = (struct places){plan->stages, -1, s->rank_of_stage};
+	for (int i = 0; i < plan->stages; i++)
+		if (plan->stage[i].node == s->comm->rank) {
+			t->places.stage = i;
+			t->first_block = plan->stage[i].first_block;
+			t->blocks = plan->stage[i].blocks;
+		}
+	t->schedule = schedule_make(&s->arena, plan->schedule, plan->stages, plan->micro_batches);
+	t->forward = schedule_make(&s->arena, "forward", plan->stages, plan->micro_batches);
+	t->lora = s->lora;
+	t->model = s->model;
+	t->config = &s->job.train;
+	t->steps = s->data.steps;
+	t->tokens = s->data.tokens;
+	t->sequences = plan->micro_batch;
+	t->micro_batches = plan->micro_batches;
+	t->shuffle = s->job.data.shuffle;
+	t->train = s->train;
+	t->valid = s->valid;
+	t->validate = s->data.valid_samples > 0;
+	t->run = s->run;
+	t->dump = s->options.dump;
+	t->stage_name = s->stage_name;
+	t->identity = s->identity;
+	t->circumstance = s->circumstance;
+	return t->schedule && t->forward ? 0 : -1;
+}
+
+/* The estimate of every node's memory beside its measured peak. Collective. */
+static int say_memory(const struct session *s)
+{
+	double peak = memory_peak_bytes();
+	char a[32], b[32];
+
+	for (int i = 0; i < s->plan.stages; i++) {
+		const struct plan_stage *stage = &s->plan.stage[i];
+		double of = peak;
+
+		if (comm_broadcast(s->comm, stage->node, &of, sizeof(of)))
+			return -1;
+		say("%s %-12s estimated %s, peak %s (measured)", i == 0 ? "memory " : "       ",
+		    s->stage_name[i], unit_write(stage->memory_bytes, UNIT_BYTES, a, sizeof(a)),
+		    unit_write(of, UNIT_BYTES, b, sizeof(b)));
+	}
+	return 0;
+}
+
+static int run_training(struct session *s, struct training *t)
+{
+	int status;
+
+	if (s->comm->rank == 0)
+		banner_say(s);
+	if (rundir_logs(s))
+		return EXIT_RETRY;
+	error_clear();
+	status = training_run(t);
+	if (status || say_memory(s) || rundir_logs(s))
+		return status ? status : EXIT_RETRY;
+	say("adapter %s/adapter (loads in Hugging Face PEFT)", s->comm->rank == 0 ? s->run : "");
+	return 0;
+}
+
+static int run_session(struct session *s)
+{
+	struct training t = {0};
+	int status = setup_job(s);
+
+	if (!status)
+		status = setup_model(s);
+	if (!status)
+		status = setup_data(s);
+	if (!status)
+		status = setup_plan(s);
+	if (!status)
+		status = session_agree(s, s->comm->rank == 0 ? open_run(s, &t) : 0);
+	if (!status)
+		status = setup_stage(s);
+	if (!status)
+		status = session_agree(s, fill_training(s, &t));
+	return status ? status : run_training(s, &t);
+}
+
+int command_train(int argc, char **argv)
+{
+	struct session session = {.lock = -1};
+	int status = read_options(&session.options, argc, argv);
+
+	if (status > 0)
+		fputs(train_help, stdout);
+	if (status) {
+		free(session.options.set);
+		return status > 0 ? 0 : error_code();
+	}
+	if (open_comm(&session))
+		return error_code();
+	log_rank(session.comm->rank);
+	error_hold();
+	status = run_session(&session);
+	session_release(&session);
+	free(session.options.set);
+	comm_close(session.comm);
+	return status;
+}

@@ -1,0 +1,474 @@
+/*
+ * Checkpoints: what a run needs to go on, keyed by global tensor names, so that any number of ranks
+ * can take it up.
+ *
+ *     RUN/ckpt/step-00000050/
+ *         state.safetensors       per adapter tensor NAME (as PEFT calls it): the value under NAME,
+ *                                 AdamW's moments under NAME.exp_avg and NAME.exp_avg_sq (torch's
+ *                                 words), all F32, values first, then all m, then all v
+ *         manifest.json           step, place in the data, identity, circumstance, size and XXH3-128
+ *                                 of the file above; its last line holds the XXH3-128 of all lines
+ *                                 before it
+ *
+ * The folder is written under another name, step-00000050.tmp-XXXX, and moved when all of it is on
+ * the disk: a folder with the plain name is whole unless the disk damaged it later, and then a
+ * digest tells. No link and no file says which is the latest: the folders' names do.
+ */
+#include "model/model.h"
+#include "model/internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#define VERSION 1
+#define STEP_MOST 99999999		/* eight digits */
+#define MANIFEST_MOST ((size_t)1 << 20)
+#define DIGEST_LINE "\"digest\":\""	/* how the manifest's last line starts */
+
+static const char state_name[] = "state.safetensors";
+static const char manifest_name[] = "manifest.json";
+enum { VALUE, M, V, FAMILIES };
+static const char *const suffix[FAMILIES] = {"", ".exp_avg", ".exp_avg_sq"};
+
+/* -- writing ------------------------------------------------------------------------------- */
+
+static int write_state(struct arena *arena, const char *path, const struct lora *lora,
+		       const float *const family[FAMILIES])
+{
+	size_t count = (size_t)lora->count;
+	struct safetensors_entry *entry = arena_take(arena, FAMILIES * count * sizeof(*entry));
+
+	for (size_t i = 0; i < FAMILIES * count; i++) {
+		const struct lora_tensor *tensor = &lora->tensor[i % count];
+		size_t which = i / count;
+
+		entry[i] = (struct safetensors_entry){
+			.name = arena_format(arena, "%s%s", tensor->name, suffix[which]),
+			.dtype = DTYPE_F32,
+			.dims = 2,
+			.shape = {tensor->rows, tensor->cols},
+			.data = family[which] + tensor->offset,
+		};
+	}
+	return safetensors_write(path, entry, (int)(FAMILIES * count), NULL);
+}
+
+static void add_pairs(struct text *text, const char *key, const char *const *pair)
+{
+	text_add(text, ",\n\"%s\":{", key);
+	for (int i = 0; pair && pair[i]; i += 2) {
+		text_add(text, i ? ",\n  " : "\n  ");
+		json_add_text(text, pair[i]);
+		text_add(text, ":");
+		json_add_text(text, pair[i + 1]);
+	}
+	text_add(text, "}");
+}
+
+static int write_manifest(struct arena *arena, const char *folder,
+			  const struct checkpoint *checkpoint)
+{
+	const char *state = path_join(arena, folder, state_name);
+	struct text text = {0};
+	struct digest digest;
+	struct stat status;
+	char hex[33];
+
+	if (stat(state, &status) < 0)
+		return error(EXIT_IO, "cannot read '%s': %s", state, strerror(errno));
+	if (digest_file(state, &digest) < 0)
+		return -1;
+	text_add(&text, "{\"version\":%d,\n\"step\":%lld,\n\"place\":%llu", VERSION,
+		 checkpoint->step, (unsigned long long)checkpoint->place);
+	add_pairs(&text, "identity", checkpoint->identity);
+	add_pairs(&text, "circumstance", checkpoint->circumstance);
+	text_add(&text, ",\n\"files\":{\"%s\":{\"bytes\":%lld,\"xxh3_128\":\"%s\"}},\n", state_name,
+		 (long long)status.st_size, digest_write(digest, hex));
+	digest = digest_of(text.data, text.bytes);
+	text_add(&text, DIGEST_LINE "%s\"}\n", digest_write(digest, hex));
+	int rc = file_write(path_join(arena, folder, manifest_name), text.data, text.bytes);
+	text_release(&text);
+	return rc;
+}
+
+/* A name of this attempt alone: a late writer of an earlier one must not meet it. */
+static char *temporary_name(struct arena *arena, const char *folder)
+{
+	uint64_t attempt = 0;
+
+	if (getrandom(&attempt, sizeof(attempt), GRND_NONBLOCK) < 0)
+		attempt = (uint64_t)(clock_s() * 1e9);
+	return arena_format(arena, "%s.tmp-%016llx", folder, (unsigned long long)attempt);
+}
+
+int checkpoint_write(const char *run, const struct lora *lora,
+		     const struct checkpoint *checkpoint)
+{
+	const float *const family[FAMILIES] = {checkpoint->value, checkpoint->m, checkpoint->v};
+	struct arena arena = {0};
+	int rc = -1;
+
+	if (checkpoint->step < 0 || checkpoint->step > STEP_MOST)
+		return error(EXIT_CONFIG, "cannot write a checkpoint of step %lld (at most %d)",
+			     checkpoint->step, STEP_MOST);
+	const char *parent = path_join(&arena, run, "ckpt");
+	const char *folder = arena_format(&arena, "%s/step-%08lld", parent, checkpoint->step);
+	const char *temporary = temporary_name(&arena, folder);
+	bool is_new = !path_exists(parent);
+	if (folder_make(temporary) < 0)
+		goto done;
+	if (is_new && folder_sync(run) < 0)
+		goto done;
+	if (write_state(&arena, path_join(&arena, temporary, state_name), lora, family) < 0)
+		goto done;
+	if (write_manifest(&arena, temporary, checkpoint) < 0)
+		goto done;
+	rc = folder_publish(temporary, folder);
+done:
+	if (rc < 0)
+		folder_remove(temporary);
+	arena_release(&arena);
+	return rc;
+}
+
+/* -- verifying ----------------------------------------------------------------------------- */
+
+/* A checkpoint that is being looked at. */
+struct found {
+	struct arena arena;
+	const char *folder;
+	long long step;			/* as the folder's name says */
+	uint64_t place;
+	struct json *manifest;
+	struct text why;		/* it cannot be used, for people */
+};
+#define damaged(found, ...) (text_add(&(found)->why, __VA_ARGS__), -1)
+
+/* The size of a plain file; -1 where it is none: a link may lead anywhere. */
+static long long plain_bytes(const char *path)
+{
+	struct stat status;
+
+	return lstat(path, &status) == 0 && S_ISREG(status.st_mode) ? (long long)status.st_size : -1;
+}
+
+/* Where the last line starts, if the digest in it is that of everything before; 0 if not. */
+static size_t check_last_line(const char *text, size_t bytes)
+{
+	const size_t line_bytes = strlen(DIGEST_LINE) + 32 + strlen("\"}\n");
+	char hex[33];
+
+	if (bytes <= line_bytes)
+		return 0;
+	size_t at = bytes - line_bytes;
+	const char *line = text + at;
+	digest_write(digest_of(text, at), hex);
+	if (text[at - 1] != '\n' || memcmp(line, DIGEST_LINE, strlen(DIGEST_LINE)) != 0 ||
+	    memcmp(line + strlen(DIGEST_LINE), hex, 32) != 0 ||
+	    memcmp(line + strlen(DIGEST_LINE) + 32, "\"}\n", 3) != 0)
+		return 0;
+	return at;
+}
+
+/* Errors that others would print are held back: a damaged checkpoint is a warning. */
+static int read_manifest(struct found *found)
+{
+	const char *path = path_join(&found->arena, found->folder, manifest_name);
+	long long size = plain_bytes(path);
+	size_t bytes = 0;
+
+	if (size < 0 || size > (long long)MANIFEST_MOST)
+		return damaged(found, size < 0 ? "%s is missing or no plain file" : "%s is too large",
+			       manifest_name);
+	error_hold();
+	char *text = file_read(path, &bytes);
+	bool whole = text && check_last_line(text, bytes) > 0;
+	found->manifest = whole ? json_parse(text, bytes, path) : NULL;
+	free(text);
+	error_clear();
+	if (!whole)
+		return damaged(found, "%s does not have the digest that its last line names",
+			       manifest_name);
+	if (json_kind(found->manifest) != JSON_MAP)
+		return damaged(found, "%s is not a JSON object", manifest_name);
+	return 0;
+}
+
+static int check_manifest(struct found *found)
+{
+	long long version = json_as_integer(json_find(found->manifest, "version"), -1);
+	long long step = json_as_integer(json_find(found->manifest, "step"), -1);
+	long long place = json_as_integer(json_find(found->manifest, "place"), -1);
+
+	if (version != VERSION)
+		return damaged(found, "it is of version %lld, this program knows %d", version,
+			       VERSION);
+	if (step != found->step)
+		return damaged(found, "%s is of step %lld", manifest_name, step);
+	if (place < 0)
+		return damaged(found, "%s names no place in the data", manifest_name);
+	found->place = (uint64_t)place;
+	return 0;
+}
+
+static int check_files(struct found *found)
+{
+	const struct json *files = json_find(found->manifest, "files");
+	const struct json *state = json_find(files, state_name);
+	const char *path = path_join(&found->arena, found->folder, state_name);
+	long long bytes = plain_bytes(path);
+	struct digest digest;
+	char hex[33];
+
+	for (void *it = json_first(files); it; it = json_next(files, it))
+		if (strcmp(json_name(it), state_name) != 0)
+			return damaged(found, "%s lists '%s', which is no file of a checkpoint",
+				       manifest_name, json_name(it));
+	if (json_kind(state) != JSON_MAP)
+		return damaged(found, "%s does not list %s", manifest_name, state_name);
+	if (bytes < 0)
+		return damaged(found, "%s is missing or no plain file", state_name);
+	if (bytes != json_as_integer(json_find(state, "bytes"), -1))
+		return damaged(found, "%s has %lld bytes instead of %lld", state_name, bytes,
+			       json_as_integer(json_find(state, "bytes"), -1));
+	error_hold();
+	int rc = digest_file(path, &digest);
+	error_clear();
+	if (rc < 0 || strcmp(digest_write(digest, hex),
+			     json_as_text(json_find(state, "xxh3_128"), "")) != 0)
+		return damaged(found, "%s does not have the digest that %s names", state_name,
+			       manifest_name);
+	return 0;
+}
+
+static int verify(struct found *found)
+{
+	struct stat status;
+
+	if (lstat(found->folder, &status) < 0 || !S_ISDIR(status.st_mode))
+		return damaged(found, "it is no plain folder");
+	if (read_manifest(found) < 0 || check_manifest(found) < 0)
+		return -1;
+	return check_files(found);
+}
+
+/* -- comparing ----------------------------------------------------------------------------- */
+
+static const char *pair_value(const char *const *pair, const char *key)
+{
+	for (int i = 0; pair && pair[i]; i += 2)
+		if (strcmp(pair[i], key) == 0)
+			return pair[i + 1];
+	return NULL;
+}
+
+static const char *or_nothing(const char *text)
+{
+	return text ? text : "(nothing)";
+}
+
+static void different(const struct found *found, bool is_error, const char *key,
+		      const char *then, const char *now)
+{
+	if (is_error)
+		report(EXIT_CONFIG, "cannot resume from '%s': \"%s\" was %s there and is %s now",
+		       found->folder, key, or_nothing(then), or_nothing(now));
+	else
+		warn("resuming from '%s': \"%s\" was %s there and is %s now", found->folder, key,
+		     or_nothing(then), or_nothing(now));
+}
+
+/* Says all differences between the pairs of now and those of the manifest; returns how many. */
+static int compare(const struct found *found, const char *section, const char *const *now,
+		   bool is_error)
+{
+	const struct json *map = json_find(found->manifest, section);
+	int differences = 0;
+
+	for (int i = 0; now && now[i]; i += 2) {
+		const char *then = json_as_text(json_find(map, now[i]), NULL);
+
+		if (then && strcmp(then, now[i + 1]) == 0)
+			continue;
+		different(found, is_error, now[i], then, now[i + 1]);
+		differences++;
+	}
+	for (void *it = json_first(map); it; it = json_next(map, it)) {
+		if (pair_value(now, json_name(it)))
+			continue;
+		different(found, is_error, json_name(it), json_as_text(json_value(it), NULL), NULL);
+		differences++;
+	}
+	return differences;
+}
+
+/* -- loading ------------------------------------------------------------------------------- */
+
+/* The tensor of the file if it has its shape, else null. */
+static const struct safetensor *find_state(const struct safetensors *file,
+					   const struct lora_tensor *tensor, const char *end)
+{
+	char name[MODULE_ROOM + 64];
+
+	snprintf(name, sizeof(name), "%s%s", tensor->name, end);
+	const struct safetensor *found = safetensors_find(file, name);
+	if (!found || !found->known || found->dtype != DTYPE_F32 || found->dims != 2 ||
+	    found->shape[0] != tensor->rows || found->shape[1] != tensor->cols)
+		return NULL;
+	return found;
+}
+
+/* Looks first and copies then: a checkpoint is never half loaded. */
+static int copy_state(struct found *found, const struct safetensors *file,
+		      const struct lora *lora, float *const family[FAMILIES])
+{
+	if (file->count != FAMILIES * lora->count)
+		return damaged(found, "%s has %d tensors instead of %d", state_name, file->count,
+			       FAMILIES * lora->count);
+	for (int i = 0; i < FAMILIES * lora->count; i++)
+		if (!find_state(file, &lora->tensor[i / FAMILIES], suffix[i % FAMILIES]))
+			return damaged(found, "tensor \"%s%s\" is missing in %s or has another shape",
+				       lora->tensor[i / FAMILIES].name, suffix[i % FAMILIES],
+				       state_name);
+	for (int i = 0; i < FAMILIES * lora->count; i++) {
+		const struct lora_tensor *tensor = &lora->tensor[i / FAMILIES];
+		const struct safetensor *from = find_state(file, tensor, suffix[i % FAMILIES]);
+
+		memcpy(family[i % FAMILIES] + tensor->offset, from->data, from->bytes);
+	}
+	return 0;
+}
+
+static int load_state(struct found *found, const struct lora *lora,
+		      struct checkpoint *checkpoint)
+{
+	float *const family[FAMILIES] = {checkpoint->value, checkpoint->m, checkpoint->v};
+
+	error_hold();
+	struct safetensors *file =
+		safetensors_open(path_join(&found->arena, found->folder, state_name));
+	error_clear();
+	if (!file)
+		return damaged(found, "%s is not a safetensors file", state_name);
+	int rc = copy_state(found, file, lora, family);
+	safetensors_close(file);
+	return rc;
+}
+
+/* 1: loaded; 0: damaged, said as a warning; -1: an error. */
+static int load_step(const char *parent, long long step, const struct lora *lora,
+		     struct checkpoint *checkpoint)
+{
+	struct found found = {.step = step};
+	int rc = 0;
+
+	found.folder = arena_format(&found.arena, "%s/step-%08lld", parent, step);
+	if (verify(&found) < 0)
+		goto skip;
+	rc = -1;
+	if (compare(&found, "identity", checkpoint->identity, true) > 0)
+		goto done;
+	rc = 0;
+	if (load_state(&found, lora, checkpoint) < 0)
+		goto skip;
+	compare(&found, "circumstance", checkpoint->circumstance, false);
+	checkpoint->step = step;
+	checkpoint->place = found.place;
+	rc = 1;
+	goto done;
+skip:
+	warn("skipping the checkpoint '%s': %s", found.folder, found.why.data);
+done:
+	json_free(found.manifest);
+	text_release(&found.why);
+	arena_release(&found.arena);
+	return rc;
+}
+
+/* -- which there are ----------------------------------------------------------------------- */
+
+/* The step of a name that starts with "step-" and eight digits, and what follows; -1: no such. */
+static long long step_of(const char *name, const char **rest)
+{
+	long long step = 0;
+
+	if (strncmp(name, "step-", 5) != 0)
+		return -1;
+	for (int i = 5; i < 13; i++) {
+		if (name[i] < '0' || name[i] > '9')
+			return -1;
+		step = 10 * step + (name[i] - '0');
+	}
+	*rest = name + 13;
+	return step;
+}
+
+static void remove_leftover(const char *parent, const char *name)
+{
+	struct arena arena = {0};
+
+	error_hold();
+	if (folder_remove(path_join(&arena, parent, name)) < 0)
+		warn("cannot remove '%s/%s', which an earlier attempt left", parent, name);
+	error_clear();
+	arena_release(&arena);
+}
+
+static int newest_first(const void *one, const void *two)
+{
+	const long long *a = one, *b = two;
+
+	return (*a < *b) - (*a > *b);
+}
+
+/* The steps of all checkpoints, newest first, freed by the caller; removes leftovers. -1: error. */
+static int list_steps(const char *parent, long long **steps)
+{
+	DIR *folder = opendir(parent);
+	struct text list = {0};
+	struct dirent *entry;
+	const char *rest;
+
+	*steps = NULL;
+	if (!folder)
+		return errno == ENOENT ? 0 : error(EXIT_INPUT, "cannot read '%s': %s", parent,
+						   strerror(errno));
+	while ((entry = readdir(folder))) {
+		long long step = step_of(entry->d_name, &rest);
+
+		if (step >= 0 && strncmp(rest, ".tmp-", 5) == 0)
+			remove_leftover(parent, entry->d_name);
+		else if (step >= 0 && *rest == '\0')
+			text_put(&list, &step, sizeof(step));
+	}
+	closedir(folder);
+	int count = (int)(list.bytes / sizeof(**steps));
+	*steps = xzalloc((size_t)count + 1, sizeof(**steps));
+	if (count)
+		memcpy(*steps, list.data, list.bytes);
+	text_release(&list);
+	qsort(*steps, (size_t)count, sizeof(**steps), newest_first);
+	return count;
+}
+
+int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint *checkpoint)
+{
+	struct arena arena = {0};
+	const char *parent = path_join(&arena, run, "ckpt");
+	long long *steps;
+	int count = list_steps(parent, &steps);
+	int rc = count < 0 ? -1 : 0;
+
+	for (int i = 0; i < count && rc == 0; i++)
+		rc = load_step(parent, steps[i], lora, checkpoint);
+	if (rc == 0 && count > 0)
+		rc = error(EXIT_DATA, "cannot resume: none of the %d checkpoints in '%s' can be used",
+			   count, parent);
+	free(steps);
+	arena_release(&arena);
+	return rc;
+}

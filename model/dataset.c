@@ -1,0 +1,249 @@
+/*
+ * model/dataset.c - training data: rows of T ids and labels in memory, and the order they are taken in.
+ *
+ * The form of a file is told by its extension. Labels lie unshifted, as transformers wants them; the shift
+ * happens when a sample is taken, so that the first token of a sample is never a target.
+ */
+#include "model/dataset.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SEQUENCE 256		/* T of text where data.sequence is not given */
+
+static const struct form {
+	const char *extension;
+	bool text;
+	int (*read)(struct reader *reader);
+} forms[] = {
+	{".jsonl", true, read_jsonl},
+	{".txt", true, read_text},
+	{".safetensors", false, read_tensors},
+};
+#define FORMS (sizeof forms / sizeof forms[0])
+
+/* -- what the readers share ---------------------------------------------------------------- */
+
+int reader_sequence(struct reader *r, long long otherwise)
+{
+	long long tokens = r->data->sequence > 0 ? r->data->sequence : otherwise;
+	int most = r->config->positions > 0 ? r->config->positions : INT_MAX / 2;
+
+	if (tokens > most)
+		return error(EXIT_CONFIG, "'%s': sequences of %lld tokens (%s) do not fit the %d positions of the model '%s'",
+			     r->path, tokens, r->data->sequence > 0 ? "data.sequence" : "data.sequence is not given",
+			     most, r->config->folder);
+	r->tokens = (int)tokens;
+	return 0;
+}
+
+static int32_t *moved(int32_t *from, size_t used, size_t room)
+{
+	int32_t *to = xalloc(room * sizeof *to);
+
+	if (used)
+		memcpy(to, from, used * sizeof *to);
+	free(from);
+	return to;
+}
+
+void reader_room(struct reader *r, size_t rows)
+{
+	size_t T = (size_t)r->tokens;
+
+	if (rows == r->room)
+		return;
+	r->ids = moved(r->ids, r->rows * T, rows * T);
+	r->labels = moved(r->labels, r->rows * T, rows * T);
+	r->room = rows;
+}
+
+static int check_ids(const struct reader *r, const int32_t *ids, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (ids[i] < 0 || ids[i] >= r->config->vocabulary)
+			return error(EXIT_DATA, "'%s': id %d, token %zu of sample %zu, is outside the vocabulary of %d",
+				     r->path, ids[i], i, r->rows, r->config->vocabulary);
+	}
+	return 0;
+}
+
+int reader_add(struct reader *r, const int32_t *ids, const int32_t *labels, size_t count,
+	       size_t untrained)
+{
+	size_t T = (size_t)r->tokens, kept = count < T ? count : T;
+
+	if (check_ids(r, ids, count) < 0)
+		return -1;
+	if (r->rows == r->room)
+		reader_room(r, r->room + r->room / 2 + 16);
+
+	int32_t *id = r->ids + r->rows * T, *label = r->labels + r->rows * T;
+	for (size_t t = 0; t < T; t++) {
+		id[t] = t < kept ? ids[t] : r->end >= 0 ? r->end : 0;
+		label[t] = UNTRAINED;
+		if (t < kept && t >= untrained)
+			label[t] = labels ? labels[t] : ids[t];
+	}
+	r->rows++;
+	r->cut += count > kept;
+	r->cut_tokens += count - kept;
+	return 0;
+}
+
+/* -- opening ------------------------------------------------------------------------------- */
+
+/* FOLDER/KIND.jsonl, .txt or .safetensors: the one that is there. Null after an error. */
+static const char *file_in_folder(struct arena *arena, const char *folder, const char *kind)
+{
+	const char *found = NULL;
+
+	for (size_t i = 0; i < FORMS; i++) {
+		const char *name = arena_format(arena, "%s%s", kind, forms[i].extension);
+		const char *path = path_join(arena, folder, name);
+
+		if (!path_exists(path))
+			continue;
+		if (found)
+			return error_null(EXIT_CONFIG, "both '%s' and '%s' are there: name the file", found,
+					  path);
+		found = path;
+	}
+	return found ? found : error_null(EXIT_INPUT, "'%s' holds no %s.jsonl, %s.txt or %s.safetensors",
+					  folder, kind, kind, kind);
+}
+
+static const char *find_file(struct arena *arena, const char *path, const char *kind)
+{
+	struct stat status;
+
+	if (stat(path, &status) < 0)
+		return error_null(EXIT_INPUT, "cannot open '%s': %s", path, strerror(errno));
+	if (S_ISDIR(status.st_mode))
+		return file_in_folder(arena, path, kind);
+	return arena_copy(arena, path, strlen(path));
+}
+
+static const struct form *find_form(const char *path)
+{
+	size_t bytes = strlen(path);
+
+	for (size_t i = 0; i < FORMS; i++) {
+		size_t tail = strlen(forms[i].extension);
+
+		if (bytes > tail && strcmp(path + bytes - tail, forms[i].extension) == 0)
+			return &forms[i];
+	}
+	return error_null(EXIT_CONFIG, "'%s' is no data file by its name: .jsonl, .txt or .safetensors", path);
+}
+
+static int open_tokenizer(struct reader *r)
+{
+	r->tokenizer = tokenizer_open(r->config->folder);
+	if (!r->tokenizer)
+		return -1;
+	if (r->end < 0)
+		r->end = tokenizer_find(r->tokenizer, "<|endoftext|>");
+	if (r->end < 0)
+		r->end = tokenizer_find(r->tokenizer, "</s>");
+	return reader_sequence(r, SEQUENCE);
+}
+
+static size_t count_trained(const struct dataset *set)
+{
+	size_t T = (size_t)set->tokens, trained = 0;
+
+	for (size_t i = 0; i < set->samples; i++) {
+		for (size_t t = 1; t < T; t++)
+			trained += set->labels[i * T + t] != UNTRAINED;
+	}
+	return trained;
+}
+
+static struct digest digest_rows(const struct dataset *set)
+{
+	size_t bytes = set->samples * (size_t)set->tokens * sizeof *set->ids;
+	struct digest_state *state = digest_open();
+
+	digest_add(state, set->ids, bytes);
+	digest_add(state, set->labels, bytes);
+	return digest_close(state);
+}
+
+/* Hands the rows over to the set, in blocks of their exact size. */
+static int take_rows(struct dataset *set, struct reader *r)
+{
+	if (r->rows == 0)
+		return error(EXIT_DATA, "'%s' holds no sample", r->path);
+	reader_room(r, r->rows);
+	set->samples = r->rows;
+	set->tokens = r->tokens;
+	set->cut = r->cut;
+	set->cut_tokens = r->cut_tokens;
+	set->ids = r->ids;
+	set->labels = r->labels;
+	r->ids = r->labels = NULL;
+	set->trained_tokens = count_trained(set);
+	if (set->trained_tokens == 0)
+		return error(EXIT_DATA, "'%s': not one token of its %zu samples of %d tokens is trained",
+			     r->path, set->samples, set->tokens);
+	set->digest = digest_rows(set);
+	return 0;
+}
+
+struct dataset *dataset_open(const char *path, const char *kind, const struct data_config *data,
+			     const struct model_config *config)
+{
+	struct dataset *set = xzalloc(1, sizeof *set);
+	struct reader r = {.data = data, .config = config, .end = config->end_token};
+	const struct form *form = NULL;
+	int done = -1;
+
+	set->path = r.path = find_file(&set->arena, path, kind);
+	if (r.path)
+		form = find_form(r.path);
+	if (form && (!form->text || open_tokenizer(&r) == 0) && form->read(&r) == 0)
+		done = take_rows(set, &r);
+	tokenizer_close(r.tokenizer);
+	free(r.ids);
+	free(r.labels);
+	if (done == 0)
+		return set;
+	dataset_close(set);
+	return NULL;
+}
+
+void dataset_close(struct dataset *set)
+{
+	if (!set)
+		return;
+	free(set->ids);
+	free(set->labels);
+	arena_release(&set->arena);
+	free(set);
+}
+
+/* -- taking samples ------------------------------------------------------------------------ */
+
+int dataset_sample(const struct dataset *set, uint64_t seed, bool shuffle, uint64_t place,
+		   int32_t *ids, int32_t *labels)
+{
+	uint64_t epoch = place / set->samples, row = place % set->samples;
+	size_t T = (size_t)set->tokens;
+	int trained = 0;
+
+	if (shuffle)
+		row = shuffle_index(seed, epoch, row, set->samples);
+	const int32_t *label = set->labels + row * T;
+	memcpy(ids, set->ids + row * T, T * sizeof *ids);
+	for (size_t t = 0; t + 1 < T; t++) {
+		labels[t] = label[t + 1] == UNTRAINED ? -1 : label[t + 1];
+		trained += labels[t] >= 0;
+	}
+	labels[T - 1] = -1;
+	return trained;
+}

@@ -1,0 +1,411 @@
+/*
+ * model/ - what is trained: configurations and weights of Hugging Face directories, blocks, LoRA,
+ * text, the optimizer's state on disk, and the runnable stage that the pipeline drives.
+ *
+ * It knows nothing of ranks. Letters are those of tensor/tensor.h.
+ */
+#ifndef EDGEPIPE_MODEL_H
+#define EDGEPIPE_MODEL_H
+
+#include "base/base.h"
+#include "tensor/tensor.h"
+
+/* -- safetensors.c ------------------------------------------------------------------------- */
+
+/*
+ * A strict reader: header at most 100 000 000 bytes, tensors contiguous from 0 without hole or
+ * overlap, size == product of shape * dtype with checked products, no duplicate keys. The file is
+ * mapped read-only and only what is looked at is read.
+ */
+#define SAFETENSORS_DIMS 8
+struct safetensor {
+	const char *name;
+	enum dtype dtype;		/* a dtype we know; else see known */
+	bool known;			/* false: dtype_text names a dtype that we cannot compute with */
+	const char *dtype_text;
+	int dims;
+	long long shape[SAFETENSORS_DIMS];
+	const void *data;		/* mapped; any alignment */
+	size_t bytes;
+};
+struct safetensors {
+	const char *path;
+	struct safetensor *tensor;	/* in file order */
+	int count;
+	struct digest header_digest;
+	/* private: the mapping */
+	void *map;
+	size_t map_bytes;
+	struct arena arena;
+	void *index;
+};
+/* Null after an error with the path, the tensor and the reason (EXIT_INPUT, EXIT_DATA). */
+struct safetensors *safetensors_open(const char *path);
+const struct safetensor *safetensors_find(const struct safetensors *file, const char *name);
+void safetensors_close(struct safetensors *file);
+
+struct safetensors_entry {
+	const char *name;
+	enum dtype dtype;
+	int dims;
+	long long shape[SAFETENSORS_DIMS];
+	const void *data;		/* host memory */
+};
+/* Writes and fsyncs a file, entries in the given order, 8-byte aligned data; metadata: pairs of
+ * texts (key, value) ended by null, or null. -1 after an error. */
+int safetensors_write(const char *path, const struct safetensors_entry *entry, int count,
+		      const char *const *metadata);
+
+/* -- config.c ------------------------------------------------------------------------------ */
+
+enum rope_kind { ROPE_NONE, ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+
+struct family;
+
+/* config.json, in old and new spellings, reduced to what the arithmetic needs. */
+struct model_config {
+	const struct family *family;
+	const char *folder;		/* absolute */
+	int blocks, width, heads, kv_heads, head_size, mlp, vocabulary, positions;
+	float norm_epsilon;
+	enum gelu gelu;			/* GPT-2 */
+	bool tied;			/* the head is the embedding */
+	bool qkv_bias, out_bias, mlp_bias, qk_norm;
+	enum rope_kind rope;
+	double rope_theta, rope_factor, rope_low, rope_high, rope_original;
+	int *window;			/* per block; 0: none */
+	int end_token;			/* -1: none is configured */
+	bool own_dropout;		/* the base model's dropouts, which stay off */
+	struct digest digest;		/* of the bytes of config.json */
+	struct arena arena;
+};
+/*
+ * Reads FOLDER/config.json. A field that changes the arithmetic and is not built is refused by
+ * name; other people's harmless fields are ignored. Null after an error (EXIT_INPUT where the folder
+ * or file is missing, EXIT_DATA for nonsense, EXIT_CONFIG for what is not built).
+ */
+struct model_config *model_config_read(const char *folder);
+void model_config_free(struct model_config *config);
+/* Number of parameters of the whole model (a tied head counts once). */
+size_t model_parameters(const struct model_config *config);
+/* Useful FLOPs of one block (or of the head with its loss) for one token in a sequence of T, forward
+ * and backward together, as frozen linears (2+2 a weight) and causal attention (2TC + 4TC). */
+double model_block_flops(const struct model_config *config, int T);
+double model_head_flops(const struct model_config *config);
+
+/* -- family.c ------------------------------------------------------------------------------ */
+
+/* The place of a tensor in a block or at the ends: one word for the same thing in all families. */
+enum slot {
+	SLOT_EMBED, SLOT_POSITIONS, SLOT_FINAL_NORM, SLOT_FINAL_NORM_BIAS, SLOT_HEAD,
+	SLOT_NORM1, SLOT_NORM1_BIAS, SLOT_NORM2, SLOT_NORM2_BIAS,
+	SLOT_QKV, SLOT_QKV_BIAS, SLOT_Q, SLOT_Q_BIAS, SLOT_K, SLOT_K_BIAS, SLOT_V, SLOT_V_BIAS,
+	SLOT_Q_NORM, SLOT_K_NORM, SLOT_OUT, SLOT_OUT_BIAS,
+	SLOT_GATE, SLOT_GATE_BIAS, SLOT_UP, SLOT_UP_BIAS, SLOT_DOWN, SLOT_DOWN_BIAS,
+	SLOTS
+};
+/* A size by name, so that a row is the same for every model of a family. */
+enum dim { DIM_NONE, DIM_WIDTH, DIM_VOCABULARY, DIM_POSITIONS, DIM_Q, DIM_KV, DIM_QKV, DIM_MLP,
+	   DIM_HEAD_SIZE };
+
+/*
+ * One row per tensor of a family. It drives loading, checking, slicing, LoRA targets and memory
+ * estimates. In the file a matrix is (rows, cols): (out, in), or (in, out) where transposed (GPT-2's
+ * Conv1D). A vector has cols DIM_NONE.
+ */
+struct tensor_row {
+	enum slot slot;
+	const char *name;	/* after the prefix; in a block after "h.7." or "layers.7." */
+	enum dim rows, cols;
+	bool linear;		/* a linear inside blocks: LoRA may target it */
+	bool transposed;
+	bool (*present)(const struct model_config *config);	/* null: always */
+};
+struct family {
+	const char *name;		/* "gpt2", "llama", "mistral", "qwen2", "qwen3": model_type */
+	const char *architecture;	/* "GPT2LMHeadModel" */
+	const char *prefix;		/* "transformer." / "model."; files may lack it */
+	const char *block_prefix;	/* "h." / "layers." */
+	const struct tensor_row *row;	/* ended by name null; SLOT_EMBED..SLOT_HEAD: the ends */
+	const char *const *attention;	/* modules that `targets: attention` means, ended by null */
+	/* Whether blocks are GPT-2's (else LLaMA's). */
+	bool gpt2;
+};
+/* Null if unknown. */
+const struct family *family_find(const char *model_type);
+int family_names(const char **names, int room);			/* how many there are */
+int dim_size(const struct model_config *config, enum dim dim);	/* 1 for DIM_NONE */
+/* The row of a slot if this model has that tensor, else null. */
+const struct tensor_row *model_row(const struct model_config *config, enum slot slot);
+size_t row_elements(const struct model_config *config, const struct tensor_row *row);
+
+/* -- weights.c ----------------------------------------------------------------------------- */
+
+/* The weights of a model directory: model.safetensors, or shards with an index. */
+struct weights {
+	const struct model_config *config;
+	struct safetensors **file;
+	int files;
+	struct digest digest;		/* over all headers */
+	struct arena arena;
+	void *index;			/* name -> tensor, for shards */
+};
+/* Opens (maps) the files; no tensor is read. Every tensor that the family's table asks for must be
+ * there with its shape and a float dtype; others are ignored. Null after an error. */
+struct weights *weights_open(const struct model_config *config);
+/* The tensor of a slot (block is ignored for the ends). SLOT_HEAD of a tied model is the embedding.
+ * Never null for a present row: weights_open has checked. */
+const struct safetensor *weights_find(const struct weights *weights, enum slot slot, int block);
+void weights_close(struct weights *weights);
+
+/* -- lora.c -------------------------------------------------------------------------------- */
+
+/* The `lora` section of a job. */
+struct lora_config {
+	long long rank;
+	double alpha, dropout;
+	bool rslora;
+	struct texts targets;	/* "attention", "all", or PEFT module names inside blocks */
+	const char *init;	/* a PEFT adapter directory to go on from, or null */
+	/* Which keys the job gave itself: with init, a given key that differs is an error. */
+	bool rank_given, alpha_given, dropout_given, rslora_given, targets_given;
+};
+
+/* One adapter tensor: A (rank, in) or B (out, rank), of one linear of one block. */
+struct lora_tensor {
+	const char *name;	/* PEFT's: base_model.model.transformer.h.0.attn.c_attn.lora_A.weight */
+	int block;
+	enum slot slot;
+	bool is_b;
+	int rows, cols;
+	size_t offset;		/* elements, from the start of the whole set */
+};
+/*
+ * All adapters of a model in global order: block by block, in a block in the order of the family's
+ * rows, A before B. A stage's adapters are therefore one contiguous range of every family of values
+ * (adapters, gradients, moments): checkpoints and messages are plain ranges of floats.
+ */
+struct lora {
+	int rank;
+	double alpha, dropout;
+	bool rslora, fan_in_fan_out;
+	float scale;			/* alpha / rank, or alpha / sqrt(rank) with rslora */
+	const char **module;		/* target_modules, e.g. "c_attn" (last part of the path) */
+	int modules;
+	struct lora_tensor *tensor;
+	int count;
+	size_t elements;
+	const char *init;
+	struct arena arena;
+};
+/* Resolves targets against the model (and reads adapter_config.json of init). Null after an error:
+ * EXIT_CONFIG for a target that matches nothing, the head or the embedding, a differing key. */
+struct lora *lora_resolve(const struct model_config *config, const struct lora_config *want);
+/* Tensors of blocks [first, first+blocks): indexes [*from, *to) into lora->tensor. */
+void lora_range(const struct lora *lora, int first_block, int blocks, int *from, int *to);
+/*
+ * Initial values of tensors [from, to) into values (their first tensor at values[0]). From init where
+ * given (EXIT_DATA for a missing or misshapen tensor), else A uniform in +-1/sqrt(in) (kaiming_uniform
+ * with a = sqrt(5), as PEFT) drawn from (seed, the tensor's name) and B zero.
+ */
+int lora_values(const struct lora *lora, int from, int to, uint64_t seed, float *values);
+void lora_free(struct lora *lora);
+
+/* -- adapter.c ----------------------------------------------------------------------------- */
+
+/* What a PEFT adapter_config.json says. Fields that change the meaning and are not built are refused
+ * by name. Null after an error. The arena owns it. */
+struct adapter_config {
+	int rank;
+	double alpha, dropout;
+	bool rslora, fan_in_fan_out;
+	struct texts targets;		/* as written; a regular expression is one item */
+	bool targets_are_pattern;	/* target_modules was a text: a regular expression */
+};
+struct adapter_config *adapter_config_read(struct arena *arena, const char *folder);
+/* Writes a PEFT adapter directory atomically: FOLDER.tmp, fsync, rename (an older FOLDER is replaced).
+ * values: lora->elements floats in global order. */
+int adapter_write(const char *folder, const struct lora *lora, const struct model_config *config,
+		  const float *values);
+
+/* -- tokenizer.c --------------------------------------------------------------------------- */
+
+/* Ids that grow; {0} is empty. ids_take: room for count more at the end, counted already. */
+struct ids { int32_t *id; size_t count, room; };
+int32_t *ids_take(struct ids *ids, size_t count);
+void ids_release(struct ids *ids);
+
+/* A text tokenizer: the byte-level BPE of GPT-2 so far. Another kind is a row in tokenizer.c. */
+struct tokenizer;
+/* From FOLDER/tokenizer.json, else vocab.json + merges.txt. Null after an error; what is not built (a
+ * normalizer, another pre-tokenizer, another model) is refused by name with EXIT_CONFIG. */
+struct tokenizer *tokenizer_open(const char *folder);
+/* Appends the ids of a UTF-8 text, without special tokens at the ends; special tokens written in the
+ * text become their ids only where special. -1 after an error. */
+int tokenizer_encode(struct tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+		     struct ids *ids);
+/* Appends the bytes of ids; special tokens are written out only where special. */
+int tokenizer_decode(struct tokenizer *tokenizer, const int32_t *id, size_t count, bool special,
+		     struct text *text);
+int tokenizer_vocabulary(const struct tokenizer *tokenizer);	/* largest id + 1 */
+int tokenizer_find(const struct tokenizer *tokenizer, const char *token);	/* -1: none */
+void tokenizer_close(struct tokenizer *tokenizer);
+
+/* -- jsonl.c ------------------------------------------------------------------------------- */
+
+/* A file of one JSON map a line, a line in memory at a time; path "-" is standard input. */
+struct jsonl;
+struct jsonl *jsonl_open(const char *path);
+/* The next line: 1 with its map, which lasts until the next call; 0 at the end; -1 after an error, said with
+ * its position. Empty lines may stand at the end only. */
+int jsonl_next(struct jsonl *lines, const struct json **map);
+/* The text at a key of the last line, which may hold NULs; null after an error. */
+const char *jsonl_text(const struct jsonl *lines, const char *key, size_t *bytes);
+/* Says an error about the last line, as "file:line:1: error: ..."; always -1. */
+int jsonl_error(const struct jsonl *lines, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void jsonl_close(struct jsonl *lines);
+
+/* -- dataset.c ----------------------------------------------------------------------------- */
+
+enum data_mask { MASK_AUTO, MASK_NONE, MASK_PROMPT };
+
+/* The `data` section of a job. */
+struct data_config {
+	const char *train, *valid;	/* a file or a directory; null: none */
+	long long sequence;		/* 0: not given (256, or a pre-tokenised file's own) */
+	int mask;			/* enum data_mask */
+	bool shuffle;
+};
+
+/* Samples of exactly `tokens` ids and labels, in host memory. Rank 0 alone opens one. */
+struct dataset {
+	const char *path;
+	size_t samples;
+	int tokens;			/* T */
+	size_t trained_tokens;		/* labels that count, after the shift inside */
+	size_t cut, cut_tokens;		/* samples longer than T, and what they lost */
+	struct digest digest;		/* of the ids and labels */
+	int32_t *ids, *labels;		/* (samples, T); labels unshifted, -100 = not trained */
+	struct arena arena;
+	void *map;
+};
+/*
+ * Reads .txt (packed), .jsonl ("text", or "prompt" and "completion"), .safetensors (input_ids and
+ * labels), or a directory that holds KIND.jsonl, .txt or .safetensors (kind: "train" or "valid").
+ * Text is tokenised with the tokenizer of the model's folder. Ids outside the vocabulary, a broken
+ * line (file:line:column), a completion without a token, no sample: errors (EXIT_DATA; EXIT_INPUT where
+ * missing). A sequence above config->positions is EXIT_CONFIG. Null after an error.
+ */
+struct dataset *dataset_open(const char *path, const char *kind, const struct data_config *data,
+			     const struct model_config *config);
+/*
+ * The sample at a place of the endless stream: epoch after epoch, each in an order that is a function
+ * of (seed, epoch) alone; file order without shuffle. Copies T ids and T labels *shifted*: label[t]
+ * is what position t predicts (labels[t+1] of the file), -1 where untrained and at T-1. Returns how many
+ * positions are trained.
+ */
+int dataset_sample(const struct dataset *dataset, uint64_t seed, bool shuffle, uint64_t place,
+		   int32_t *ids, int32_t *labels);
+void dataset_close(struct dataset *dataset);
+
+/* -- checkpoint.c -------------------------------------------------------------------------- */
+
+/* Everything that a run needs to go on, on any number of ranks: keyed by global tensor names. */
+struct checkpoint {
+	long long step;			/* the last one done */
+	uint64_t place;			/* next sample of the stream */
+	float *value, *m, *v;		/* lora->elements each, global order; belong to the caller */
+	/* Pairs (key, value) ended by null that must be equal on resume: seed, batch, sequence, digests
+	 * of model, data, adapter shape ... */
+	const char **identity;
+	/* Pairs that may differ with a warning: learning rate, steps, ISA ... */
+	const char **circumstance;
+};
+/*
+ * Writes RUN/ckpt/step-00000050 atomically (reliability.md 1.4): temporary directory, state.safetensors,
+ * manifest.json with size and XXH3-128 of each file and its own digest in the last line, fsync of files and
+ * directories, rename, fsync of the parent. -1 after an error; older checkpoints are never touched.
+ */
+int checkpoint_write(const char *run, const struct lora *lora, const struct checkpoint *checkpoint);
+/*
+ * Loads the newest checkpoint that verifies into value, m, v (allocated by the caller), step and place;
+ * compares identity (EXIT_CONFIG naming what differs) and warns about circumstance. Damaged ones are
+ * named (warn) and skipped. Returns 1 when one was loaded, 0 when there is none at all, -1 with EXIT_DATA
+ * when none of several verifies. Temporary directories of earlier attempts are removed.
+ */
+int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint *checkpoint);
+
+/* -- stage.c ------------------------------------------------------------------------------- */
+
+/* What one rank runs: blocks [first_block, first_block + blocks), with or without the ends. */
+struct stage_spec {
+	int first_block, blocks;
+	bool embedding, head;
+	int sequences, tokens;	/* of a micro-batch: n = sequences * tokens */
+	int slots;		/* room K: micro-batches in flight */
+	bool dump;		/* keep hidden states, and logits on the head, for --dump */
+};
+
+/* What a stage takes memory for, bytes. Weights are mapped file pages where no conversion is needed. */
+struct stage_memory {
+	size_t weights, adapters, activations, work, total;
+};
+/* The allocator's own arithmetic, without allocating anything. */
+struct stage_memory stage_memory(const struct model_config *config, const struct weights *weights,
+				 const struct lora *lora, const struct stage_spec *spec,
+				 int threads);
+
+/* A micro-batch as the stage needs it. ids only with the embedding, labels only with the head. */
+struct micro_batch {
+	uint64_t seed;			/* of the run, for dropout; so are the next two */
+	uint32_t step;			/* from 1 */
+	uint32_t first_sample;		/* its place in the step's batch */
+	const int32_t *ids, *labels;	/* host, n each; labels already shifted, negative: untrained */
+	float loss_scale;		/* 1 / trained tokens of the whole batch */
+	bool train;			/* false: forward only, for validation */
+};
+
+struct stage;
+/* Allocates everything, loads (maps or converts) its own tensors and sets the adapters to values (the
+ * floats of its range of lora->tensor). Null after an error. */
+struct stage *stage_open(struct device *dev, const struct model_config *config,
+			 const struct weights *weights, const struct lora *lora,
+			 const struct stage_spec *spec, const float *values);
+void stage_close(struct stage *stage);
+size_t stage_cut_bytes(const struct stage_spec *spec, const struct model_config *config);
+
+/*
+ * Host buffers of a cut, stage_cut_bytes each. input: where the activations of the micro-batch in this
+ * slot are received (stages without embedding). output: what the last forward of this slot produced (stages
+ * without head). On devices in host memory these are the stage's own buffers, no copy.
+ * Likewise gradients: grad_input receives d output before backward, grad_output holds d input after.
+ */
+float *stage_input(struct stage *stage, int slot);
+const float *stage_output(struct stage *stage, int slot);
+float *stage_grad_input(struct stage *stage, int slot);
+const float *stage_grad_output(struct stage *stage, int slot);
+
+/* One micro-batch forward through the stage, into a slot. On the head: *loss = the sum of -log p over
+ * its trained tokens (double, folded in row order). */
+void stage_forward(struct stage *stage, int slot, const struct micro_batch *micro, double *loss);
+/* Its backward; LoRA gradients += . */
+void stage_backward(struct stage *stage, int slot, const struct micro_batch *micro);
+void stage_zero_gradients(struct stage *stage);
+/* *sum = *sum + |g|² tensor by tensor, from this stage's last tensor to its first (law 9). */
+void stage_fold_norm(struct stage *stage, double *sum);
+/* AdamW on all adapters. */
+void stage_update(struct stage *stage, const struct adamw *settings);
+
+enum stage_family { STAGE_VALUES, STAGE_GRADIENTS, STAGE_M, STAGE_V };
+/* The stage's adapters: tensors [from, to) of lora->tensor, elements floats. */
+void stage_adapters(const struct stage *stage, int *from, int *to, size_t *elements);
+/* Copies a whole family between the stage and host memory. */
+void stage_read(struct stage *stage, enum stage_family family, float *to);
+void stage_write(struct stage *stage, enum stage_family family, const float *from);
+/* With spec.dump: hidden state number i of this stage (i = 0: the input of its first block; i = 1..blocks:
+ * the output of its i-th block), n * width floats of the micro-batch that ran last; and its logits. */
+void stage_hidden(struct stage *stage, int i, float *to);
+void stage_logits(struct stage *stage, float *to);
+
+#endif

@@ -1,0 +1,298 @@
+/*
+ * The runnable stage: some blocks of a model, with or without its ends, for micro-batches in numbered slots. It
+ * allocates everything when it is opened and nothing afterwards.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/stage.h"
+
+/* -- life ---------------------------------------------------------------------------------- */
+
+static size_t cut_elements(const struct stage *stage)
+{
+	return (size_t)stage->n * (size_t)stage->config->width;
+}
+
+size_t stage_cut_bytes(const struct stage_spec *spec, const struct model_config *config)
+{
+	return (size_t)spec->sequences * (size_t)spec->tokens * (size_t)config->width *
+	       sizeof(float);
+}
+
+static int stage_allocate(struct stage *stage, const struct weights *weights)
+{
+	struct device *dev = stage->dev;
+	struct slab slab = {0};
+	int threads = pool_threads(dev->pool);
+
+	stage_layout(stage, weights, &slab, threads, dev->host_memory);
+	stage->memory = dev->alloc(dev, slab.used);
+	if (!stage->memory)
+		return -1;
+	slab = (struct slab){stage->memory, 0};
+	stage_layout(stage, weights, &slab, threads, dev->host_memory);
+	if (!dev->host_memory)
+		stage->host = xalloc(2 * (size_t)stage->spec.slots * cut_elements(stage) *
+				     sizeof(float));
+	if (stage->spec.head)
+		stage->head.host_losses = xalloc((size_t)stage->head.rows * sizeof(double));
+	return 0;
+}
+
+struct stage *stage_open(struct device *dev, const struct model_config *config,
+			 const struct weights *weights, const struct lora *lora,
+			 const struct stage_spec *spec, const float *values)
+{
+	struct stage *stage = xzalloc(1, sizeof(*stage));
+
+	stage->dev = dev;
+	stage_prepare(stage, config, lora, spec);
+	if (stage_allocate(stage, weights)) {
+		stage_close(stage);
+		return NULL;
+	}
+	stage_load(stage, weights);
+	stage_write(stage, STAGE_VALUES, values);
+	return stage;
+}
+
+void stage_close(struct stage *stage)
+{
+	if (!stage)
+		return;
+	stage->dev->free(stage->dev, stage->memory);
+	free(stage->host);
+	free(stage->head.host_losses);
+	stage_release(stage);
+	free(stage);
+}
+
+/* -- cuts ---------------------------------------------------------------------------------- */
+
+/* Where the input of a slot lies on the device. */
+static struct matrix input_matrix(const struct stage *stage, int slot)
+{
+	int blocks = stage->spec.blocks;
+
+	return blocks > 0 ? stage->saved[slot * blocks].x1 : stage->edge[slot];
+}
+
+/* Staging for a slot: the input, then the edge. */
+static float *host_input(const struct stage *stage, int slot)
+{
+	return stage->host + 2 * (size_t)slot * cut_elements(stage);
+}
+
+static float *host_edge(const struct stage *stage, int slot)
+{
+	return stage->host + (2 * (size_t)slot + 1) * cut_elements(stage);
+}
+
+float *stage_input(struct stage *stage, int slot)
+{
+	return stage->host ? host_input(stage, slot) : input_matrix(stage, slot).data;
+}
+
+static float *edge(const struct stage *stage, int slot)
+{
+	return stage->host ? host_edge(stage, slot) : stage->edge[slot].data;
+}
+
+const float *stage_output(struct stage *stage, int slot)
+{
+	return edge(stage, slot);
+}
+
+float *stage_grad_input(struct stage *stage, int slot)
+{
+	return edge(stage, slot);
+}
+
+const float *stage_grad_output(struct stage *stage, int slot)
+{
+	return edge(stage, slot);
+}
+
+/* -- a micro-batch ------------------------------------------------------------------------- */
+
+static struct run run_of(const struct stage *stage, const struct micro_batch *micro)
+{
+	return (struct run){
+		.dev = stage->dev,
+		.config = stage->config,
+		.work = &stage->work,
+		.lora_scale = stage->lora->scale,
+		.dropout = micro->train ? (float)stage->lora->dropout : 0,
+		.seed = micro->seed,
+		.step = micro->step,
+		.first_sample = micro->first_sample,
+		.tokens = stage->spec.tokens,
+	};
+}
+
+static void forward_input(struct stage *stage, int slot, const struct micro_batch *micro)
+{
+	struct device *dev = stage->dev;
+	struct matrix x = input_matrix(stage, slot);
+
+	if (stage->spec.embedding) {
+		dev->upload(dev, stage->ids, micro->ids, (size_t)stage->n * sizeof(int32_t));
+		dev->k.embed(dev, x, stage->ids, stage->tokens, stage->positions,
+			     stage->spec.tokens);
+	} else if (stage->host) {
+		dev->upload(dev, x.data, host_input(stage, slot),
+			    cut_elements(stage) * sizeof(float));
+	}
+}
+
+static void keep_output(struct stage *stage, int slot)
+{
+	struct device *dev = stage->dev;
+
+	if (!stage->spec.dump)
+		return;
+	dev->k.fill(dev, stage->dump_output, 0);
+	dev->k.add(dev, stage->dump_output, stage->edge[slot]);
+}
+
+void stage_forward(struct stage *stage, int slot, const struct micro_batch *micro, double *loss)
+{
+	struct device *dev = stage->dev;
+	struct run run = run_of(stage, micro);
+	int blocks = stage->spec.blocks;
+	struct saved *saved = &stage->saved[slot * blocks];
+
+	forward_input(stage, slot, micro);
+	for (int i = 0; i < blocks; i++) {
+		struct matrix y = i + 1 < blocks ? saved[i + 1].x1 : stage->edge[slot];
+
+		if (stage->config->family->gpt2)
+			gpt2_forward(&run, y, &saved[i], &stage->block[i]);
+		else
+			llama_forward(&run, y, &saved[i], &stage->block[i]);
+	}
+	stage->last_slot = slot;
+	keep_output(stage, slot);
+	if (stage->spec.head)
+		*loss = head_run(&run, &stage->head, stage->edge[slot], micro,
+				 stage->dump_logits);
+	else if (stage->host)
+		dev->download(dev, host_edge(stage, slot), stage->edge[slot].data,
+			      cut_elements(stage) * sizeof(float));
+}
+
+void stage_backward(struct stage *stage, int slot, const struct micro_batch *micro)
+{
+	struct device *dev = stage->dev;
+	struct run run = run_of(stage, micro);
+	struct matrix d = stage->edge[slot];
+	size_t bytes = cut_elements(stage) * sizeof(float);
+	int blocks = stage->spec.blocks;
+
+	if (stage->host && !stage->spec.head)
+		dev->upload(dev, d.data, host_edge(stage, slot), bytes);
+	for (int i = blocks - 1; i >= 0; i--) {
+		const struct saved *saved = &stage->saved[slot * blocks + i];
+		bool lowest = stage->spec.embedding && i == 0;
+
+		if (stage->config->family->gpt2)
+			gpt2_backward(&run, d, saved, &stage->block[i], lowest);
+		else
+			llama_backward(&run, d, saved, &stage->block[i], lowest);
+	}
+	if (stage->host && !stage->spec.embedding)
+		dev->download(dev, host_edge(stage, slot), d.data, bytes);
+}
+
+/* -- the optimizer ------------------------------------------------------------------------- */
+
+static struct matrix flat(float *data, size_t offset, const struct lora_tensor *t)
+{
+	return matrix(data + offset, t->rows, t->cols);
+}
+
+void stage_zero_gradients(struct stage *stage)
+{
+	for (int i = stage->from; i < stage->to; i++) {
+		const struct lora_tensor *t = &stage->lora->tensor[i];
+		size_t offset = t->offset - stage->lora->tensor[stage->from].offset;
+
+		stage->dev->k.fill(stage->dev, flat(stage->gradients, offset, t), 0);
+	}
+}
+
+void stage_fold_norm(struct stage *stage, double *sum)
+{
+	struct device *dev = stage->dev;
+
+	for (int i = stage->to - 1; i >= stage->from; i--) {
+		const struct lora_tensor *t = &stage->lora->tensor[i];
+		size_t offset = t->offset - stage->lora->tensor[stage->from].offset;
+		double squares;
+
+		dev->k.squared_norm(dev, stage->norm, flat(stage->gradients, offset, t));
+		dev->download(dev, &squares, stage->norm, sizeof(squares));
+		*sum += squares;
+	}
+}
+
+void stage_update(struct stage *stage, const struct adamw *settings)
+{
+	for (int i = stage->from; i < stage->to; i++) {
+		const struct lora_tensor *t = &stage->lora->tensor[i];
+		size_t offset = t->offset - stage->lora->tensor[stage->from].offset;
+
+		stage->dev->k.adamw(stage->dev, flat(stage->values, offset, t),
+				    flat(stage->m, offset, t), flat(stage->v, offset, t),
+				    flat(stage->gradients, offset, t), *settings);
+	}
+}
+
+/* -- reading and writing ------------------------------------------------------------------- */
+
+void stage_adapters(const struct stage *stage, int *from, int *to, size_t *elements)
+{
+	*from = stage->from;
+	*to = stage->to;
+	*elements = stage->elements;
+}
+
+static float *family_of(const struct stage *stage, enum stage_family family)
+{
+	switch (family) {
+	case STAGE_VALUES: return stage->values;
+	case STAGE_GRADIENTS: return stage->gradients;
+	case STAGE_M: return stage->m;
+	case STAGE_V: return stage->v;
+	}
+	return NULL;
+}
+
+void stage_read(struct stage *stage, enum stage_family family, float *to)
+{
+	stage->dev->download(stage->dev, to, family_of(stage, family),
+			     stage->elements * sizeof(float));
+}
+
+void stage_write(struct stage *stage, enum stage_family family, const float *from)
+{
+	stage->dev->upload(stage->dev, family_of(stage, family), from,
+			   stage->elements * sizeof(float));
+}
+
+void stage_hidden(struct stage *stage, int i, float *to)
+{
+	int blocks = stage->spec.blocks;
+	struct matrix x = i < blocks ? stage->saved[stage->last_slot * blocks + i].x1
+				     : stage->dump_output;
+
+	stage->dev->download(stage->dev, to, x.data, cut_elements(stage) * sizeof(float));
+}
+
+void stage_logits(struct stage *stage, float *to)
+{
+	stage->dev->download(stage->dev, to, stage->dump_logits.data,
+			     (size_t)stage->n * (size_t)stage->config->vocabulary *
+				     sizeof(float));
+}

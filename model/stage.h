@@ -1,0 +1,59 @@
+/*
+ * The inside of a stage: shared by layout.c, which carves its memory and fills it from the files, and stage.c,
+ * which runs it.
+ */
+#ifndef EDGEPIPE_MODEL_STAGE_H
+#define EDGEPIPE_MODEL_STAGE_H
+
+#include "model/block.h"
+
+struct stage {
+	struct device *dev;
+	const struct model_config *config;
+	const struct lora *lora;
+	struct stage_spec spec;
+	int n;				/* rows of a micro-batch */
+
+	struct block *block;		/* spec.blocks */
+	struct saved *saved;		/* (spec.slots, spec.blocks) */
+	/*
+	 * One buffer per slot, (n, C): the stage's output after forward (on the head: its gradient at once),
+	 * which receives the gradient of the output before backward and holds the gradient of the input after
+	 * it. A stage without blocks also receives its input here.
+	 */
+	struct matrix *edge;
+	struct matrix tokens, positions;	/* embedding */
+	int32_t *ids;			/* (n), device */
+	struct head head;
+	struct work work;
+	struct matrix dump_output, dump_logits;
+	int last_slot;			/* the one that ran forward last */
+
+	int from, to;			/* tensors of lora->tensor */
+	size_t elements;
+	float *values, *gradients, *m, *v;	/* device, elements each */
+	double *norm;			/* one number, device */
+
+	void *memory;			/* the slab, device */
+	float *host;			/* staging of cuts where the device's memory is its own */
+	struct stage_memory bytes;
+};
+
+/* -- layout.c ------------------------------------------------------------------------------ */
+
+/*
+ * Carves every buffer of the stage out of the slab; with a null base it counts only, into stage->bytes. Weights
+ * that the device can use where they are mapped take no memory of the slab. weights may be null while counting:
+ * then all are taken to be mapped.
+ */
+void stage_layout(struct stage *stage, const struct weights *weights, struct slab *slab,
+		  int threads, bool host_memory);
+/* Fills what stage_layout carved from the mapped files: converted or uploaded weights, the table of rotary
+ * positions. File pages that were copied are given back. */
+void stage_load(struct stage *stage, const struct weights *weights);
+/* The arrays that layout fills; released by stage_release. */
+void stage_prepare(struct stage *stage, const struct model_config *config,
+		   const struct lora *lora, const struct stage_spec *spec);
+void stage_release(struct stage *stage);
+
+#endif

@@ -1,0 +1,118 @@
+/*
+ * memory.c - does everybody have room? From the allocator's own arithmetic, so that a plan that is
+ * accepted runs and one that is refused would not have.
+ */
+#include "partition/internal.h"
+
+static struct stage_spec spec_of(const struct problem *problem, const struct plan *plan, int s)
+{
+	const struct plan_stage *stage = &plan->stage[s];
+
+	return (struct stage_spec){
+		.first_block = stage->first_block,
+		.blocks = stage->blocks,
+		.embedding = stage->embedding,
+		.head = stage->head,
+		.sequences = plan->micro_batch,
+		.tokens = problem->tokens,
+		.slots = stage->in_flight,
+	};
+}
+
+struct stage_memory plan_memory(const struct problem *problem, const struct plan *plan, int s)
+{
+	struct stage_spec spec = spec_of(problem, plan, s);
+
+	return stage_memory(problem->model, problem->weights, problem->lora, &spec,
+			    problem->threads[plan->stage[s].node]);
+}
+
+size_t plan_cut_bytes(const struct problem *problem, const struct plan *plan, int s)
+{
+	struct stage_spec spec = spec_of(problem, plan, s);
+
+	return stage_cut_bytes(&spec, problem->model);
+}
+
+static bool stage_fits(const struct plan_stage *stage)
+{
+	return stage->memory_limit_bytes <= 0 ||
+	       stage->memory_bytes <= stage->memory_limit_bytes;
+}
+
+bool memory_fill(const struct problem *problem, struct plan *plan)
+{
+	bool fits = true;
+
+	for (int s = 0; s < plan->stages; s++) {
+		struct plan_stage *stage = &plan->stage[s];
+
+		stage->memory_bytes = (double)plan_memory(problem, plan, s).total +
+				      problem->overhead_bytes[stage->node];
+		stage->memory_limit_bytes = problem->memory_limit_bytes[stage->node];
+		fits = fits && stage_fits(stage);
+	}
+	return fits;
+}
+
+/* "weights 1.2 GiB, adapters 3 MiB, ..., rest 80 MiB": rest is the process itself, and rounding. */
+static void add_parts(struct text *text, const struct stage_memory *memory, double needed)
+{
+	size_t known = memory->weights + memory->adapters + memory->activations + memory->work;
+	char part[5][32];
+
+	text_add(text, "weights %s, adapters %s, activations %s, work %s, rest %s",
+		 unit_write((double)memory->weights, UNIT_BYTES, part[0], sizeof part[0]),
+		 unit_write((double)memory->adapters, UNIT_BYTES, part[1], sizeof part[1]),
+		 unit_write((double)memory->activations, UNIT_BYTES, part[2], sizeof part[2]),
+		 unit_write((double)memory->work, UNIT_BYTES, part[3], sizeof part[3]),
+		 unit_write(needed - (double)known, UNIT_BYTES, part[4], sizeof part[4]));
+}
+
+static void add_stage(struct text *text, const struct problem *problem, const struct plan *plan,
+		      int s)
+{
+	const struct plan_stage *stage = &plan->stage[s];
+	const struct node *node = cluster_node(problem->cluster, stage->node);
+	struct stage_memory memory = plan_memory(problem, plan, s);
+	char needed[32], limit[32], blocks[64];
+
+	text_add(text, "\n  '%s' (stage %d, %s) needs %s and has %s (%s): ", node->name, s,
+		 blocks_write(stage, blocks, sizeof blocks),
+		 unit_write(stage->memory_bytes, UNIT_BYTES, needed, sizeof needed),
+		 unit_write(stage->memory_limit_bytes, UNIT_BYTES, limit, sizeof limit),
+		 node->memory_bytes > 0 ? "declared" : "measured");
+	add_parts(text, &memory, stage->memory_bytes);
+}
+
+static void add_help(struct text *text, const struct plan *plan, int smaller)
+{
+	text_add(text, "\n  what helps: ");
+	if (smaller)
+		text_add(text, "train.micro_batch %d (fits), ", smaller);
+	else if (plan->micro_batch > 1)
+		text_add(text, "a smaller train.micro_batch (%d now, alone not enough), ",
+			 plan->micro_batch);
+	if (plan->stage[0].in_flight == plan->micro_batches && plan->micro_batches > plan->stages)
+		text_add(text, "a plan.schedule with fewer micro-batches in flight, ");
+	text_add(text, "a shorter data.sequence, fewer blocks there (plan.layers), more nodes");
+}
+
+int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller)
+{
+	struct text text = {0};
+	int short_of = 0;
+
+	for (int s = 0; s < plan->stages; s++)
+		short_of += !stage_fits(&plan->stage[s]);
+	text_add(&text, "memory does not suffice on %d of %d nodes, with micro-batches of %d "
+		 "sequence%s:", short_of, plan->stages, plan->micro_batch,
+		 plan->micro_batch > 1 ? "s" : "");
+	for (int s = 0; s < plan->stages; s++)
+		if (!stage_fits(&plan->stage[s]))
+			add_stage(&text, problem, plan, s);
+	add_help(&text, plan, smaller);
+	report(EXIT_CONFIG, "%s", text.data);
+	text_release(&text);
+	return -1;
+}

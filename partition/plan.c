@@ -1,0 +1,159 @@
+/*
+ * plan.c - decides: who holds which blocks, then how large a micro-batch is, and with it how many
+ * are in flight and what memory that takes.
+ */
+#include "partition/internal.h"
+
+#include <limits.h>
+#include <string.h>
+
+static const struct solver *choose_solver(const struct problem *problem)
+{
+	const struct plan_config *want = problem->want;
+	const char *name = want->solver, *near;
+	int count = 0;
+
+	while (solver_names()[count])
+		count++;
+	if (name && !solver_find(name)) {
+		near = nearest_word(name, solver_names(), count);
+		return error_null(EXIT_CONFIG, "plan.solver: '%s' is not built%s%s%s", name,
+				  near ? " (did you mean '" : "", near ? near : "",
+				  near ? "'?)" : "");
+	}
+	if (name && want->layers.count && strcmp(name, "manual") != 0) {
+		warn("plan.layers decides by hand: plan.solver '%s' is not asked", name);
+		name = NULL;
+	}
+	if (name)
+		return solver_find(name);
+	for (int i = 0; i < count; i++) {
+		const struct solver *solver = solver_find(solver_names()[i]);
+
+		if (solver->applicable(problem))
+			return solver;
+	}
+	return error_null(EXIT_BUG, "no solver applies");
+}
+
+/* The ends, and what part of the model's FLOPs each stage runs (the embedding is a copy: none). */
+static void fill_ends(const struct problem *problem, struct plan *plan)
+{
+	double block = model_block_flops(problem->model, problem->tokens);
+	double head = model_head_flops(problem->model);
+	double all = problem->model->blocks * block + head;
+
+	for (int s = 0; s < plan->stages; s++) {
+		struct plan_stage *stage = &plan->stage[s];
+
+		stage->embedding = s == 0;
+		stage->head = s == plan->stages - 1;
+		stage->share = (stage->blocks * block + (stage->head ? head : 0)) / all;
+	}
+}
+
+static int solve(const struct problem *problem, struct plan *plan)
+{
+	const struct solver *solver = choose_solver(problem);
+
+	if (!solver)
+		return -1;
+	snprintf(plan->solver, sizeof plan->solver, "%s", solver->name);
+	if (solver->solve(problem, plan) < 0)
+		return -1;
+	fill_ends(problem, plan);
+	return 0;
+}
+
+/* Fills what hangs on the size of a micro-batch. 1: everybody has room; 0: not; -1 after an error. */
+static int try_size(const struct problem *problem, struct plan *plan, int size)
+{
+	struct arena arena = {0};
+	struct schedule *schedule;
+
+	plan->micro_batch = size;
+	plan->micro_batches = (int)(problem->batch / size);
+	schedule = schedule_make(&arena, problem->want->schedule, plan->stages,
+				 plan->micro_batches);
+	if (!schedule) {
+		arena_release(&arena);
+		return -1;
+	}
+	for (int s = 0; s < plan->stages; s++)
+		plan->stage[s].in_flight = schedule->room[s];
+	arena_release(&arena);
+	return memory_fill(problem, plan);
+}
+
+/* Tries the divisors of batch from `most` down to 1, as try_size; the plan is left at the last tried. */
+static int try_down(const struct problem *problem, struct plan *plan, long long most)
+{
+	int rc = 0;
+
+	if (most > INT_MAX / problem->tokens)
+		most = INT_MAX / problem->tokens;
+	for (long long size = most > 1 ? most : 1; size >= 1 && rc == 0; size--)
+		if (problem->batch % size == 0)
+			rc = try_size(problem, plan, (int)size);
+	return rc;
+}
+
+static int check_size(const struct problem *problem)
+{
+	long long size = problem->micro_batch;
+
+	if (problem->batch < 1 || problem->batch > INT_MAX)
+		return error(EXIT_CONFIG, "train.batch: %lld is not in 1..%d", problem->batch,
+			     INT_MAX);
+	if (size == 0)
+		return 0;
+	if (size < 0 || problem->batch % size != 0)
+		return error(EXIT_CONFIG, "train.micro_batch: %lld does not divide train.batch %lld",
+			     size, problem->batch);
+	if (size > INT_MAX / problem->tokens)
+		return error(EXIT_CONFIG, "train.micro_batch: %lld sequences of %d tokens are too "
+			     "many at once", size, problem->tokens);
+	return 0;
+}
+
+/* What an explicit size that does not fit could be instead; 0: nothing fits. */
+static int smaller_size(const struct problem *problem, const struct plan *plan)
+{
+	struct plan other;
+
+	if (plan->micro_batch == 1)
+		return 0;
+	memcpy(&other, plan, sizeof other);
+	if (try_down(problem, &other, plan->micro_batch - 1) <= 0)
+		return 0;
+	return other.micro_batch;
+}
+
+static int choose_size(const struct problem *problem, struct plan *plan)
+{
+	int rc;
+
+	if (problem->micro_batch)
+		rc = try_size(problem, plan, (int)problem->micro_batch);
+	else
+		rc = try_down(problem, plan, problem->batch / (2 * plan->stages));
+	if (rc == 0)
+		return memory_refuse(problem, plan, smaller_size(problem, plan));
+	return rc < 0 ? -1 : 0;
+}
+
+int plan_make(const struct problem *problem, struct plan *plan)
+{
+	struct plan draft;
+
+	/* Also what lies between the fields: a plan travels, and is compared, as bytes. */
+	memset(&draft, 0, sizeof draft);
+	if (check_size(problem) < 0 || solve(problem, &draft) < 0)
+		return -1;
+	snprintf(draft.schedule, sizeof draft.schedule, "%s", problem->want->schedule);
+	draft.model_digest = problem->model->digest;
+	if (choose_size(problem, &draft) < 0)
+		return -1;
+	memcpy(plan, &draft, sizeof draft);
+	return 0;
+}

@@ -1,0 +1,77 @@
+/*
+ * plan_table.c - the plan for people: a line a stage, then who is left out and why.
+ */
+#include "partition/internal.h"
+
+#include <string.h>
+
+/* The widths of the columns whose texts have no natural one. */
+struct widths { int node, blocks; };
+
+static void wider(int *width, const char *text)
+{
+	if ((int)strlen(text) > *width)
+		*width = (int)strlen(text);
+}
+
+static struct widths measure(const struct plan *plan, const struct problem *problem)
+{
+	struct widths widths = {(int)strlen("node"), (int)strlen("blocks")};
+	char blocks[64];
+
+	for (int s = 0; s < plan->stages; s++) {
+		const struct plan_stage *stage = &plan->stage[s];
+
+		wider(&widths.node, cluster_node(problem->cluster, stage->node)->name);
+		wider(&widths.blocks, blocks_write(stage, blocks, sizeof blocks));
+	}
+	return widths;
+}
+
+/* "1.21 GiB of 8 GiB (declared)" */
+static void add_memory(struct text *text, const struct plan_stage *stage,
+		       const struct node *node)
+{
+	char needed[32], limit[32];
+
+	text_add(text, "%s of ", unit_write(stage->memory_bytes, UNIT_BYTES, needed,
+					    sizeof needed));
+	if (stage->memory_limit_bytes > 0)
+		text_add(text, "%s (%s)", unit_write(stage->memory_limit_bytes, UNIT_BYTES, limit,
+						     sizeof limit),
+			 node->memory_bytes > 0 ? "declared" : "measured");
+	else
+		text_add(text, "unknown");
+}
+
+static void add_stage(struct text *text, const struct plan *plan, const struct problem *problem,
+		      int s, struct widths widths)
+{
+	const struct plan_stage *stage = &plan->stage[s];
+	const struct node *node = cluster_node(problem->cluster, stage->node);
+	char blocks[64];
+
+	text_add(text, "%5d  %-*s  %-*s  %5.1f%%  %9d  ", s, widths.node, node->name,
+		 widths.blocks, blocks_write(stage, blocks, sizeof blocks), 100 * stage->share,
+		 stage->in_flight);
+	add_memory(text, stage, node);
+	text_add(text, "\n");
+}
+
+void plan_print(const struct plan *plan, const struct problem *problem, struct text *text)
+{
+	struct widths widths = measure(plan, problem);
+	char why[128];
+
+	text_add(text, "plan: %s, %s, %d micro-batch%s of %d sequence%s\n", plan->solver,
+		 plan->schedule, plan->micro_batches, plan->micro_batches > 1 ? "es" : "",
+		 plan->micro_batch, plan->micro_batch > 1 ? "s" : "");
+	text_add(text, "stage  %-*s  %-*s  %6s  %9s  %s\n", widths.node, "node", widths.blocks,
+		 "blocks", "FLOPs", "in flight", "memory (estimate of limit)");
+	for (int s = 0; s < plan->stages; s++)
+		add_stage(text, plan, problem, s, widths);
+	for (int i = 0; i < problem->cluster->nodes.count; i++)
+		if (left_out(problem, plan, i, why, sizeof why))
+			text_add(text, "left out: %s (%s)\n", cluster_node(problem->cluster, i)->name,
+				 why);
+}

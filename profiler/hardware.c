@@ -1,0 +1,98 @@
+/*
+ * hardware.c - this machine as training may use it: hwloc for cores, /proc and the control groups
+ * for the rest.
+ *
+ * Nothing here fails: a machine that hides something is described by what is left, with one core
+ * and 0 bytes (unknown) in the worst case.
+ */
+#include "profiler/internal.h"
+
+#include <hwloc.h>
+#include <math.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* Cores that have at least one usable hardware thread: products gain nothing from a second. */
+static int cores_inside(hwloc_topology_t topology, hwloc_const_cpuset_t set)
+{
+	hwloc_obj_t core = NULL;
+	int count = 0;
+
+	while ((core = hwloc_get_next_obj_covering_cpuset_by_type(topology, set, HWLOC_OBJ_CORE,
+								  core)))
+		count++;
+	return count ? count : hwloc_bitmap_weight(set);
+}
+
+/* What the machine allows (cpuset) and this process is bound to. */
+static int usable_cores(hwloc_topology_t topology)
+{
+	hwloc_cpuset_t set = hwloc_bitmap_alloc();
+	hwloc_const_cpuset_t allowed = hwloc_topology_get_allowed_cpuset(topology);
+	int count;
+
+	if (!set)
+		return 1;
+	if (hwloc_get_cpubind(topology, set, HWLOC_CPUBIND_PROCESS) < 0)
+		hwloc_bitmap_copy(set, allowed);
+	hwloc_bitmap_and(set, set, allowed);
+	count = cores_inside(topology, set);
+	hwloc_bitmap_free(set);
+	return count;
+}
+
+static void cpu_name(hwloc_topology_t topology, char *cpu, size_t bytes)
+{
+	hwloc_obj_t package = hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0);
+	const char *name = package ? hwloc_obj_get_info_by_name(package, "CPUModel") : NULL;
+
+	if (name)
+		snprintf(cpu, bytes, "%s", name);
+}
+
+static void topology_read(struct hardware *hardware)
+{
+	hwloc_topology_t topology;
+
+	if (hwloc_topology_init(&topology) < 0)
+		return;
+	if (hwloc_topology_load(topology) == 0) {
+		hardware->cores = usable_cores(topology);
+		cpu_name(topology, hardware->cpu, sizeof hardware->cpu);
+	}
+	hwloc_topology_destroy(topology);
+}
+
+static void allowance_apply(struct hardware *hardware, const struct allowance *allowance)
+{
+	/* Rounded down: a thread that the quota stops in the middle of a product holds up all. */
+	if (allowance->cpus < hardware->cores)
+		hardware->cores = (int)allowance->cpus;
+	if (hardware->cores < 1)
+		hardware->cores = 1;
+	hardware->memory_bytes = fmin(hardware->memory_bytes, allowance->memory_bytes);
+	hardware->memory_free_bytes = fmin(hardware->memory_free_bytes,
+					   allowance->memory_free_bytes);
+}
+
+int hardware_read(struct hardware *hardware)
+{
+	struct allowance allowance;
+	struct utsname system;
+
+	*hardware = (struct hardware){.cores = (int)sysconf(_SC_NPROCESSORS_ONLN)};
+	if (gethostname(hardware->host, sizeof hardware->host - 1) < 0)
+		hardware->host[0] = 0;
+	if (uname(&system) == 0)
+		snprintf(hardware->cpu, sizeof hardware->cpu, "%s", system.machine);
+	topology_read(hardware);
+	isa_read("", hardware->isa, sizeof hardware->isa);
+	hardware->memory_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+	hardware->memory_free_bytes = (double)sysconf(_SC_AVPHYS_PAGES) *
+				      (double)sysconf(_SC_PAGESIZE);
+	meminfo_read("", &hardware->memory_bytes, &hardware->memory_free_bytes);
+	cgroup_read("", &allowance);
+	allowance_apply(hardware, &allowance);
+	return 0;
+}

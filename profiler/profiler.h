@@ -1,0 +1,58 @@
+/*
+ * profiler/ - what there is: nodes and links as declared, and the hardware as measured.
+ */
+#ifndef EDGEPIPE_PROFILER_H
+#define EDGEPIPE_PROFILER_H
+
+#include "base/base.h"
+
+/* -- cluster.c ----------------------------------------------------------------------------- */
+
+/* One server. Numbers are as declared; 0: not declared. */
+struct node {
+	const char *name, *host, *device, *model;
+	int role;			/* word of the job's table */
+	long long cores;
+	double memory_bytes;		/* what training may use */
+	double compute_flops;		/* sustained rate */
+	const char *nic;
+};
+/* A link as a file declares it. Both directions where `nodes` is given, else from -> to. */
+struct link {
+	struct texts nodes;
+	const char *from, *to;
+	double bandwidth_bytes_s;	/* 0: unlimited */
+	double latency_s;
+	int codec;
+	const char *trace;
+};
+struct cluster {
+	const char *name;
+	struct list nodes;		/* of struct node */
+	struct link standard;		/* links.default */
+	struct list links;		/* of struct link: links.between */
+};
+static inline const struct node *cluster_node(const struct cluster *cluster, int i)
+{
+	return (const struct node *)cluster->nodes.item + i;
+}
+/* The index of a name, or -1. */
+int cluster_find(const struct cluster *cluster, const char *name);
+/* The link from one node to another as declared: the matching entry of links.between (the last one that
+ * fits), with what it leaves out taken from the default. */
+struct link cluster_link(const struct cluster *cluster, int from, int to);
+
+/* -- hardware.c ---------------------------------------------------------------------------- */
+
+/* This machine, measured through hwloc, /proc and the cgroup. */
+struct hardware {
+	char cpu[128];			/* model name */
+	char isa[64];			/* "avx2 avx512 avx512_bf16 amx", what matters to kernels */
+	char host[64];
+	int cores;			/* usable: cpuset and cgroup quota respected, at least 1 */
+	double memory_bytes;		/* total, or the cgroup's limit */
+	double memory_free_bytes;	/* MemAvailable, or what the cgroup's limit leaves */
+};
+int hardware_read(struct hardware *hardware);
+
+#endif

@@ -1,0 +1,104 @@
+/*
+ * Dropout on the CPU: Philox in LANES counters at once, since four channels a call of philox()
+ * would cost as much as a product with a thin matrix. The words are base/random.c's, bit for bit.
+ */
+#include "tensor/internal.h"
+#include "tensor/vector.h"
+
+/* Channels that LANES counters decide. */
+#define SPAN (4 * LANES)
+
+/* One round of Philox4x32 in every lane. */
+static inline void philox_round(uint32_t c[4][LANES], uint32_t key0, uint32_t key1)
+{
+	for (int l = 0; l < LANES; l++) {
+		uint64_t p = (uint64_t)0xd2511f53u * c[0][l];
+		uint64_t q = (uint64_t)0xcd9e8d57u * c[2][l];
+
+		c[0][l] = (uint32_t)(q >> 32) ^ c[1][l] ^ key0;
+		c[2][l] = (uint32_t)(p >> 32) ^ c[3][l] ^ key1;
+		c[1][l] = (uint32_t)q;
+		c[3][l] = (uint32_t)p;
+	}
+}
+
+/* factor[0..SPAN-1] = 1 / (1 - p) where kept, else 0, for the channels from 4 * group on. */
+VECTOR static void factors(float factor[SPAN], const struct dropout *d, uint32_t sample,
+			   uint32_t position, uint32_t group)
+{
+	float p = d->p, kept = 1 / (1 - d->p);
+	uint32_t c[4][LANES], key0 = d->key0, key1 = d->key1;
+
+	for (int l = 0; l < LANES; l++) {
+		c[0][l] = d->step;
+		c[1][l] = sample;
+		c[2][l] = position;
+		c[3][l] = group + (uint32_t)l;
+	}
+	for (int round = 0; round < 10; round++) {
+		philox_round(c, key0, key1);
+		key0 += 0x9e3779b9u;
+		key1 += 0xbb67ae85u;
+	}
+	for (int l = 0; l < LANES; l++)
+		for (int w = 0; w < 4; w++)
+			factor[4 * l + w] = philox_unit(c[w][l]) >= p ? kept : 0;
+}
+
+VECTOR static void multiply(float *y, const float *x, const float *factor, int n)
+{
+	EACH_ALONE
+	for (int j = 0; j < n; j++)
+		y[j] = x[j] * factor[j];
+}
+
+VECTOR static void multiply_add(float *y, const float *x, const float *factor, int n)
+{
+	EACH_ALONE
+	for (int j = 0; j < n; j++)
+		y[j] += x[j] * factor[j];
+}
+
+struct drop {
+	struct matrix y, x;
+	struct dropout d;
+	void (*apply)(float *y, const float *x, const float *factor, int n);
+};
+
+static void drop_rows(const void *arg, int first, int end)
+{
+	const struct drop *a = arg;
+	int C = a->y.cols;
+	float factor[SPAN];
+
+	for (int i = first; i < end; i++) {
+		uint32_t sample = a->d.first_sample + (uint32_t)(i / a->d.tokens);
+
+		for (int j = 0; j < C; j += SPAN) {
+			factors(factor, &a->d, sample, (uint32_t)(i % a->d.tokens), (uint32_t)j / 4);
+			a->apply(row_of(a->y, i) + j, row_of(a->x, i) + j, factor,
+				 C - j < SPAN ? C - j : SPAN);
+		}
+	}
+}
+
+static void cpu_dropout(struct device *dev, struct matrix y, struct matrix x, struct dropout d)
+{
+	struct drop a = {y, x, d, multiply};
+
+	run_rows(dev, drop_rows, &a, x.rows, 4 * (size_t)x.cols);
+}
+
+static void cpu_dropout_backward(struct device *dev, struct matrix dx, struct matrix dy,
+				 struct dropout d)
+{
+	struct drop a = {dx, dy, d, multiply_add};
+
+	run_rows(dev, drop_rows, &a, dx.rows, 4 * (size_t)dx.cols);
+}
+
+void cpu_dropout_slots(struct kernels *k)
+{
+	k->dropout = cpu_dropout;
+	k->dropout_backward = cpu_dropout_backward;
+}

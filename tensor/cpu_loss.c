@@ -1,0 +1,148 @@
+/*
+ * Cross-entropy and AdamW on the CPU. squared_norm stays the reference's: its order of summation
+ * is part of its contract, and its tensors are small.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "tensor/internal.h"
+#include "tensor/vector.h"
+
+/* Floats are summed this far before the sum goes on in double. */
+#define CHUNK 1024
+
+struct losses {
+	double *losses;
+	struct matrix logits;
+	const int32_t *labels;
+	float scale;
+	bool gradient;
+};
+
+VECTOR static float most_of(const float *x, int n)
+{
+	return row_most(x, n);
+}
+
+/* The sum of e = exp(x - most); y = e. */
+VECTOR static float exp_into(float *y, const float *x, float most, int n)
+{
+	for (int j = 0; j < n; j++)
+		y[j] = vector_exp(x[j] - most);
+	return row_sum(y, n);
+}
+
+VECTOR static void scale_row(float *x, float factor, int n)
+{
+	for (int j = 0; j < n; j++)
+		x[j] *= factor;
+}
+
+/* The sum of exp(logit - most); with keep, the logits become its terms. */
+static double exp_sum(float *logits, int V, float most, bool keep)
+{
+	float chunk[CHUNK];
+	double sum = 0;
+
+	for (int j = 0; j < V; j += CHUNK)
+		sum += (double)exp_into(keep ? logits + j : chunk, logits + j, most,
+					V - j < CHUNK ? V - j : CHUNK);
+	return sum;
+}
+
+/* loss = log(sum of exp(logit)) - logit[label], so dlogit = p - 1 at the label and p elsewhere. */
+static double loss_row(float *logits, int V, int label, float scale, bool gradient)
+{
+	float most = most_of(logits, V), picked = logits[label];
+	double sum = exp_sum(logits, V, most, gradient);
+
+	if (gradient) {
+		double p = logits[label] / sum;
+
+		scale_row(logits, (float)(scale / sum), V);
+		logits[label] = (float)((p - 1) * scale);
+	}
+	return log(sum) - ((double)picked - most);
+}
+
+static void loss_rows(const void *arg, int first, int end)
+{
+	const struct losses *a = arg;
+
+	for (int i = first; i < end; i++) {
+		float *logits = row_of(a->logits, i);
+
+		a->losses[i] = 0;
+		if (a->labels[i] >= 0)
+			a->losses[i] = loss_row(logits, a->logits.cols, a->labels[i], a->scale,
+						a->gradient);
+		else if (a->gradient)
+			memset(logits, 0, (size_t)a->logits.cols * sizeof *logits);
+	}
+}
+
+static void cpu_cross_entropy(struct device *dev, double *losses, struct matrix logits,
+			      const int32_t *labels, float scale, bool gradient)
+{
+	struct losses a = {losses, logits, labels, scale, gradient};
+
+	run_rows(dev, loss_rows, &a, logits.rows, 2 * (size_t)logits.cols);
+}
+
+/* -- optimizer ----------------------------------------------------------------------------- */
+
+/* The settings, worked out once in double as torch does and rounded once. */
+struct update {
+	struct matrix p, m, v, gradient;
+	float decay, take1, keep2, take2, step_size, root, epsilon, grad_scale;
+};
+
+VECTOR static void update_row(float *restrict p, float *restrict m, float *restrict v,
+			      const float *restrict gradient, const struct update *restrict u,
+			      int n)
+{
+	float decay = u->decay, take1 = u->take1, keep2 = u->keep2, take2 = u->take2;
+	float step_size = u->step_size, root = u->root, epsilon = u->epsilon;
+	float grad_scale = u->grad_scale;
+
+	for (int j = 0; j < n; j++) {
+		float g = gradient[j] * grad_scale;
+
+		m[j] += take1 * (g - m[j]);
+		v[j] = v[j] * keep2 + take2 * g * g;
+		p[j] = p[j] * decay - step_size * m[j] / (sqrtf(v[j]) / root + epsilon);
+	}
+}
+
+static void update_rows(const void *arg, int first, int end)
+{
+	const struct update *u = arg;
+
+	for (int i = first; i < end; i++)
+		update_row(row_of(u->p, i), row_of(u->m, i), row_of(u->v, i),
+			   row_of(u->gradient, i), u, u->p.cols);
+}
+
+static void cpu_adamw(struct device *dev, struct matrix p, struct matrix m, struct matrix v,
+		      struct matrix gradient, struct adamw a)
+{
+	struct update u = {
+		.p = p, .m = m, .v = v, .gradient = gradient,
+		.decay = (float)(1 - a.learning_rate * a.weight_decay),
+		.take1 = (float)(1 - a.beta1),
+		.keep2 = (float)a.beta2,
+		.take2 = (float)(1 - a.beta2),
+		.step_size = (float)(a.learning_rate / (1 - pow(a.beta1, (double)a.step))),
+		.root = (float)sqrt(1 - pow(a.beta2, (double)a.step)),
+		.epsilon = (float)a.epsilon,
+		.grad_scale = a.grad_scale,
+	};
+
+	run_rows(dev, update_rows, &u, p.rows, 4 * (size_t)p.cols);
+}
+
+void cpu_loss_slots(struct kernels *k)
+{
+	k->cross_entropy = cpu_cross_entropy;
+	k->adamw = cpu_adamw;
+}

@@ -1,0 +1,178 @@
+/*
+ * The far device: the CPU kernels behind pointers that fault when the host touches them, as a
+ * GPU's would. Every slot brings its pointers near and calls the CPU's; what forgets to go through
+ * the device is found by a test on a machine that has no GPU.
+ */
+#include "tensor/internal.h"
+
+/* A null pointer stays null: it means that there is nothing. */
+static void *near(const struct device *dev, const void *far)
+{
+	return far ? (void *)((uintptr_t)far - (uintptr_t)dev->offset) : NULL;
+}
+
+static struct matrix near_matrix(const struct device *dev, struct matrix m)
+{
+	m.data = near(dev, m.data);
+	return m;
+}
+
+#define NEAR(m) near_matrix(dev, m)
+
+static void far_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t,
+		       struct matrix b, bool b_t, float alpha, float beta)
+{
+	kernels_cpu().matmul(dev, NEAR(c), NEAR(a), a_t, NEAR(b), b_t, alpha, beta);
+}
+
+static void far_add_bias(struct device *dev, struct matrix y, struct matrix bias)
+{
+	kernels_cpu().add_bias(dev, NEAR(y), NEAR(bias));
+}
+
+static void far_add(struct device *dev, struct matrix y, struct matrix x)
+{
+	kernels_cpu().add(dev, NEAR(y), NEAR(x));
+}
+
+static void far_fill(struct device *dev, struct matrix x, float value)
+{
+	kernels_cpu().fill(dev, NEAR(x), value);
+}
+
+static void far_embed(struct device *dev, struct matrix y, const int32_t *ids,
+		      struct matrix tokens, struct matrix positions, int T)
+{
+	kernels_cpu().embed(dev, NEAR(y), near(dev, ids), NEAR(tokens), NEAR(positions), T);
+}
+
+static void far_layer_norm(struct device *dev, struct matrix y, struct matrix stats,
+			   struct matrix x, struct matrix gain, struct matrix bias, float epsilon)
+{
+	kernels_cpu().layer_norm(dev, NEAR(y), NEAR(stats), NEAR(x), NEAR(gain), NEAR(bias),
+				 epsilon);
+}
+
+static void far_layer_norm_backward(struct device *dev, struct matrix dx, struct matrix dy,
+				    struct matrix x, struct matrix stats, struct matrix gain)
+{
+	kernels_cpu().layer_norm_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), NEAR(stats),
+					  NEAR(gain));
+}
+
+static void far_rms_norm(struct device *dev, struct matrix y, struct matrix stats,
+			 struct matrix x, struct matrix gain, float epsilon)
+{
+	kernels_cpu().rms_norm(dev, NEAR(y), NEAR(stats), NEAR(x), NEAR(gain), epsilon);
+}
+
+static void far_rms_norm_backward(struct device *dev, struct matrix dx, struct matrix dy,
+				  struct matrix x, struct matrix stats, struct matrix gain,
+				  bool accumulate)
+{
+	kernels_cpu().rms_norm_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), NEAR(stats), NEAR(gain),
+					accumulate);
+}
+
+static void far_rope(struct device *dev, struct matrix x, struct matrix table, int head_size,
+		     bool backward)
+{
+	kernels_cpu().rope(dev, NEAR(x), NEAR(table), head_size, backward);
+}
+
+static void far_attention(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
+			  struct matrix k, struct matrix v, struct attention shape, void *scratch)
+{
+	kernels_cpu().attention(dev, NEAR(o), NEAR(lse), NEAR(q), NEAR(k), NEAR(v), shape,
+				near(dev, scratch));
+}
+
+static void far_attention_backward(struct device *dev, struct matrix dq, struct matrix dk,
+				   struct matrix dv, struct matrix d_o, struct matrix q,
+				   struct matrix k, struct matrix v, struct matrix o,
+				   struct matrix lse, struct attention shape, void *scratch)
+{
+	kernels_cpu().attention_backward(dev, NEAR(dq), NEAR(dk), NEAR(dv), NEAR(d_o), NEAR(q),
+					 NEAR(k), NEAR(v), NEAR(o), NEAR(lse), shape,
+					 near(dev, scratch));
+}
+
+static void far_gelu(struct device *dev, struct matrix y, struct matrix x, enum gelu kind)
+{
+	kernels_cpu().gelu(dev, NEAR(y), NEAR(x), kind);
+}
+
+static void far_gelu_backward(struct device *dev, struct matrix dx, struct matrix dy,
+			      struct matrix x, enum gelu kind)
+{
+	kernels_cpu().gelu_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), kind);
+}
+
+static void far_swiglu(struct device *dev, struct matrix y, struct matrix gate, struct matrix up)
+{
+	kernels_cpu().swiglu(dev, NEAR(y), NEAR(gate), NEAR(up));
+}
+
+static void far_swiglu_backward(struct device *dev, struct matrix dgate, struct matrix dup,
+				struct matrix dy, struct matrix gate, struct matrix up)
+{
+	kernels_cpu().swiglu_backward(dev, NEAR(dgate), NEAR(dup), NEAR(dy), NEAR(gate), NEAR(up));
+}
+
+static void far_dropout(struct device *dev, struct matrix y, struct matrix x, struct dropout d)
+{
+	kernels_cpu().dropout(dev, NEAR(y), NEAR(x), d);
+}
+
+static void far_dropout_backward(struct device *dev, struct matrix dx, struct matrix dy,
+				 struct dropout d)
+{
+	kernels_cpu().dropout_backward(dev, NEAR(dx), NEAR(dy), d);
+}
+
+static void far_cross_entropy(struct device *dev, double *losses, struct matrix logits,
+			      const int32_t *labels, float scale, bool gradient)
+{
+	kernels_cpu().cross_entropy(dev, near(dev, losses), NEAR(logits), near(dev, labels), scale,
+				    gradient);
+}
+
+static void far_squared_norm(struct device *dev, double *sum, struct matrix x)
+{
+	kernels_cpu().squared_norm(dev, near(dev, sum), NEAR(x));
+}
+
+static void far_adamw(struct device *dev, struct matrix p, struct matrix m, struct matrix v,
+		      struct matrix gradient, struct adamw settings)
+{
+	kernels_cpu().adamw(dev, NEAR(p), NEAR(m), NEAR(v), NEAR(gradient), settings);
+}
+
+struct kernels kernels_far(void)
+{
+	struct kernels k = kernels_cpu();
+
+	k.name = "far";
+	k.matmul = far_matmul;
+	k.add_bias = far_add_bias;
+	k.add = far_add;
+	k.fill = far_fill;
+	k.embed = far_embed;
+	k.layer_norm = far_layer_norm;
+	k.layer_norm_backward = far_layer_norm_backward;
+	k.rms_norm = far_rms_norm;
+	k.rms_norm_backward = far_rms_norm_backward;
+	k.rope = far_rope;
+	k.attention = far_attention;
+	k.attention_backward = far_attention_backward;
+	k.gelu = far_gelu;
+	k.gelu_backward = far_gelu_backward;
+	k.swiglu = far_swiglu;
+	k.swiglu_backward = far_swiglu_backward;
+	k.dropout = far_dropout;
+	k.dropout_backward = far_dropout_backward;
+	k.cross_entropy = far_cross_entropy;
+	k.squared_norm = far_squared_norm;
+	k.adamw = far_adamw;
+	return k;
+}

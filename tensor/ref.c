@@ -1,0 +1,531 @@
+/*
+ * The scalar reference: every kernel in its plainest form, each forward with its backward right
+ * after it, sums in double. The other tables start as copies of this one and are compared with it.
+ *
+ * A backward quotes the line of the forward that it differentiates; dx stands for d loss / dx.
+ * Compiled twice: as float here, and by the tests as double (REAL and KERNELS_REF defined before
+ * this file is included) so that finite differences can tell a wrong gradient from rounding.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "tensor/tensor.h"
+
+#ifndef REAL
+#define REAL float
+#define KERNELS_REF kernels_ref
+#endif
+
+#define UNUSED __attribute__((unused))
+
+static REAL *row(struct matrix m, int i)
+{
+	return (REAL *)m.data + (size_t)i * m.ld;
+}
+
+static double dot(const REAL *a, const REAL *b, int n)
+{
+	double sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += (double)a[i] * b[i];
+	return sum;
+}
+
+/* -- linear -------------------------------------------------------------------------------- */
+
+static void ref_matmul(UNUSED struct device *dev, struct matrix c, struct matrix a, bool a_t,
+		       struct matrix b, bool b_t, float alpha, float beta)
+{
+	int inner = a_t ? a.rows : a.cols;
+	size_t a_step = a_t ? a.ld : 1, b_step = b_t ? 1 : b.ld;
+
+	for (int i = 0; i < c.rows; i++) {
+		for (int j = 0; j < c.cols; j++) {
+			const REAL *x = (REAL *)a.data + (size_t)i * (a_t ? 1 : a.ld);
+			const REAL *y = (REAL *)b.data + (size_t)j * (b_t ? b.ld : 1);
+			REAL *out = &row(c, i)[j];
+			double sum = 0;
+
+			for (int l = 0; l < inner; l++)
+				sum += (double)x[l * a_step] * y[l * b_step];
+			*out = beta == 0 ? alpha * sum : alpha * sum + beta * (double)*out;
+		}
+	}
+}
+
+static void ref_add_bias(UNUSED struct device *dev, struct matrix y, struct matrix bias)
+{
+	for (int i = 0; i < y.rows; i++)
+		for (int j = 0; j < y.cols; j++)
+			row(y, i)[j] += row(bias, 0)[j];
+}
+
+static void ref_add(UNUSED struct device *dev, struct matrix y, struct matrix x)
+{
+	for (int i = 0; i < y.rows; i++)
+		for (int j = 0; j < y.cols; j++)
+			row(y, i)[j] += row(x, i)[j];
+}
+
+static void ref_fill(UNUSED struct device *dev, struct matrix x, float value)
+{
+	for (int i = 0; i < x.rows; i++)
+		for (int j = 0; j < x.cols; j++)
+			row(x, i)[j] = value;
+}
+
+static void ref_embed(UNUSED struct device *dev, struct matrix y, const int32_t *ids,
+		      struct matrix tokens, struct matrix positions, int T)
+{
+	for (int i = 0; i < y.rows; i++) {
+		memcpy(row(y, i), row(tokens, ids[i]), (size_t)y.cols * sizeof(REAL));
+		for (int j = 0; positions.data && j < y.cols; j++)
+			row(y, i)[j] += row(positions, i % T)[j];
+	}
+}
+
+/* -- norms --------------------------------------------------------------------------------- */
+
+static void ref_layer_norm(UNUSED struct device *dev, struct matrix y, struct matrix stats,
+			   struct matrix x, struct matrix gain, struct matrix bias, float epsilon)
+{
+	const REAL *g = row(gain, 0), *b = row(bias, 0);
+	int C = x.cols;
+
+	for (int i = 0; i < x.rows; i++) {
+		const REAL *in = row(x, i);
+		double mean = 0, variance = 0;
+
+		for (int j = 0; j < C; j++)
+			mean += in[j];
+		mean /= C;
+		for (int j = 0; j < C; j++)
+			variance += (in[j] - mean) * (in[j] - mean);
+		double rstd = 1 / sqrt(variance / C + epsilon);
+
+		for (int j = 0; j < C; j++)
+			row(y, i)[j] = (in[j] - mean) * rstd * g[j] + b[j];
+		row(stats, i)[0] = mean;
+		row(stats, i)[1] = rstd;
+	}
+}
+
+/*
+ * y = xhat * g + b, xhat = (x - mean) * rstd. With d = dy * g: mean takes mean(d) away, rstd takes
+ * xhat * mean(d * xhat) away.
+ */
+static void ref_layer_norm_backward(UNUSED struct device *dev, struct matrix dx, struct matrix dy,
+				    struct matrix x, struct matrix stats, struct matrix gain)
+{
+	const REAL *g = row(gain, 0);
+	int C = x.cols;
+
+	for (int i = 0; i < x.rows; i++) {
+		const REAL *in = row(x, i), *din = row(dy, i);
+		double mean = row(stats, i)[0], rstd = row(stats, i)[1];
+		double sum = 0, sum_xhat = 0;
+
+		for (int j = 0; j < C; j++) {
+			sum += (double)din[j] * g[j];
+			sum_xhat += (double)din[j] * g[j] * (in[j] - mean) * rstd;
+		}
+		for (int j = 0; j < C; j++) {
+			double xhat = (in[j] - mean) * rstd;
+
+			row(dx, i)[j] += rstd * ((double)din[j] * g[j] - sum / C -
+						 xhat * sum_xhat / C);
+		}
+	}
+}
+
+static void ref_rms_norm(UNUSED struct device *dev, struct matrix y, struct matrix stats,
+			 struct matrix x, struct matrix gain, float epsilon)
+{
+	int C = x.cols;
+
+	for (int i = 0; i < x.rows; i++) {
+		const REAL *in = row(x, i);
+		double rstd = 1 / sqrt(dot(in, in, C) / C + epsilon);
+
+		for (int j = 0; j < C; j++)
+			row(y, i)[j] = in[j] * rstd * row(gain, 0)[j];
+		row(stats, i)[0] = rstd;
+	}
+}
+
+/* y = x * rstd * g, rstd = (mean(x²) + epsilon)^(-1/2), so d rstd / dx = -rstd³ x / C. */
+static void ref_rms_norm_backward(UNUSED struct device *dev, struct matrix dx, struct matrix dy,
+				  struct matrix x, struct matrix stats, struct matrix gain,
+				  bool accumulate)
+{
+	const REAL *g = row(gain, 0);
+	int C = x.cols;
+
+	for (int i = 0; i < x.rows; i++) {
+		const REAL *in = row(x, i), *din = row(dy, i);
+		double rstd = row(stats, i)[0], sum = 0;
+
+		for (int j = 0; j < C; j++)
+			sum += (double)din[j] * g[j] * in[j];
+		for (int j = 0; j < C; j++) {
+			double d = rstd * ((double)din[j] * g[j] - in[j] * rstd * rstd * sum / C);
+
+			row(dx, i)[j] = accumulate ? row(dx, i)[j] + d : d;
+		}
+	}
+}
+
+/* -- rope ---------------------------------------------------------------------------------- */
+
+/*
+ * (a, b) -> (a cos - b sin, b cos + a sin). The transpose of a rotation is the rotation by the
+ * opposite angle: backward changes the sign of sin.
+ */
+static void ref_rope(UNUSED struct device *dev, struct matrix x, struct matrix table, int head_size,
+		     bool backward)
+{
+	int half = head_size / 2;
+
+	for (int i = 0; i < x.rows; i++) {
+		const REAL *cosine = row(table, i % table.rows), *sine = cosine + half;
+
+		for (int first = 0; first < x.cols; first += head_size) {
+			REAL *a = row(x, i) + first, *b = a + half;
+
+			for (int j = 0; j < half; j++) {
+				REAL s = backward ? -sine[j] : sine[j], c = cosine[j];
+				REAL turned = a[j] * c - b[j] * s;
+
+				b[j] = b[j] * c + a[j] * s;
+				a[j] = turned;
+			}
+		}
+	}
+}
+
+/* -- attention ----------------------------------------------------------------------------- */
+
+/* The first key that query i sees. */
+static int first_key(struct attention shape, int i)
+{
+	return shape.window > 0 && i >= shape.window ? i - shape.window + 1 : 0;
+}
+
+/* Head h of token i of sequence s. */
+static REAL *head(struct matrix m, struct attention shape, int s, int i, int h)
+{
+	return row(m, s * shape.tokens + i) + (size_t)h * shape.head_size;
+}
+
+static size_t ref_attention_scratch(UNUSED int threads, struct attention shape)
+{
+	return ((size_t)shape.tokens + 2 * (size_t)shape.head_size) * sizeof(double);
+}
+
+/* One query of one head; p has room for a probability of every token. Returns its lse. */
+static double attend(REAL *o, const REAL *query, struct matrix k, struct matrix v,
+		     struct attention shape, int s, int i, int h, double *p)
+{
+	int kv = h / (shape.heads / shape.kv_heads), first = first_key(shape, i);
+	double most = -INFINITY, sum = 0;
+
+	for (int j = first; j <= i; j++) {
+		p[j] = shape.scale * dot(query, head(k, shape, s, j, kv), shape.head_size);
+		most = fmax(most, p[j]);
+	}
+	for (int j = first; j <= i; j++)
+		sum += p[j] = exp(p[j] - most);
+	for (int d = 0; d < shape.head_size; d++) {
+		double out = 0;
+
+		for (int j = first; j <= i; j++)
+			out += p[j] / sum * head(v, shape, s, j, kv)[d];
+		o[d] = out;
+	}
+	return most + log(sum);
+}
+
+static void ref_attention(UNUSED struct device *dev, struct matrix o, struct matrix lse,
+			  struct matrix q, struct matrix k, struct matrix v,
+			  struct attention shape, void *scratch)
+{
+	for (int s = 0; s < shape.sequences; s++)
+		for (int h = 0; h < shape.heads; h++)
+			for (int i = 0; i < shape.tokens; i++)
+				row(lse, s * shape.tokens + i)[h] =
+					attend(head(o, shape, s, i, h), head(q, shape, s, i, h), k,
+					       v, shape, s, i, h, scratch);
+}
+
+/* What backward takes. */
+struct attention_gradients {
+	struct matrix dq, dk, dv, d_o, q, k, v, o, lse;
+	struct attention shape;
+};
+
+/*
+ * p = exp(scale q.k - lse); o = sum of p v. So dp = do.v, and the score before the softmax gets
+ * p (dp - sum of p dp), where the sum of p dp over the keys is do.o. Returns it times scale.
+ */
+static double score_gradient(const struct attention_gradients *g, int s, int i, int j, int h,
+			     double *p)
+{
+	int kv = h / (g->shape.heads / g->shape.kv_heads), D = g->shape.head_size;
+	const REAL *d_o = head(g->d_o, g->shape, s, i, h);
+	double score = g->shape.scale *
+		       dot(head(g->q, g->shape, s, i, h), head(g->k, g->shape, s, j, kv), D);
+	double dp = dot(d_o, head(g->v, g->shape, s, j, kv), D);
+	double delta = dot(d_o, head(g->o, g->shape, s, i, h), D);
+
+	*p = exp(score - row(g->lse, s * g->shape.tokens + i)[h]);
+	return *p * (dp - delta) * g->shape.scale;
+}
+
+/* score = scale q.k: dq = sum over the keys of dscore k. */
+static void query_gradient(const struct attention_gradients *g, int s, int i, int h, double *dq)
+{
+	int kv = h / (g->shape.heads / g->shape.kv_heads), D = g->shape.head_size;
+	double p;
+
+	memset(dq, 0, (size_t)D * sizeof *dq);
+	for (int j = first_key(g->shape, i); j <= i; j++) {
+		double ds = score_gradient(g, s, i, j, h, &p);
+
+		for (int d = 0; d < D; d++)
+			dq[d] += ds * head(g->k, g->shape, s, j, kv)[d];
+	}
+	for (int d = 0; d < D; d++)
+		head(g->dq, g->shape, s, i, h)[d] = dq[d];
+}
+
+/* score = scale q.k, o = sum of p v: dk = sum of dscore q, dv = sum of p do, over the queries that
+ * see key j, of every head of the group. */
+static void key_gradient(const struct attention_gradients *g, int s, int j, int kv, double *dk,
+			 double *dv)
+{
+	int group = g->shape.heads / g->shape.kv_heads, D = g->shape.head_size;
+	double p;
+
+	memset(dk, 0, (size_t)D * sizeof *dk);
+	memset(dv, 0, (size_t)D * sizeof *dv);
+	for (int h = kv * group; h < (kv + 1) * group; h++) {
+		for (int i = j; i < g->shape.tokens && first_key(g->shape, i) <= j; i++) {
+			double ds = score_gradient(g, s, i, j, h, &p);
+
+			for (int d = 0; d < D; d++) {
+				dk[d] += ds * head(g->q, g->shape, s, i, h)[d];
+				dv[d] += p * head(g->d_o, g->shape, s, i, h)[d];
+			}
+		}
+	}
+	for (int d = 0; d < D; d++) {
+		head(g->dk, g->shape, s, j, kv)[d] = dk[d];
+		head(g->dv, g->shape, s, j, kv)[d] = dv[d];
+	}
+}
+
+static void ref_attention_backward(UNUSED struct device *dev, struct matrix dq, struct matrix dk,
+				   struct matrix dv, struct matrix d_o, struct matrix q,
+				   struct matrix k, struct matrix v, struct matrix o,
+				   struct matrix lse, struct attention shape, void *scratch)
+{
+	struct attention_gradients g = {dq, dk, dv, d_o, q, k, v, o, lse, shape};
+	double *sums = scratch;
+
+	for (int s = 0; s < shape.sequences; s++) {
+		for (int i = 0; i < shape.tokens; i++) {
+			for (int h = 0; h < shape.heads; h++)
+				query_gradient(&g, s, i, h, sums);
+			for (int h = 0; h < shape.kv_heads; h++)
+				key_gradient(&g, s, i, h, sums, sums + shape.head_size);
+		}
+	}
+}
+
+/* -- activations --------------------------------------------------------------------------- */
+
+#define GELU_SLOPE 0.79788456080286535588 /* sqrt(2 / pi) */
+#define GELU_CUBE 0.044715
+
+static double gelu_of(double x, enum gelu kind)
+{
+	if (kind == GELU_EXACT)
+		return 0.5 * x * (1 + erf(x * M_SQRT1_2));
+	return 0.5 * x * (1 + tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x)));
+}
+
+/* x/2 (1 + erf(x/sqrt 2)), whose erf' = 2/sqrt pi exp(-x²/2) / sqrt 2; x/2 (1 + tanh u), whose
+ * tanh' = 1 - tanh². */
+static double gelu_slope(double x, enum gelu kind)
+{
+	if (kind == GELU_EXACT)
+		return 0.5 * (1 + erf(x * M_SQRT1_2)) + 0.5 * x * GELU_SLOPE * exp(-0.5 * x * x);
+	double t = tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x));
+	double du = GELU_SLOPE * (1 + 3 * GELU_CUBE * x * x);
+
+	return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du;
+}
+
+static void ref_gelu(UNUSED struct device *dev, struct matrix y, struct matrix x, enum gelu kind)
+{
+	for (int i = 0; i < x.rows; i++)
+		for (int j = 0; j < x.cols; j++)
+			row(y, i)[j] = gelu_of(row(x, i)[j], kind);
+}
+
+/* y = gelu_of(x) */
+static void ref_gelu_backward(UNUSED struct device *dev, struct matrix dx, struct matrix dy,
+			      struct matrix x, enum gelu kind)
+{
+	for (int i = 0; i < x.rows; i++)
+		for (int j = 0; j < x.cols; j++)
+			row(dx, i)[j] = row(dy, i)[j] * gelu_slope(row(x, i)[j], kind);
+}
+
+static void ref_swiglu(UNUSED struct device *dev, struct matrix y, struct matrix gate,
+		       struct matrix up)
+{
+	for (int i = 0; i < y.rows; i++) {
+		for (int j = 0; j < y.cols; j++) {
+			double g = row(gate, i)[j];
+
+			row(y, i)[j] = g / (1 + exp(-g)) * row(up, i)[j];
+		}
+	}
+}
+
+/* y = g s(g) * up, s the logistic function, s' = s (1 - s). */
+static void ref_swiglu_backward(UNUSED struct device *dev, struct matrix dgate, struct matrix dup,
+				struct matrix dy, struct matrix gate, struct matrix up)
+{
+	for (int i = 0; i < dy.rows; i++) {
+		for (int j = 0; j < dy.cols; j++) {
+			double g = row(gate, i)[j], u = row(up, i)[j], d = row(dy, i)[j];
+			double s = 1 / (1 + exp(-g));
+
+			row(dgate, i)[j] = d * u * s * (1 + g * (1 - s));
+			row(dup, i)[j] = d * g * s;
+		}
+	}
+}
+
+/* -- dropout ------------------------------------------------------------------------------- */
+
+/* 1 / (1 - p) where channel j of row i is kept, else 0. */
+static REAL dropout_factor(struct dropout d, int i, int j)
+{
+	struct philox counter = {{d.step, d.first_sample + (uint32_t)(i / d.tokens),
+				  (uint32_t)(i % d.tokens), (uint32_t)j / 4}};
+	uint32_t word = philox(counter, d.key0, d.key1).word[j % 4];
+
+	return philox_unit(word) >= d.p ? 1 / (1 - d.p) : 0;
+}
+
+static void ref_dropout(UNUSED struct device *dev, struct matrix y, struct matrix x,
+			struct dropout d)
+{
+	for (int i = 0; i < x.rows; i++)
+		for (int j = 0; j < x.cols; j++)
+			row(y, i)[j] = row(x, i)[j] * dropout_factor(d, i, j);
+}
+
+/* y = x * factor */
+static void ref_dropout_backward(UNUSED struct device *dev, struct matrix dx, struct matrix dy,
+				 struct dropout d)
+{
+	for (int i = 0; i < dx.rows; i++)
+		for (int j = 0; j < dx.cols; j++)
+			row(dx, i)[j] += row(dy, i)[j] * dropout_factor(d, i, j);
+}
+
+/* -- loss ---------------------------------------------------------------------------------- */
+
+/*
+ * loss = log(sum of exp(logit)) - logit[label], taken after the largest logit; so dlogit = p - 1
+ * at the label and p elsewhere.
+ */
+static double cross_entropy_row(REAL *logits, int V, int label, double scale, bool gradient)
+{
+	double most = -INFINITY, sum = 0;
+
+	for (int j = 0; j < V; j++)
+		most = fmax(most, logits[j]);
+	for (int j = 0; j < V; j++)
+		sum += exp(logits[j] - most);
+	double loss = log(sum) - (logits[label] - most);
+
+	for (int j = 0; gradient && j < V; j++)
+		logits[j] = (exp(logits[j] - most) / sum - (j == label)) * scale;
+	return loss;
+}
+
+static void ref_cross_entropy(UNUSED struct device *dev, double *losses, struct matrix logits,
+			      const int32_t *labels, float scale, bool gradient)
+{
+	for (int i = 0; i < logits.rows; i++) {
+		losses[i] = 0;
+		if (labels[i] >= 0)
+			losses[i] = cross_entropy_row(row(logits, i), logits.cols, labels[i], scale,
+						      gradient);
+		else if (gradient)
+			memset(row(logits, i), 0, (size_t)logits.cols * sizeof(REAL));
+	}
+}
+
+/* -- optimizer ----------------------------------------------------------------------------- */
+
+static void ref_squared_norm(UNUSED struct device *dev, double *sum, struct matrix x)
+{
+	double total = 0;
+
+	for (int i = 0; i < x.rows; i++)
+		for (int j = 0; j < x.cols; j++)
+			total += (double)row(x, i)[j] * row(x, i)[j];
+	*sum = total;
+}
+
+static void ref_adamw(UNUSED struct device *dev, struct matrix p, struct matrix m, struct matrix v,
+		      struct matrix gradient, struct adamw a)
+{
+	double step_size = a.learning_rate / (1 - pow(a.beta1, (double)a.step));
+	double root = sqrt(1 - pow(a.beta2, (double)a.step));
+
+	for (int i = 0; i < p.rows; i++) {
+		for (int j = 0; j < p.cols; j++) {
+			REAL *param = &row(p, i)[j], *first = &row(m, i)[j], *second = &row(v, i)[j];
+			double g = row(gradient, i)[j] * (double)a.grad_scale;
+
+			*first = a.beta1 * *first + (1 - a.beta1) * g;
+			*second = a.beta2 * *second + (1 - a.beta2) * g * g;
+			*param = *param * (1 - a.learning_rate * a.weight_decay) -
+				 step_size * *first / (sqrt(*second) / root + a.epsilon);
+		}
+	}
+}
+
+const struct kernels KERNELS_REF = {
+	.name = "reference",
+	.matmul = ref_matmul,
+	.add_bias = ref_add_bias,
+	.add = ref_add,
+	.fill = ref_fill,
+	.embed = ref_embed,
+	.layer_norm = ref_layer_norm,
+	.layer_norm_backward = ref_layer_norm_backward,
+	.rms_norm = ref_rms_norm,
+	.rms_norm_backward = ref_rms_norm_backward,
+	.rope = ref_rope,
+	.attention = ref_attention,
+	.attention_backward = ref_attention_backward,
+	.attention_scratch = ref_attention_scratch,
+	.gelu = ref_gelu,
+	.gelu_backward = ref_gelu_backward,
+	.swiglu = ref_swiglu,
+	.swiglu_backward = ref_swiglu_backward,
+	.dropout = ref_dropout,
+	.dropout_backward = ref_dropout_backward,
+	.cross_entropy = ref_cross_entropy,
+	.squared_norm = ref_squared_norm,
+	.adamw = ref_adamw,
+};

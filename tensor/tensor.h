@@ -1,0 +1,189 @@
+/*
+ * tensor/ - devices and kernels. A device is memory + kernels + a context (thread pool). The table
+ * of kernels is filled from the scalar reference (ref.c), then overwritten slot by slot (cpu*.c),
+ * so that nothing is ever missing and the reference is always there to compare with.
+ *
+ * Letters: B sequences, T tokens of a sequence, n = B*T rows, C width of the residual stream,
+ * H heads, G key/value heads, D size of a head, F width of the MLP, V vocabulary, r rank of LoRA.
+ * Matrices are row-major; every pointer is device memory. Argument order: device, outputs, inputs,
+ * weights, sizes.
+ *
+ * Accumulate contract: outputs are written (=), except for the ones marked "+=", which are the
+ * gradients that flow into a residual stream or sum over micro-batches.
+ *
+ * Same bits whatever the number of threads: a kernel cuts its work into pieces whose size depends
+ * on the shape alone, each piece is computed by one thread, and no sum crosses pieces.
+ */
+#ifndef EDGEPIPE_TENSOR_H
+#define EDGEPIPE_TENSOR_H
+
+#include "base/base.h"
+
+/* -- device.c ------------------------------------------------------------------------------ */
+
+enum dtype { DTYPE_F32, DTYPE_F64, DTYPE_F16, DTYPE_BF16, DTYPE_I32, DTYPE_I64 };
+size_t dtype_bytes(enum dtype dtype);
+const char *dtype_name(enum dtype dtype);	/* as safetensors spells it: "F32", "BF16", ... */
+
+/* A view of device memory. Row i starts ld elements after row i-1; ld >= cols. */
+struct matrix {
+	void *data;
+	int rows, cols;
+	size_t ld;
+	enum dtype dtype;
+};
+static inline struct matrix matrix(void *data, int rows, int cols)
+{
+	return (struct matrix){data, rows, cols, (size_t)cols, DTYPE_F32};
+}
+/* Rows first..first+rows-1, or columns first..first+cols-1, of a view. */
+struct matrix matrix_rows(struct matrix m, int first, int rows);
+struct matrix matrix_cols(struct matrix m, int first, int cols);
+
+/* Causal self-attention with grouped heads: query head h reads key/value head h / (H/G). Key j is
+ * visible to query i where j <= i and, with a window > 0, i - j < window. */
+struct attention {
+	int sequences, tokens, heads, kv_heads, head_size;
+	float scale;
+	int window;
+};
+
+/* Inverted dropout, a function of (key, step, sample, position, channel) alone. Row i belongs to
+ * sample first_sample + i / tokens and position i % tokens. */
+struct dropout {
+	float p;
+	uint32_t key0, key1;		/* seed; the global tensor's number */
+	uint32_t step, first_sample;
+	int tokens;
+};
+
+/* torch.optim.AdamW (decoupled decay, bias correction); step counts from 1. The gradient is first
+ * multiplied by grad_scale (the clip). */
+struct adamw {
+	double learning_rate, beta1, beta2, epsilon, weight_decay;
+	float grad_scale;
+	long long step;
+};
+
+enum gelu { GELU_TANH, GELU_EXACT };
+
+struct device;
+
+struct kernels {
+	const char *name;
+	/* c = alpha op(a) op(b) + beta c; op transposes where a_t or b_t. With beta 0, c is not
+	 * read. a (m,k), b (k,n), c (m,n) after op. */
+	void (*matmul)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
+		       struct matrix b, bool b_t, float alpha, float beta);
+	/* Every row of y += bias (1, cols). */
+	void (*add_bias)(struct device *dev, struct matrix y, struct matrix bias);
+	/* y += x */
+	void (*add)(struct device *dev, struct matrix y, struct matrix x);
+	void (*fill)(struct device *dev, struct matrix x, float value);
+	/* y (n,C) = tokens[ids[i]] (V,C), + positions[i % T] unless positions.data is null. */
+	void (*embed)(struct device *dev, struct matrix y, const int32_t *ids,
+		      struct matrix tokens, struct matrix positions, int T);
+
+	/* y = (x - mean) * rstd * gain + bias; stats (n,2) = mean, rstd, kept for backward. */
+	void (*layer_norm)(struct device *dev, struct matrix y, struct matrix stats,
+			   struct matrix x, struct matrix gain, struct matrix bias, float epsilon);
+	/* dx += */
+	void (*layer_norm_backward)(struct device *dev, struct matrix dx, struct matrix dy,
+				    struct matrix x, struct matrix stats, struct matrix gain);
+	/* y = x * rstd * gain; stats (n,1) = rstd. */
+	void (*rms_norm)(struct device *dev, struct matrix y, struct matrix stats, struct matrix x,
+			 struct matrix gain, float epsilon);
+	/* dx += with accumulate, else dx =; dx may be dy */
+	void (*rms_norm_backward)(struct device *dev, struct matrix dx, struct matrix dy,
+				  struct matrix x, struct matrix stats, struct matrix gain,
+				  bool accumulate);
+
+	/* Rotary positions in place: x (n, heads*D), table (T, D) = cos (D/2) then sin (D/2); pairs
+	 * are (i, i + D/2) as in LLaMA. backward rotates the other way (the transpose). */
+	void (*rope)(struct device *dev, struct matrix x, struct matrix table, int head_size,
+		     bool backward);
+
+	/* o (n, H*D) = softmax(scale q kᵀ) v; lse (n, H) = log-sum-exp of the scaled scores. q (n,
+	 * H*D), k, v (n, G*D), each with its own ld. scratch: attention_scratch bytes of device
+	 * memory. */
+	void (*attention)(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
+			  struct matrix k, struct matrix v, struct attention shape,
+			  void *scratch);
+	/* dq, dk, dv written; from the gradient of o, with probabilities recomputed from lse. */
+	void (*attention_backward)(struct device *dev, struct matrix dq, struct matrix dk,
+				   struct matrix dv, struct matrix d_o, struct matrix q,
+				   struct matrix k, struct matrix v, struct matrix o,
+				   struct matrix lse, struct attention shape, void *scratch);
+	size_t (*attention_scratch)(int threads, struct attention shape);
+
+	void (*gelu)(struct device *dev, struct matrix y, struct matrix x, enum gelu kind);
+	/* dx may be dy */
+	void (*gelu_backward)(struct device *dev, struct matrix dx, struct matrix dy,
+			      struct matrix x, enum gelu kind);
+	/* y = silu(gate) * up; in backward dup may be dy */
+	void (*swiglu)(struct device *dev, struct matrix y, struct matrix gate, struct matrix up);
+	void (*swiglu_backward)(struct device *dev, struct matrix dgate, struct matrix dup,
+				struct matrix dy, struct matrix gate, struct matrix up);
+
+	void (*dropout)(struct device *dev, struct matrix y, struct matrix x, struct dropout d);
+	/* dx += mask * dy / (1 - p) */
+	void (*dropout_backward)(struct device *dev, struct matrix dx, struct matrix dy,
+				 struct dropout d);
+
+	/*
+	 * Rows of logits (n, V) and labels (n); a negative label is not trained. losses[i] = -log
+	 * p(label) in double, 0 for an untrained row. With gradient, logits become d loss / d
+	 * logits times scale (0 for untrained rows), else they are left as they are.
+	 */
+	void (*cross_entropy)(struct device *dev, double *losses, struct matrix logits,
+			      const int32_t *labels, float scale, bool gradient);
+
+	/* *sum = the sum of squares in double, over rows then columns in order. */
+	void (*squared_norm)(struct device *dev, double *sum, struct matrix x);
+	/* p, m, v updated; all of one shape. */
+	void (*adamw)(struct device *dev, struct matrix p, struct matrix m, struct matrix v,
+		      struct matrix gradient, struct adamw settings);
+};
+
+struct device {
+	struct kernels k;
+	struct pool *pool;
+	bool host_memory;	/* kernels may be given host pointers (mapped weights, say) */
+	ptrdiff_t offset;	/* far device: device pointer - host pointer */
+	void *(*alloc)(struct device *dev, size_t bytes); /* SLAB_ALIGN-aligned, zeroed; null
+							   * after an error */
+	void (*free)(struct device *dev, void *memory);
+	void (*upload)(struct device *dev, void *to, const void *from, size_t bytes);
+	void (*download)(struct device *dev, void *to, const void *from, size_t bytes);
+};
+
+/* How to open a device: "cpu" (OpenBLAS), "reference" (scalar), "far" (the test device: the CPU
+ * kernels behind pointers that fault when touched). Null after an error. */
+struct device *device_open(const char *name, int threads);
+void device_close(struct device *dev);
+/* One line for people: "cpu, 2 threads, OpenBLAS 0.3.21 SkylakeX". */
+const char *device_describe(const struct device *dev, char *buffer, size_t bytes);
+
+/* -- convert.c ----------------------------------------------------------------------------- */
+
+/* count numbers of a file's dtype (F32, F64, F16, BF16) to float; host memory, any alignment. */
+void convert_to_f32(float *to, const void *from, enum dtype dtype, size_t count);
+
+/* -- ref.c, cpu.c, far.c ------------------------------------------------------------------- */
+
+extern const struct kernels kernels_ref;
+struct kernels kernels_cpu(void);
+/* The table whose slots take far pointers, over the CPU table. */
+struct kernels kernels_far(void);
+
+/* -- blas.c: what OpenBLAS says of itself -------------------------------------------------- */
+
+/*
+ * OpenBLAS picks a slow core on CPUs that it does not know. Returns the value that
+ * OPENBLAS_CORETYPE should have had before the program started, or null where it chose well or the
+ * user set it. launch/ then starts the program again with it.
+ */
+const char *blas_better_core(void);
+const char *blas_describe(char *buffer, size_t bytes);	/* "OpenBLAS 0.3.21 SkylakeX" */
+
+#endif

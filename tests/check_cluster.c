@@ -1,0 +1,306 @@
+/*
+ * tests/check_cluster.c - links as declared, and the machine as it describes itself: the readers
+ * of /proc and of control groups are handed folders that stand for other machines.
+ *
+ * links: profiler base
+ */
+#include "profiler/internal.h"
+
+#include <check.h>
+#include <math.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+/* -- links ---------------------------------------------------------------------------------- */
+
+static struct node nodes[] = {{.name = "library"}, {.name = "lab"}, {.name = "kiosk"}};
+static const char *library_lab[] = {"library", "lab"}, *lab_kiosk[] = {"kiosk", "lab"};
+
+static struct link between[] = {
+	{.nodes = {library_lab, 2}, .bandwidth_bytes_s = 10},
+	{.from = "lab", .to = "library", .latency_s = 3, .codec = 2},
+	{.nodes = {lab_kiosk, 2}, .bandwidth_bytes_s = 20, .latency_s = 1, .codec = 1,
+	 .trace = "wifi.csv"},
+	{.from = "library", .to = "lab", .bandwidth_bytes_s = 30},
+};
+
+static const struct cluster cluster = {
+	.name = "campus",
+	.nodes = {nodes, 3},
+	.standard = {.bandwidth_bytes_s = 100, .latency_s = 2},
+	.links = {between, 4},
+};
+
+static const struct { int from, to; double bandwidth, latency; int codec; } links[] = {
+	{0, 2, 100, 2, 0},	/* the default */
+	{2, 0, 100, 2, 0},
+	{0, 1, 30, 2, 0},	/* the last entry that fits, what it leaves out from the default */
+	{1, 0, 100, 3, 2},	/* and not from the entry before it */
+	{1, 2, 20, 1, 1},	/* both directions of nodes: [..] */
+	{2, 1, 20, 1, 1},
+	{1, 1, 0, 0, 0},	/* to itself: no wire */
+};
+
+START_TEST(link_is_the_last_entry_that_fits)
+{
+	struct link link = cluster_link(&cluster, links[_i].from, links[_i].to);
+
+	ck_assert_double_eq(link.bandwidth_bytes_s, links[_i].bandwidth);
+	ck_assert_double_eq(link.latency_s, links[_i].latency);
+	ck_assert_int_eq(link.codec, links[_i].codec);
+	ck_assert_str_eq(link.from, nodes[links[_i].from].name);
+	ck_assert_str_eq(link.to, nodes[links[_i].to].name);
+	ck_assert_int_eq(link.nodes.count, 0);
+	ck_assert_int_eq(link.trace != NULL, links[_i].codec == 1);
+}
+END_TEST
+
+START_TEST(nodes_are_found_by_name)
+{
+	ck_assert_int_eq(cluster_find(&cluster, "library"), 0);
+	ck_assert_int_eq(cluster_find(&cluster, "kiosk"), 2);
+	ck_assert_int_eq(cluster_find(&cluster, "kios"), -1);
+}
+END_TEST
+
+/* -- other machines ------------------------------------------------------------------------- */
+
+static struct arena arena;
+static char *root;
+
+static void set_up(void)
+{
+	const char *temporary = getenv("TMPDIR");
+
+	root = arena_format(&arena, "%s/check-cluster-XXXXXX", temporary ? temporary : "/tmp");
+	ck_assert_ptr_nonnull(mkdtemp(root));
+}
+
+static void tear_down(void)
+{
+	ck_assert_int_eq(folder_remove(root), 0);
+	arena_release(&arena);
+}
+
+/* Puts a file below the root. */
+static void plant(const char *path, const char *text)
+{
+	char *name = arena_format(&arena, "%s%s", root, path);
+
+	ck_assert_int_eq(folder_make(path_folder(&arena, name)), 0);
+	ck_assert_int_eq(file_write(name, text, strlen(text)), 0);
+}
+
+START_TEST(no_control_group_is_no_limit)
+{
+	struct allowance allowance;
+
+	cgroup_read(root, &allowance);
+	ck_assert(isinf(allowance.cpus) && isinf(allowance.memory_bytes));
+	ck_assert(isinf(allowance.memory_free_bytes));
+	plant("/proc/self/cgroup", "nonsense\n0::/user.slice\n::\n");
+	cgroup_read(root, &allowance);
+	ck_assert(isinf(allowance.cpus) && isinf(allowance.memory_bytes));
+}
+END_TEST
+
+START_TEST(version_2_is_read_up_to_the_root)
+{
+	struct allowance allowance;
+
+	plant("/proc/self/cgroup", "0::/pod/box\n");
+	plant("/sys/fs/cgroup/pod/box/cpu.max", "max 100000\n");
+	plant("/sys/fs/cgroup/pod/cpu.max", "250000 100000\n");
+	plant("/sys/fs/cgroup/pod/box/memory.max", "1000000\n");
+	plant("/sys/fs/cgroup/pod/box/memory.current", "300000\n");
+	plant("/sys/fs/cgroup/pod/box/memory.stat", "anon 90000\ninactive_file 200000\n");
+	plant("/sys/fs/cgroup/pod/memory.max", "2000000\n");
+	plant("/sys/fs/cgroup/pod/memory.current", "1900000\n");
+	cgroup_read(root, &allowance);
+	ck_assert_double_eq(allowance.cpus, 2.5);
+	ck_assert_double_eq(allowance.memory_bytes, 1000000);
+	/* The box leaves 900000 (its idle pages count as free), but the pod around it 100000. */
+	ck_assert_double_eq(allowance.memory_free_bytes, 100000);
+}
+END_TEST
+
+START_TEST(version_2_idle_pages_count_as_free)
+{
+	struct allowance allowance;
+
+	plant("/proc/self/cgroup", "0::/\n");
+	plant("/sys/fs/cgroup/memory.max", "1000000\n");
+	plant("/sys/fs/cgroup/memory.current", "300000\n");
+	plant("/sys/fs/cgroup/memory.stat", "anon 90000\ninactive_file 200000\n");
+	cgroup_read(root, &allowance);
+	ck_assert_double_eq(allowance.memory_free_bytes, 900000);
+	ck_assert(isinf(allowance.cpus));
+}
+END_TEST
+
+START_TEST(version_2_in_a_container_is_the_mount_itself)
+{
+	struct allowance allowance;
+
+	plant("/proc/self/cgroup", "0::/../../outside\n");
+	plant("/sys/fs/cgroup/cpu.max", "50000 100000\n");
+	plant("/outside/cpu.max", "1000 100000\n");
+	cgroup_read(root, &allowance);
+	ck_assert_double_eq(allowance.cpus, 0.5);
+}
+END_TEST
+
+START_TEST(version_1_is_read)
+{
+	struct allowance allowance;
+
+	plant("/proc/self/cgroup", "9:name=systemd:/\n4:memory:/docker/1234\n"
+	      "2:cpu,cpuacct:/docker/1234\n0::/\n");
+	/* Bind-mounted without the path, as docker does. */
+	plant("/sys/fs/cgroup/memory/memory.limit_in_bytes", "5000000\n");
+	plant("/sys/fs/cgroup/memory/memory.usage_in_bytes", "2000000\n");
+	plant("/sys/fs/cgroup/memory/memory.stat",
+	      "inactive_file 7\ntotal_inactive_file 500000\n");
+	plant("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
+	plant("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+	cgroup_read(root, &allowance);
+	ck_assert_double_eq(allowance.cpus, 3);
+	ck_assert_double_eq(allowance.memory_bytes, 5000000);
+	ck_assert_double_eq(allowance.memory_free_bytes, 3500000);
+}
+END_TEST
+
+START_TEST(version_1_says_unlimited_with_numbers)
+{
+	struct allowance allowance;
+
+	plant("/proc/self/cgroup", "4:memory:/\n2:cpu:/\n");
+	plant("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	plant("/sys/fs/cgroup/memory/memory.usage_in_bytes", "2000000\n");
+	plant("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+	plant("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+	cgroup_read(root, &allowance);
+	ck_assert(isinf(allowance.cpus) && isinf(allowance.memory_bytes));
+}
+END_TEST
+
+START_TEST(memory_is_what_meminfo_calls_available)
+{
+	double total = 7, left = 8;
+
+	meminfo_read(root, &total, &left);
+	ck_assert(total == 7 && left == 8);
+	plant("/proc/meminfo", "MemTotal:       1000 kB\nMemFree:  10 kB\nMemAvailable: 600 kB\n");
+	meminfo_read(root, &total, &left);
+	ck_assert_double_eq(total, 1024000);
+	ck_assert_double_eq(left, 614400);
+	folder_remove(arena_format(&arena, "%s/proc", root));
+	plant("/proc/meminfo", "MemTotal:       1000 kB\nMemFree:  10 kB\n");
+	meminfo_read(root, &total, &left);
+	ck_assert_double_eq(left, 10240);
+}
+END_TEST
+
+static const struct { const char *cpuinfo, *isa; } isas[] = {
+	{NULL, ""},
+	{"processor\t: 0\n", ""},
+	{"processor\t: 0\nflags\t\t: fpu avx avx512 sse2\nbugs\t: avx2\n", ""},
+	{"processor\t: 0\nflags\t\t: fpu avx2 sse2\nbugs\t: x\n", "avx2"},
+	{"processor\t: 0\nflags\t\t: avx512f avx512_bf16 avx2 amx_bf16 amx_tile\n",
+	 "avx2 avx512 avx512_bf16 amx"},
+	{"processor\t: 0\nFeatures\t: fp asimd sve i8mm bf16\n", "neon sve i8mm bf16"},
+};
+
+START_TEST(isa_comes_from_the_kernel)
+{
+	char isa[64] = "untouched";
+
+	if (isas[_i].cpuinfo)
+		plant("/proc/cpuinfo", isas[_i].cpuinfo);
+	isa_read(root, isa, sizeof isa);
+	ck_assert_str_eq(isa, isas[_i].isa);
+}
+END_TEST
+
+START_TEST(isa_never_overflows)
+{
+	char isa[12] = "";
+
+	plant("/proc/cpuinfo", "processor\t: 0\nflags\t: avx2 avx512f avx512_vnni amx_bf16\n");
+	isa_read(root, isa, sizeof isa);
+	ck_assert_str_eq(isa, "avx2 avx512");
+}
+END_TEST
+
+/* -- this machine --------------------------------------------------------------------------- */
+
+START_TEST(this_machine_is_sane)
+{
+	struct hardware hardware;
+
+	memset(&hardware, 0xee, sizeof hardware);
+	ck_assert_int_eq(hardware_read(&hardware), 0);
+	ck_assert_int_ge(hardware.cores, 1);
+	ck_assert_int_le(hardware.cores, get_nprocs_conf());
+	ck_assert_int_gt((int)strlen(hardware.cpu), 0);
+	ck_assert_int_gt((int)strlen(hardware.host), 0);
+	ck_assert_int_lt((int)strlen(hardware.isa), (int)sizeof hardware.isa);
+	ck_assert_double_gt(hardware.memory_bytes, 64e6);
+	ck_assert_double_gt(hardware.memory_free_bytes, 1e6);
+	ck_assert_double_le(hardware.memory_free_bytes, hardware.memory_bytes);
+	printf("%s: %s (%s), %d cores, %.3g of %.3g bytes free\n", hardware.host, hardware.cpu,
+	       hardware.isa, hardware.cores, hardware.memory_free_bytes, hardware.memory_bytes);
+}
+END_TEST
+
+/* Bound to one CPU, a process has one core, whatever the machine has. */
+START_TEST(binding_is_respected)
+{
+	struct hardware hardware;
+	cpu_set_t set, one;
+	int cpu = 0;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof set, &set), 0);
+	while (!CPU_ISSET(cpu, &set))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+	hardware_read(&hardware);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof set, &set), 0);
+	ck_assert_int_eq(hardware.cores, 1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("cluster");
+	TCase *here = tcase_create("links and this machine"), *other = tcase_create("machines");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_loop_test(here, link_is_the_last_entry_that_fits, 0,
+			    sizeof links / sizeof *links);
+	tcase_add_test(here, nodes_are_found_by_name);
+	tcase_add_test(here, this_machine_is_sane);
+	tcase_add_test(here, binding_is_respected);
+	suite_add_tcase(suite, here);
+	tcase_add_checked_fixture(other, set_up, tear_down);
+	tcase_add_test(other, no_control_group_is_no_limit);
+	tcase_add_test(other, version_2_is_read_up_to_the_root);
+	tcase_add_test(other, version_2_idle_pages_count_as_free);
+	tcase_add_test(other, version_2_in_a_container_is_the_mount_itself);
+	tcase_add_test(other, version_1_is_read);
+	tcase_add_test(other, version_1_says_unlimited_with_numbers);
+	tcase_add_test(other, memory_is_what_meminfo_calls_available);
+	tcase_add_loop_test(other, isa_comes_from_the_kernel, 0, sizeof isas / sizeof *isas);
+	tcase_add_test(other, isa_never_overflows);
+	suite_add_tcase(suite, other);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

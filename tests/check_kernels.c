@@ -1,0 +1,576 @@
+/*
+ * tests/check_kernels.c - every slot of the CPU table equals the reference, gives the same bits
+ * for any number of threads, and the same bits again behind far pointers.
+ *
+ * A slot is run by one function on any device: it makes its inputs from counters, and gives its
+ * outputs back with the gaps between their rows, so that a stray write is seen too.
+ *
+ * links: tensor base
+ */
+#include "tensor/tensor.h"
+
+#include <check.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MOST 32
+
+/* One run of a slot on a device. */
+struct run {
+	struct device *dev;
+	void *memory[MOST];
+	int memories;
+	uint32_t inputs;		/* so far: the key of the next one's numbers */
+	float *out;			/* all outputs, one after the other */
+	size_t count;
+	size_t ends[MOST];		/* of the outputs */
+	int outs;
+};
+
+/* n = B * T rows; the other letters are the slot's. */
+struct sizes {
+	int B, T, C, H, G, D, window;
+	int gap;			/* ld - cols of every matrix */
+};
+
+static float number(uint32_t key, uint32_t index)
+{
+	struct philox at = {{index, 0, 0, 0}};
+
+	return 2 * philox_unit(philox(at, key, 17).word[0]) - 1;
+}
+
+static void *on_device(struct run *r, const void *data, size_t bytes)
+{
+	void *memory = r->dev->alloc(r->dev, bytes);
+
+	ck_assert_ptr_nonnull(memory);
+	ck_assert_int_lt(r->memories, MOST);
+	r->memory[r->memories++] = memory;
+	r->dev->upload(r->dev, memory, data, bytes);
+	return memory;
+}
+
+/* A matrix of numbers in (-size, size), gaps included: reading a gap is seen in the result. */
+static struct matrix input(struct run *r, int rows, int cols, int gap, float size)
+{
+	size_t count = (size_t)rows * (size_t)(cols + gap);
+	float *data = xalloc(count * sizeof *data);
+	uint32_t key = ++r->inputs;
+
+	for (size_t i = 0; i < count; i++)
+		data[i] = size * number(key, (uint32_t)i);
+	struct matrix m = matrix(on_device(r, data, count * sizeof *data), rows, cols);
+
+	m.ld = (size_t)(cols + gap);
+	free(data);
+	return m;
+}
+
+/* Gives back a matrix that a slot wrote or must leave alone. */
+static void output(struct run *r, struct matrix m)
+{
+	size_t count = (size_t)m.rows * m.ld;
+
+	r->out = realloc(r->out, (r->count + count) * sizeof *r->out);
+	r->dev->download(r->dev, r->out + r->count, m.data, count * sizeof *r->out);
+	r->count += count;
+	r->ends[r->outs++] = r->count;
+}
+
+/* -- one function a slot ------------------------------------------------------------------- */
+
+static void run_linear(struct run *r, const struct sizes *s)
+{
+	static const float factors[][2] = {{1, 0}, {0.5f, 1}, {-2, 0.25f}, {1, 1}};
+	int m = s->B * s->T, n = s->C, inner = s->D;
+
+	for (int i = 0; i < 4; i++) {
+		bool a_t = i & 1, b_t = i & 2;
+		struct matrix a = input(r, a_t ? inner : m, a_t ? m : inner, s->gap, 1);
+		struct matrix b = input(r, b_t ? n : inner, b_t ? inner : n, s->gap, 1);
+		struct matrix c = input(r, m, n, s->gap, 1);
+
+		r->dev->k.matmul(r->dev, c, a, a_t, b, b_t, factors[i][0], factors[i][1]);
+		output(r, c);
+	}
+}
+
+static void run_sums(struct run *r, const struct sizes *s)
+{
+	struct matrix y = input(r, s->B * s->T, s->C, s->gap, 1);
+	struct matrix x = input(r, s->B * s->T, s->C, s->gap + 1, 1);
+	struct matrix z = input(r, s->B * s->T, s->C, s->gap, 1);
+
+	r->dev->k.add_bias(r->dev, y, input(r, 1, s->C, 0, 1));
+	r->dev->k.add(r->dev, y, x);
+	r->dev->k.fill(r->dev, z, 0.375f);
+	output(r, y);
+	output(r, z);
+}
+
+static void run_embed(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T, V = 53;
+	int32_t *ids = xalloc((size_t)n * sizeof *ids);
+
+	for (int i = 0; i < n; i++)
+		ids[i] = i * 31 % V;
+	const int32_t *far_ids = on_device(r, ids, (size_t)n * sizeof *ids);
+	struct matrix y = input(r, n, s->C, s->gap, 1), tokens = input(r, V, s->C, s->gap, 1);
+
+	r->dev->k.embed(r->dev, y, far_ids, tokens, input(r, s->T, s->C, 0, 1), s->T);
+	output(r, y);
+	r->dev->k.embed(r->dev, y, far_ids, tokens, (struct matrix){0}, s->T);
+	output(r, y);
+	free(ids);
+}
+
+static void run_layer_norm(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T;
+	struct matrix x = input(r, n, s->C, s->gap, 5), y = input(r, n, s->C, s->gap, 1);
+	struct matrix stats = input(r, n, 2, 1, 1), gain = input(r, 1, s->C, 0, 2);
+	struct matrix dx = input(r, n, s->C, s->gap, 1);
+
+	r->dev->k.add_bias(r->dev, x, input(r, 1, s->C, 0, 100));	/* outlying channels */
+	r->dev->k.layer_norm(r->dev, y, stats, x, gain, input(r, 1, s->C, 0, 1), 1e-5f);
+	r->dev->k.layer_norm_backward(r->dev, dx, y, x, stats, gain);
+	output(r, y);
+	output(r, stats);
+	output(r, dx);
+}
+
+static void run_rms_norm(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T;
+	struct matrix x = input(r, n, s->C, s->gap, 5), y = input(r, n, s->C, s->gap, 1);
+	struct matrix stats = input(r, n, 1, 1, 1), gain = input(r, 1, s->C, 0, 2);
+	struct matrix dx = input(r, n, s->C, s->gap, 1), dy = input(r, n, s->C, s->gap, 1);
+
+	r->dev->k.rms_norm(r->dev, y, stats, x, gain, 1e-6f);
+	r->dev->k.rms_norm_backward(r->dev, dx, dy, x, stats, gain, true);
+	output(r, y);
+	output(r, stats);
+	output(r, dx);
+	r->dev->k.rms_norm_backward(r->dev, dx, dy, x, stats, gain, false);
+	output(r, dx);
+	r->dev->k.rms_norm_backward(r->dev, dy, dy, x, stats, gain, false);
+	output(r, dy);
+}
+
+static void run_rope(struct run *r, const struct sizes *s)
+{
+	struct matrix x = input(r, s->B * s->T, s->H * s->D, s->gap, 1);
+	struct matrix table = input(r, s->T, s->D, 0, 1);
+
+	r->dev->k.rope(r->dev, x, table, s->D, false);
+	output(r, x);
+	r->dev->k.rope(r->dev, x, table, s->D, true);
+	output(r, x);
+}
+
+static void run_attention(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T, wide = s->H * s->D, narrow = s->G * s->D;
+	struct attention shape = {s->B, s->T, s->H, s->G, s->D, 0.7f, s->window};
+	struct matrix q = input(r, n, wide, s->gap, 2), k = input(r, n, narrow, s->gap + 3, 2);
+	struct matrix v = input(r, n, narrow, s->gap, 1), o = input(r, n, wide, s->gap, 1);
+	struct matrix lse = input(r, n, s->H, 1, 1), d_o = input(r, n, wide, s->gap, 1);
+	struct matrix dq = input(r, n, wide, s->gap + 2, 1), dk = input(r, n, narrow, 5, 1);
+	struct matrix dv = input(r, n, narrow, s->gap, 1);
+	size_t bytes = r->dev->k.attention_scratch(pool_threads(r->dev->pool), shape);
+	char *noise = xalloc(bytes);
+
+	memset(noise, 0xff, bytes);	/* NaN: scratch brings nothing along */
+	void *scratch = on_device(r, noise, bytes);
+
+	r->dev->k.attention(r->dev, o, lse, q, k, v, shape, scratch);
+	r->dev->upload(r->dev, scratch, noise, bytes);
+	r->dev->k.attention_backward(r->dev, dq, dk, dv, d_o, q, k, v, o, lse, shape, scratch);
+	output(r, o);
+	output(r, lse);
+	output(r, dq);
+	output(r, dk);
+	output(r, dv);
+	free(noise);
+}
+
+static void run_gelu(struct run *r, const struct sizes *s)
+{
+	for (enum gelu kind = GELU_TANH; kind <= GELU_EXACT; kind++) {
+		struct matrix x = input(r, s->B * s->T, s->C, s->gap, 6);
+		struct matrix y = input(r, s->B * s->T, s->C, s->gap, 1);
+		struct matrix dy = input(r, s->B * s->T, s->C, s->gap, 1);
+
+		r->dev->k.gelu(r->dev, y, x, kind);
+		output(r, y);
+		r->dev->k.gelu_backward(r->dev, y, dy, x, kind);
+		output(r, y);
+		r->dev->k.gelu_backward(r->dev, dy, dy, x, kind);
+		output(r, dy);
+	}
+}
+
+static void run_swiglu(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T;
+	struct matrix gate = input(r, n, s->C, s->gap, 20), up = input(r, n, s->C, 2, 1);
+	struct matrix y = input(r, n, s->C, s->gap, 1), dgate = input(r, n, s->C, 1, 1);
+
+	r->dev->k.swiglu(r->dev, y, gate, up);
+	output(r, y);
+	r->dev->k.swiglu_backward(r->dev, dgate, y, y, gate, up);
+	output(r, dgate);
+	output(r, y);
+}
+
+static void run_dropout(struct run *r, const struct sizes *s)
+{
+	struct matrix x = input(r, s->B * s->T, s->C, s->gap, 1);
+	struct matrix y = input(r, s->B * s->T, s->C, s->gap, 1);
+	struct dropout d = {.p = 0.3f, .key0 = 5, .key1 = 6, .step = 7, .first_sample = 8,
+			    .tokens = s->T};
+
+	r->dev->k.dropout(r->dev, y, x, d);
+	output(r, y);
+	r->dev->k.dropout_backward(r->dev, y, x, d);
+	output(r, y);
+	d.p = 0;
+	r->dev->k.dropout(r->dev, y, x, d);
+	output(r, y);
+	r->dev->k.dropout(r->dev, x, x, d);
+	output(r, x);
+}
+
+static void run_cross_entropy(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T;
+	int32_t *labels = xalloc((size_t)n * sizeof *labels);
+	double *losses = xzalloc((size_t)n, sizeof *losses);
+	struct matrix logits = input(r, n, s->C, s->gap, 30), shown = input(r, n, 1, 0, 1);
+
+	for (int i = 0; i < n; i++)
+		labels[i] = i % 3 == 2 ? -100 : i * 7 % s->C;
+	const int32_t *far_labels = on_device(r, labels, (size_t)n * sizeof *labels);
+	double *far_losses = on_device(r, losses, (size_t)n * sizeof *losses);
+
+	for (int gradient = 0; gradient < 2; gradient++) {
+		r->dev->k.cross_entropy(r->dev, far_losses, logits, far_labels, 0.25f, gradient);
+		output(r, logits);
+		r->dev->download(r->dev, losses, far_losses, (size_t)n * sizeof *losses);
+		for (int i = 0; i < n; i++) {
+			float loss = (float)losses[i];
+
+			r->dev->upload(r->dev, (char *)shown.data + (size_t)i * sizeof loss, &loss,
+				       sizeof loss);
+		}
+		output(r, shown);
+	}
+	free(labels);
+	free(losses);
+}
+
+static void run_optimizer(struct run *r, const struct sizes *s)
+{
+	struct adamw a = {.learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
+			  .weight_decay = 0.1, .grad_scale = 0.5f, .step = 1};
+	struct matrix p = input(r, s->B * s->T, s->C, s->gap, 1);
+	struct matrix m = input(r, s->B * s->T, s->C, 0, 1), v = input(r, s->B * s->T, s->C, 0, 1);
+	struct matrix g = input(r, s->B * s->T, s->C, s->gap, 1), norm = input(r, 1, 2, 0, 1);
+
+	r->dev->k.fill(r->dev, m, 0);
+	r->dev->k.fill(r->dev, v, 0);
+	for (; a.step <= 3; a.step++)
+		r->dev->k.adamw(r->dev, p, m, v, g, a);
+	r->dev->k.squared_norm(r->dev, norm.data, g);
+	output(r, p);
+	output(r, m);
+	output(r, v);
+	output(r, norm);
+}
+
+/* -- the tables ---------------------------------------------------------------------------- */
+
+/* Odd sizes, one row, one head, rows of one, more than one tile or block or piece. */
+static const struct sizes sizes[] = {
+	{.B = 1, .T = 1, .C = 1, .H = 1, .G = 1, .D = 2},
+	{.B = 2, .T = 3, .C = 5, .H = 2, .G = 1, .D = 4, .gap = 3},
+	{.B = 1, .T = 16, .C = 16, .H = 4, .G = 4, .D = 16},
+	{.B = 3, .T = 37, .C = 67, .H = 6, .G = 2, .D = 10, .gap = 1, .window = 5},
+	{.B = 1, .T = 200, .C = 300, .H = 3, .G = 3, .D = 32, .gap = 4},
+	{.B = 1, .T = 129, .C = 1100, .H = 2, .G = 1, .D = 8, .gap = 16, .window = 1},
+	{.B = 2, .T = 300, .C = 130, .H = 2, .G = 1, .D = 20, .window = 40},
+	{.B = 1, .T = 601, .C = 8, .H = 1, .G = 1, .D = 64, .gap = 8, .window = 150},
+	{.B = 1, .T = 7, .C = 2500, .H = 5, .G = 5, .D = 6, .window = 7},
+	{.B = 1, .T = 2, .C = 33000, .H = 1, .G = 1, .D = 128},
+};
+
+/* Allowed difference from the reference, as a part of the largest number of the output. The
+ * reference sums in double; the CPU sums products in float, in OpenBLAS's order. */
+static const struct slot {
+	const char *name;
+	void (*run)(struct run *r, const struct sizes *s);
+	float tolerance;
+} slots[] = {
+	{"matmul", run_linear, 2e-6f},		/* sums of up to 128 in float */
+	{"add_bias add fill", run_sums, 0},	/* the same operations */
+	{"embed", run_embed, 0},
+	{"layer_norm", run_layer_norm, 2e-6f},	/* x - mean in float, x 20 times its spread */
+	{"rms_norm", run_rms_norm, 5e-7f},
+	{"rope", run_rope, 0},
+	{"attention", run_attention, 5e-6f},	/* exp of scores up to 100 rounds at 100 ulp */
+	{"gelu", run_gelu, 1e-6f},		/* exp(-2u), u up to 12: 12 roundings in it */
+	{"swiglu", run_swiglu, 1e-6f},
+	{"dropout", run_dropout, 0},		/* the same random words */
+	{"cross_entropy", run_cross_entropy, 1e-6f},
+	{"adamw squared_norm", run_optimizer, 1e-6f},
+};
+
+#define SIZES ((int)(sizeof sizes / sizeof *sizes))
+#define SLOTS ((int)(sizeof slots / sizeof *slots))
+
+static struct run run_on(const char *device, int threads, const struct slot *slot,
+			 const struct sizes *s)
+{
+	struct run r = {.dev = device_open(device, threads)};
+
+	ck_assert_ptr_nonnull(r.dev);
+	slot->run(&r, s);
+	for (int i = 0; i < r.memories; i++)
+		r.dev->free(r.dev, r.memory[i]);
+	device_close(r.dev);
+	return r;
+}
+
+static void same_bits(const struct run *a, const struct run *b, const char *what,
+		      const struct slot *slot, int size)
+{
+	ck_assert_uint_eq(a->count, b->count);
+	for (size_t i = 0; i < a->count; i++)
+		if (memcmp(a->out + i, b->out + i, sizeof *a->out) != 0)
+			ck_abort_msg("%s: %s, sizes %d, number %zu: %.9g is not %.9g", slot->name,
+				     what, size, i, b->out[i], a->out[i]);
+}
+
+static void close_to(const struct run *want, const struct run *got, const struct slot *slot,
+		     int size)
+{
+	size_t i = 0;
+
+	ck_assert_uint_eq(want->count, got->count);
+	for (int o = 0; o < want->outs; o++) {
+		float most = 1e-2f;	/* what cancels to nothing has no scale of its own */
+
+		for (size_t j = i; j < want->ends[o]; j++)
+			most = fmaxf(most, fabsf(want->out[j]));
+		for (; i < want->ends[o]; i++)
+			if (!(fabsf(want->out[i] - got->out[i]) <= slot->tolerance * most))
+				ck_abort_msg("%s: sizes %d, output %d: %.9g is not %.9g (most %g)",
+					     slot->name, size, o, got->out[i], want->out[i], most);
+	}
+}
+
+START_TEST(slot_equals_reference)
+{
+	const struct slot *slot = &slots[_i];
+
+	for (int size = 0; size < SIZES; size++) {
+		struct run want = run_on("reference", 1, slot, &sizes[size]);
+		struct run got = run_on("cpu", 1, slot, &sizes[size]);
+
+		close_to(&want, &got, slot, size);
+		free(want.out);
+		free(got.out);
+	}
+}
+END_TEST
+
+START_TEST(slot_same_bits_on_any_threads_and_far)
+{
+	const struct slot *slot = &slots[_i];
+
+	for (int size = 0; size < SIZES; size++) {
+		struct run want = run_on("cpu", 1, slot, &sizes[size]);
+
+		for (int threads = 2; threads <= 4; threads++) {
+			struct run got = run_on("cpu", threads, slot, &sizes[size]);
+
+			same_bits(&want, &got, "threads", slot, size);
+			free(got.out);
+		}
+		struct run got = run_on("far", 2, slot, &sizes[size]);
+
+		same_bits(&want, &got, "far", slot, size);
+		free(got.out);
+		free(want.out);
+	}
+}
+END_TEST
+
+/* -- tables and memory --------------------------------------------------------------------- */
+
+#define SLOT_COUNT (sizeof(struct kernels) / sizeof(void (*)(void)))
+
+static void slots_of(struct kernels k, void (*slot[SLOT_COUNT])(void))
+{
+	memcpy(slot, &k, sizeof k);
+}
+
+START_TEST(no_table_has_a_hole)
+{
+	struct kernels tables[] = {kernels_ref, kernels_cpu(), kernels_far()};
+	void (*slot[SLOT_COUNT])(void);
+
+	for (int t = 0; t < 3; t++) {
+		slots_of(tables[t], slot);
+		for (size_t i = 0; i < SLOT_COUNT; i++)
+			ck_assert_msg(slot[i] != NULL, "%s: slot %zu", tables[t].name, i);
+	}
+}
+END_TEST
+
+/* Only attention_scratch takes no pointer, so only it may be the CPU's. */
+START_TEST(far_wraps_every_slot)
+{
+	void (*far[SLOT_COUNT])(void), (*cpu[SLOT_COUNT])(void);
+	int same = 0;
+
+	slots_of(kernels_far(), far);
+	slots_of(kernels_cpu(), cpu);
+	for (size_t i = 0; i < SLOT_COUNT; i++)
+		same += far[i] == cpu[i];
+	ck_assert_int_eq(same, 1);
+	ck_assert(kernels_far().attention_scratch == kernels_cpu().attention_scratch);
+}
+END_TEST
+
+/* How a child that reads one byte there ends: the signal, or 0. */
+static int touch(const void *memory)
+{
+	int status;
+	pid_t child = fork();
+
+	ck_assert_int_ge(child, 0);
+	if (child == 0) {
+		signal(SIGSEGV, SIG_DFL);
+		signal(SIGBUS, SIG_DFL);
+		_exit(*(const volatile char *)memory);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+START_TEST(far_memory_faults_when_touched)
+{
+	struct device *far = device_open("far", 1), *cpu = device_open("cpu", 1);
+	void *there = far->alloc(far, 100), *here = cpu->alloc(cpu, 100);
+	int signal = touch(there);
+
+	ck_assert_msg(signal == SIGSEGV || signal == SIGBUS, "signal %d", signal);
+	ck_assert_int_eq(touch(here), 0);
+	ck_assert(!far->host_memory && cpu->host_memory);
+	far->free(far, there);
+	cpu->free(cpu, here);
+	device_close(far);
+	device_close(cpu);
+}
+END_TEST
+
+START_TEST(memory_is_aligned_and_zero)
+{
+	static const char *const devices[] = {"cpu", "reference", "far"};
+	static const size_t sizes[] = {0, 1, 63, 65, 4096, 5 << 20};
+	struct device *dev = device_open(devices[_i], 1);
+
+	for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+		char *memory = dev->alloc(dev, sizes[s]), *back = xalloc(sizes[s] + 1);
+
+		ck_assert_ptr_nonnull(memory);
+		ck_assert_uint_eq((uintptr_t)memory % SLAB_ALIGN, 0);
+		memset(back, 1, sizes[s] + 1);
+		dev->download(dev, back, memory, sizes[s]);
+		ck_assert_ptr_eq(memchr(back, 1, sizes[s] + 1), back + sizes[s]);
+		dev->upload(dev, memory, "x", sizes[s] ? 1 : 0);
+		dev->free(dev, memory);
+		free(back);
+	}
+	dev->free(dev, NULL);
+	device_close(dev);
+}
+END_TEST
+
+START_TEST(too_much_memory_is_an_error)
+{
+	struct device *dev = device_open("cpu", 1);
+
+	error_hold();
+	ck_assert_ptr_null(dev->alloc(dev, SIZE_MAX - 100));
+	ck_assert_int_eq(error_code(), EXIT_CONFIG);
+	ck_assert_ptr_null(device_open("abacus", 1));
+	ck_assert_ptr_nonnull(strstr(error_text(), "'abacus'"));
+	error_clear();
+	device_close(dev);
+}
+END_TEST
+
+START_TEST(device_describes_itself)
+{
+	struct device *cpu = device_open("cpu", 2), *reference = device_open("reference", 2);
+	char text[128];
+
+	ck_assert_ptr_nonnull(strstr(device_describe(cpu, text, sizeof text),
+				     "cpu, 2 threads, OpenBLAS "));
+	ck_assert_str_eq(device_describe(reference, text, sizeof text),
+			 "reference, 1 thread, scalar");
+	setenv("OPENBLAS_CORETYPE", "Haswell", 1);
+	ck_assert_ptr_null(blas_better_core());		/* the user's choice stands */
+	device_close(cpu);
+	device_close(reference);
+}
+END_TEST
+
+/* With beta 0, c may hold anything; with NaN in a row of logits, its loss says so. */
+START_TEST(not_a_number)
+{
+	struct device *dev = device_open(_i ? "cpu" : "reference", 1);
+	float a[6] = {1, 2, 3, 4, 5, 6}, c[4] = {NAN, NAN, NAN, NAN}, x[3] = {1, NAN, 2};
+	int32_t label = 0;
+	double loss = 0;
+
+	dev->k.matmul(dev, matrix(c, 2, 2), matrix(a, 2, 3), false, matrix(a, 2, 3), true, 1, 0);
+	ck_assert(c[0] == 14 && c[1] == 32 && c[2] == 32 && c[3] == 77);
+	dev->k.cross_entropy(dev, &loss, matrix(x, 1, 3), &label, 1, false);
+	ck_assert(isnan(loss));
+	device_close(dev);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("kernels");
+	TCase *tables = tcase_create("tables"), *memory = tcase_create("memory");
+	SRunner *runner = srunner_create(suite);
+
+	tcase_set_timeout(tables, 120);
+	tcase_add_loop_test(tables, slot_equals_reference, 0, SLOTS);
+	tcase_add_loop_test(tables, slot_same_bits_on_any_threads_and_far, 0, SLOTS);
+	tcase_add_test(tables, no_table_has_a_hole);
+	tcase_add_test(tables, far_wraps_every_slot);
+	tcase_add_loop_test(tables, not_a_number, 0, 2);
+	tcase_add_test(memory, far_memory_faults_when_touched);
+	tcase_add_loop_test(memory, memory_is_aligned_and_zero, 0, 3);
+	tcase_add_test(memory, too_much_memory_is_an_error);
+	tcase_add_test(memory, device_describes_itself);
+	suite_add_tcase(suite, tables);
+	suite_add_tcase(suite, memory);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,836 @@
+/*
+ * tests/check_partition.c - solvers, the size of a micro-batch, memory, and the plan as a file and
+ * as a table. Models are made up; memory is the stage's own arithmetic.
+ *
+ * links: partition pipeline model profiler base
+ */
+#include "partition/internal.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NODES 8
+#define BLOCKS 40
+
+/* A problem with all that it points to. */
+struct bench {
+	struct problem problem;
+	struct cluster cluster;
+	struct node node[NODES];
+	struct model_config model;
+	struct plan_config want;
+	const char *layers[NODES];
+	int threads[NODES], window[BLOCKS];
+	double limit[NODES], overhead[NODES];
+};
+
+static const char *const node_names[NODES] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+static struct bench bench;
+static struct plan plan;
+
+/* A small GPT-2 whose head costs as much as `head` blocks: 4 C V = head (48 C C + 6 T C). */
+static void set_model(int blocks, int head)
+{
+	struct model_config *model = &bench.model;
+
+	*model = (struct model_config){
+		.family = family_find("gpt2"), .blocks = blocks, .width = 16, .heads = 2,
+		.kv_heads = 2, .head_size = 8, .mlp = 64, .positions = 64, .end_token = -1,
+		.tied = true, .qkv_bias = true, .out_bias = true, .mlp_bias = true,
+		.window = bench.window, .digest = {0x1234, 0x5678},
+	};
+	model->vocabulary = head * (12 * model->width + 3 * bench.problem.tokens / 2);
+	ck_assert_double_eq(model_head_flops(model), head * model_block_flops(model, 32));
+}
+
+/* `nodes` nodes without limits, 2 sequences a micro-batch, and a head as heavy as two blocks. */
+static void set_problem(int nodes, int blocks)
+{
+	static const char *target[] = {"attention"};
+	static const struct lora_config lora = {.rank = 2, .alpha = 4, .targets = {target, 1}};
+
+	memset(&bench, 0, sizeof bench);
+	bench.problem = (struct problem){
+		.cluster = &bench.cluster, .model = &bench.model, .want = &bench.want,
+		.batch = 32, .tokens = 32, .threads = bench.threads,
+		.memory_limit_bytes = bench.limit, .overhead_bytes = bench.overhead,
+	};
+	bench.cluster.nodes = (struct list){bench.node, nodes};
+	bench.want.schedule = "1f1b";
+	bench.want.layers.item = bench.layers;
+	for (int i = 0; i < NODES; i++) {
+		bench.node[i].name = node_names[i];
+		bench.threads[i] = 1 + i % 2;
+		bench.overhead[i] = 1000 + i;
+	}
+	set_model(blocks, 2);
+	bench.problem.lora = lora_resolve(&bench.model, &lora);
+	ck_assert_ptr_nonnull(bench.problem.lora);
+}
+
+static void tear_down(void)
+{
+	lora_free((struct lora *)bench.problem.lora);
+	memset(&bench, 0, sizeof bench);
+	error_clear();
+}
+
+/* Numbers of a text as "5 3 1" or "out". */
+static void set_layers(const char *text)
+{
+	static char copy[128];
+	char *word, *rest = copy;
+
+	snprintf(copy, sizeof copy, "%s", text);
+	while ((word = strsep(&rest, " ")))
+		bench.layers[bench.want.layers.count++] = word;
+}
+
+static void set_compute(const char *text)
+{
+	for (int i = 0; *text; i++) {
+		char *end;
+
+		bench.node[i].compute_flops = strtod(text, &end) * 1e9;
+		text = end;
+	}
+}
+
+/* "a3 c2 d0": node and blocks of every stage. */
+static const char *sentence(const struct plan *made)
+{
+	static char text[256];
+	size_t used = 0;
+
+	for (int s = 0; s < made->stages; s++)
+		used += (size_t)snprintf(text + used, sizeof text - used, "%s%s%d", s ? " " : "",
+					 node_names[made->stage[s].node], made->stage[s].blocks);
+	return text;
+}
+
+static void must_hold(void)
+{
+	char why[256] = "";
+
+	ck_assert_msg(plan_check(&plan, &bench.problem, why, sizeof why) == 0, "%s", why);
+}
+
+/* -- solvers -------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *solver;
+	int nodes, blocks, stages;
+	const char *compute, *layers, *expected, *used;
+} solved[] = {
+	{"uniform", 5, 10, 0, "", NULL, "a2 b2 c2 d2 e2", "uniform"},
+	{"uniform", 4, 10, 0, "", NULL, "a3 b3 c2 d2", "uniform"},
+	{"uniform", 5, 4, 0, "", NULL, "a1 b1 c1 d1 e0", "uniform"},
+	{"uniform", 1, 7, 0, "", NULL, "a7", "uniform"},
+	{"uniform", 2, 1, 0, "", NULL, "a1 b0", "uniform"},
+	{"uniform", 5, 10, 3, "", NULL, "a4 b3 c3", "uniform"},
+	{"uniform", 3, 9, 0, "1 2 7", NULL, "a3 b3 c3", "uniform"},
+	/* The example of proportional.c: shares of 7, 4.2 and 0.8 blocks. */
+	{"proportional", 3, 12, 0, "5 3 2", NULL, "a7 b4 c1", "proportional"},
+	{"proportional", 5, 10, 0, "4 2 3 1 2", NULL, "a4 b2 c3 d1 e0", "proportional"},
+	/* Shares of 0.2 and 10 blocks: the slow one holds one nevertheless. */
+	{"proportional", 2, 10, 0, "2 118", NULL, "a1 b9", "proportional"},
+	/* The last is too slow even for the head: the others share all blocks. */
+	{"proportional", 3, 10, 0, "6 4 1", NULL, "a6 b4 c0", "proportional"},
+	{"proportional", 4, 3, 0, "1 1 1 100", NULL, "a1 b1 c1 d0", "proportional"},
+	{"proportional", 2, 3, 0, "1 1", NULL, "a2 b1", "proportional"},	/* 2.5 and 0.5 */
+	{"proportional", 1, 3, 0, "7", NULL, "a3", "proportional"},
+	/* plan.stages: the slowest are left out, of equals the later. */
+	{"proportional", 4, 10, 2, "6 1 6 2", NULL, "a6 c4", "proportional"},
+	{"proportional", 3, 10, 2, "6 6 6", NULL, "a6 b4", "proportional"},
+	{"proportional", 4, 10, 0, "", NULL, "a3 b3 c2 d2", "uniform"},
+	{NULL, 3, 12, 0, "5 3 2", NULL, "a7 b4 c1", "proportional"},
+	{NULL, 4, 10, 0, "", NULL, "a3 b3 c2 d2", "uniform"},
+	{NULL, 3, 10, 0, "5 3 2", "5 out 5", "a5 c5", "manual"},
+	{"manual", 4, 10, 0, "", "out 9 1 0", "b9 c1 d0", "manual"},
+	{"manual", 3, 10, 2, "1", "4 6 out", "a4 b6", "manual"},
+	{"uniform", 2, 10, 0, "", "4 6", "a4 b6", "manual"},
+};
+
+START_TEST(solvers_give_the_known_layers)
+{
+	set_problem(solved[_i].nodes, solved[_i].blocks);
+	set_compute(solved[_i].compute);
+	bench.want.solver = solved[_i].solver;
+	bench.want.stages = solved[_i].stages;
+	if (solved[_i].layers)
+		set_layers(solved[_i].layers);
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_str_eq(sentence(&plan), solved[_i].expected);
+	ck_assert_str_eq(plan.solver, solved[_i].used);
+	must_hold();
+}
+END_TEST
+
+static const struct {
+	const char *solver;
+	int nodes, blocks, stages;
+	const char *compute, *layers, *message;
+} refused[] = {
+	{"uniform", 6, 4, 0, "", NULL, "set plan.stages to 5"},
+	{"proportional", 6, 4, 0, "1 1 1 1 1 1", NULL, "set plan.stages to 5"},
+	{"uniform", 6, 4, 6, "", NULL, "plan.stages: 6 stages, but the model's 4 blocks"},
+	{"uniform", 3, 4, 4, "", NULL, "plan.stages: 4 stages need as many nodes"},
+	{"proportional", 3, 9, 4, "1 1 1", NULL, "plan.stages: 4 stages need as many nodes"},
+	{"proportional", 3, 9, 0, "1 0 1", NULL, "nodes[1].compute: 'b' declares none"},
+	{NULL, 3, 9, 0, "0 1 1", NULL, "nodes[0].compute: 'a' declares none"},
+	{"exakt", 3, 9, 0, "", NULL, "plan.solver: 'exakt' is not built"},
+	{"unifrom", 3, 9, 0, "", NULL, "did you mean 'uniform'"},
+	{"manual", 3, 9, 0, "", NULL, "'manual' needs plan.layers"},
+	{NULL, 3, 9, 0, "", "3 6", "plan.layers: 2 entries for 3 nodes"},
+	{NULL, 3, 9, 0, "", "3 3 2", "plan.layers: 8 blocks in all, but the model has 9"},
+	{NULL, 3, 9, 0, "", "3 3 4", "plan.layers: 10 blocks in all, but the model has 9"},
+	{NULL, 3, 9, 0, "", "0 3 6", "plan.layers[0]: only the last stage may hold no block"},
+	{NULL, 3, 9, 0, "", "9 0 0", "plan.layers[1]: only the last stage may hold no block"},
+	{NULL, 3, 9, 0, "", "3 -3 9", "plan.layers[1]: '-3' is neither"},
+	{NULL, 3, 9, 0, "", "3 two 4", "plan.layers[1]: 'two' is neither"},
+	{NULL, 3, 9, 0, "", "3 3.0 3", "plan.layers[1]: '3.0' is neither"},
+	{NULL, 3, 9, 0, "", "3 3 99999999999999999999", "plan.layers[2]: '9999"},
+	{NULL, 3, 9, 0, "", "out out out", "every node is out"},
+	{NULL, 3, 9, 3, "", "4 5 out", "plan.stages: 3, but plan.layers makes 2"},
+	{NULL, 5, 3, 0, "", "1 1 1 0 0", "plan.layers[3]: only the last stage"},
+};
+
+static void must_refuse(const char *message)
+{
+	struct plan before;
+
+	memset(&plan, 0x5a, sizeof plan);
+	before = plan;
+	error_hold();
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), -1);
+	ck_assert_int_eq(error_code(), EXIT_CONFIG);
+	ck_assert_msg(strstr(error_text(), message), "'%s' is not in: %s", message, error_text());
+	ck_assert(memcmp(&plan, &before, sizeof plan) == 0);
+}
+
+START_TEST(impossible_wishes_are_refused)
+{
+	set_problem(refused[_i].nodes, refused[_i].blocks);
+	set_compute(refused[_i].compute);
+	bench.want.solver = refused[_i].solver;
+	bench.want.stages = refused[_i].stages;
+	if (refused[_i].layers)
+		set_layers(refused[_i].layers);
+	must_refuse(refused[_i].message);
+}
+END_TEST
+
+START_TEST(table_of_solvers_is_whole)
+{
+	int count = 0;
+
+	set_problem(3, 9);
+	for (; solver_names()[count]; count++) {
+		const struct solver *solver = solver_find(solver_names()[count]);
+
+		ck_assert_ptr_nonnull(solver);
+		ck_assert_str_eq(solver->name, solver_names()[count]);
+		ck_assert(solver->help && solver->solve && solver->applicable);
+		ck_assert_int_eq(solver->applicable(&bench.problem),
+				 strcmp(solver->name, "manual") != 0);
+	}
+	ck_assert_int_eq(count, 3);
+	ck_assert_ptr_null(solver_find("exact"));
+	ck_assert_ptr_null(solver_find(NULL));
+}
+END_TEST
+
+/* -- random problems ------------------------------------------------------------------------ */
+
+/* Numbers in [least, most] that are the same in every run. */
+static int draw(int least, int most)
+{
+	static uint32_t count;
+	struct philox words = philox((struct philox){{count++, 0, 0, 0}}, 7, 11);
+
+	return least + (int)(words.word[0] % (uint32_t)(most - least + 1));
+}
+
+/* A way to cut `blocks` into stages by hand, with some nodes left out. */
+static void draw_layers(int nodes, int blocks)
+{
+	static char text[NODES][16];
+	int used = 0, last = draw(0, nodes - 1);
+
+	bench.want.layers.count = nodes;
+	for (int i = 0; i < nodes; i++) {
+		int take = i == last ? blocks - used : draw(0, (blocks - used) / 2);
+
+		snprintf(text[i], sizeof text[i], i > last || (i < last && !take) ? "out" : "%d",
+			 take);
+		used += i > last ? 0 : take;
+		bench.layers[i] = text[i];
+	}
+}
+
+static void draw_problem(const char *solver)
+{
+	int blocks = draw(1, BLOCKS), most = blocks + 1 < NODES ? blocks + 1 : NODES;
+	int nodes = draw(1, most);
+	static const char *const schedules[] = {"gpipe", "1f1b"};
+	static const int batches[] = {1, 2, 6, 12, 32, 35};
+
+	set_problem(nodes, blocks);
+	set_model(blocks, draw(1, 5));
+	bench.want.solver = solver;
+	bench.want.schedule = schedules[draw(0, 1)];
+	bench.problem.batch = batches[draw(0, 5)];
+	if (draw(0, 3) == 0)
+		bench.problem.micro_batch = 1;
+	for (int i = 0; i < nodes; i++)
+		bench.node[i].compute_flops = draw(1, 50) * 1e9;
+	if (strcmp(solver, "manual") == 0)
+		draw_layers(nodes, blocks);
+	else if (draw(0, 1))
+		bench.want.stages = draw(1, nodes);
+}
+
+/*
+ * No stage that could give a block away is so loaded that another one with a block more would be
+ * done before it is done with a block less: what the largest remainder promises.
+ */
+static void must_be_proportional(void)
+{
+	double head = model_head_flops(&bench.model) / model_block_flops(&bench.model, 32);
+	double most = 0, least = 1e300;
+
+	for (int s = 0; s < plan.stages; s++) {
+		const struct plan_stage *stage = &plan.stage[s];
+		double work = stage->blocks + (stage->head ? head : 0);
+		double speed = bench.node[stage->node].compute_flops;
+
+		if (stage->blocks > !stage->head && (work - 1) / speed > most)
+			most = (work - 1) / speed;
+		if ((work + 1) / speed < least)
+			least = (work + 1) / speed;
+	}
+	ck_assert_msg(most <= least * (1 + 1e-6), "%s", sentence(&plan));
+}
+
+static void must_be_uniform(void)
+{
+	int blocks = bench.model.blocks;
+
+	for (int s = 0; s < plan.stages; s++) {
+		ck_assert_int_eq(plan.stage[s].node, s);
+		ck_assert_int_ge(plan.stage[s].blocks, blocks / plan.stages);
+		ck_assert_int_le(plan.stage[s].blocks, (blocks + plan.stages - 1) / plan.stages);
+		if (s)
+			ck_assert_int_le(plan.stage[s].blocks, plan.stage[s - 1].blocks);
+	}
+}
+
+START_TEST(invariants_hold_on_random_problems)
+{
+	const char *solver = solver_names()[_i];
+
+	for (int i = 0; i < 300; i++) {
+		draw_problem(solver);
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		must_hold();
+		ck_assert_str_eq(plan.solver, solver);
+		for (int s = 1; s < plan.stages; s++)
+			ck_assert_int_gt(plan.stage[s].node, plan.stage[s - 1].node);
+		if (strcmp(solver, "uniform") == 0)
+			must_be_uniform();
+		if (strcmp(solver, "proportional") == 0)
+			must_be_proportional();
+		tear_down();
+	}
+}
+END_TEST
+
+/* The size that `auto` must find, by asking for every size by hand. */
+static int size_by_hand(void)
+{
+	struct plan made;
+	int best = 0;
+
+	for (int size = 1; size <= bench.problem.batch; size++) {
+		if (bench.problem.batch % size)
+			continue;
+		bench.problem.micro_batch = size;
+		error_hold();
+		if (plan_make(&bench.problem, &made) == 0 &&
+		    (size == 1 || made.micro_batches >= 2 * made.stages))
+			best = size;
+		error_clear();
+	}
+	bench.problem.micro_batch = 0;
+	return best;
+}
+
+START_TEST(auto_finds_the_largest_that_fits)
+{
+	int small = 0, none = 0;
+
+	for (int i = 0; i < 200; i++) {
+		int size, made;
+
+		draw_problem(_i ? "proportional" : "uniform");
+		bench.problem.micro_batch = 0;
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		size = plan.micro_batch;
+		for (int s = 0; s < plan.stages; s++)
+			bench.limit[plan.stage[s].node] = plan.stage[s].memory_bytes *
+							  draw(30, 200) / 100;
+		error_hold();
+		made = plan_make(&bench.problem, &plan);
+		ck_assert_int_eq(error_code(), made < 0 ? EXIT_CONFIG : 0);
+		error_clear();
+		ck_assert_int_eq(made < 0 ? 0 : plan.micro_batch, size_by_hand());
+		none += made < 0;
+		small += made == 0 && plan.micro_batch < size;
+		if (made == 0)
+			must_hold();
+		tear_down();
+	}
+	ck_assert_int_gt(none, 10);
+	ck_assert_int_gt(small, 10);
+}
+END_TEST
+
+/* -- micro-batches -------------------------------------------------------------------------- */
+
+static const struct { int batch, stages, size; } sizes[] = {
+	{32, 1, 16}, {32, 2, 8}, {32, 4, 4}, {32, 5, 2}, {30, 3, 5}, {7, 1, 1}, {7, 2, 1},
+	{8, 5, 1}, {1, 1, 1}, {2, 1, 1}, {12, 2, 3}, {40, 8, 2},
+};
+
+START_TEST(auto_leaves_two_micro_batches_a_stage)
+{
+	set_problem(sizes[_i].stages, 12);
+	bench.problem.batch = sizes[_i].batch;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.micro_batch, sizes[_i].size);
+	ck_assert_int_eq(plan.micro_batches, sizes[_i].batch / sizes[_i].size);
+}
+END_TEST
+
+START_TEST(explicit_size_is_kept)
+{
+	set_problem(3, 12);
+	bench.problem.micro_batch = 32;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.micro_batch, 32);
+	ck_assert_int_eq(plan.micro_batches, 1);
+	must_hold();
+}
+END_TEST
+
+static const struct { long long batch, micro_batch; const char *message; } bad_sizes[] = {
+	{32, 3, "train.micro_batch: 3 does not divide train.batch 32"},
+	{32, 64, "train.micro_batch: 64 does not divide train.batch 32"},
+	{32, -1, "train.micro_batch: -1 does not divide"},
+	{1LL << 30, 1LL << 30, "train.micro_batch: 1073741824 sequences of 32 tokens are too many"},
+	{0, 0, "train.batch: 0 is not in"},
+	{1LL << 40, 0, "train.batch: 1099511627776 is not in"},
+};
+
+START_TEST(bad_sizes_are_refused)
+{
+	set_problem(3, 12);
+	bench.problem.batch = bad_sizes[_i].batch;
+	bench.problem.micro_batch = bad_sizes[_i].micro_batch;
+	must_refuse(bad_sizes[_i].message);
+}
+END_TEST
+
+START_TEST(unknown_schedule_is_refused)
+{
+	set_problem(3, 12);
+	bench.want.schedule = "1f2b";
+	must_refuse("1f2b");
+}
+END_TEST
+
+START_TEST(in_flight_comes_from_the_schedule)
+{
+	set_problem(3, 12);
+	bench.problem.micro_batch = 4;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int s = 0; s < 3; s++)
+		ck_assert_int_eq(plan.stage[s].in_flight, 3 - s);
+	bench.want.schedule = "gpipe";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int s = 0; s < 3; s++)
+		ck_assert_int_eq(plan.stage[s].in_flight, 8);
+	ck_assert_str_eq(plan.schedule, "gpipe");
+}
+END_TEST
+
+/* -- memory --------------------------------------------------------------------------------- */
+
+START_TEST(memory_is_the_allocators_arithmetic)
+{
+	set_problem(3, 12);
+	bench.problem.micro_batch = 4;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int s = 0; s < 3; s++) {
+		struct stage_spec spec = {.first_block = 4 * s, .blocks = 4, .embedding = s == 0,
+					  .head = s == 2, .sequences = 4, .tokens = 32,
+					  .slots = 3 - s};
+		struct stage_memory memory = stage_memory(&bench.model, NULL, bench.problem.lora,
+							  &spec, bench.threads[s]);
+
+		ck_assert_double_eq(plan.stage[s].memory_bytes,
+				    (double)memory.total + 1000 + s);
+	}
+}
+END_TEST
+
+/* A byte less than a stage needs is refused with its numbers; exactly what it needs is enough. */
+START_TEST(memory_that_does_not_suffice_is_refused_with_numbers)
+{
+	struct stage_memory memory;
+	char numbers[7][32], line[512];
+
+	set_problem(3, 12);
+	bench.problem.micro_batch = 4;
+	bench.node[1].memory_bytes = 1;		/* declared; c is measured */
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int s = 0; s < 3; s++)
+		bench.limit[s] = plan.stage[s].memory_bytes;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	memory = plan_memory(&bench.problem, &plan, 1);
+	bench.limit[1] -= 1;
+	bench.limit[2] /= 2;
+	snprintf(line, sizeof line, "\n  'b' (stage 1, 4-7) needs %s and has %s (declared): "
+		 "weights %s, adapters %s, activations %s, work %s, rest %s\n",
+		 unit_write(plan.stage[1].memory_bytes, UNIT_BYTES, numbers[0], 32),
+		 unit_write(bench.limit[1], UNIT_BYTES, numbers[1], 32),
+		 unit_write((double)memory.weights, UNIT_BYTES, numbers[2], 32),
+		 unit_write((double)memory.adapters, UNIT_BYTES, numbers[3], 32),
+		 unit_write((double)memory.activations, UNIT_BYTES, numbers[4], 32),
+		 unit_write((double)memory.work, UNIT_BYTES, numbers[5], 32),
+		 unit_write(1001, UNIT_BYTES, numbers[6], 32));
+	must_refuse("memory does not suffice on 2 of 3 nodes, with micro-batches of 4 sequences:");
+	ck_assert_msg(strstr(error_text(), line), "%s\nis not in: %s", line, error_text());
+	ck_assert_ptr_nonnull(strstr(error_text(), "'c' (stage 2, 8-11 head) needs"));
+	ck_assert_ptr_nonnull(strstr(error_text(), "(measured)"));
+	ck_assert_ptr_null(strstr(error_text(), "'a'"));
+	ck_assert_ptr_nonnull(strstr(error_text(), "what helps: a smaller train.micro_batch (4 now"));
+}
+END_TEST
+
+START_TEST(refusal_names_a_size_that_fits)
+{
+	set_problem(2, 12);
+	bench.problem.micro_batch = 2;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int s = 0; s < 2; s++)
+		bench.limit[s] = plan.stage[s].memory_bytes;
+	bench.problem.micro_batch = 8;
+	must_refuse("what helps: train.micro_batch 2 (fits)");
+	bench.want.schedule = "gpipe";
+	must_refuse("a plan.schedule with fewer micro-batches in flight");
+	bench.want.schedule = "1f1b";
+	bench.problem.micro_batch = 0;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.micro_batch, 2);
+}
+END_TEST
+
+/* -- the check ------------------------------------------------------------------------------ */
+
+static void break_stages(struct plan *p) { p->stages = 0; }
+static void break_stages_more(struct plan *p) { p->stages = 5; }
+static void break_digest(struct plan *p) { p->model_digest.high ^= 1; }
+static void break_node(struct plan *p) { p->stage[1].node = 4; }
+static void break_node_twice(struct plan *p) { p->stage[1].node = 0; }
+static void break_first(struct plan *p) { p->stage[0].first_block = 1; }
+static void break_gap(struct plan *p) { p->stage[1].first_block++; }
+static void break_none(struct plan *p)
+{
+	p->stage[1].blocks += p->stage[0].blocks;
+	p->stage[0].blocks = p->stage[1].first_block = 0;
+}
+static void break_short(struct plan *p) { p->stage[3].blocks--; }
+static void break_long(struct plan *p) { p->stage[3].blocks++; }
+static void break_embedding(struct plan *p) { p->stage[0].embedding = false; }
+static void break_head(struct plan *p) { p->stage[1].head = true; }
+static void break_solver(struct plan *p) { p->solver[0] = 'X'; }
+static void break_share(struct plan *p) { p->stage[2].share += 1e-6; }
+static void break_schedule(struct plan *p) { memcpy(p->schedule, "gpipe", 6); }
+static void break_batch(struct plan *p) { p->micro_batches++; }
+static void break_size(struct plan *p) { p->micro_batch /= 2; p->micro_batches *= 2; }
+static void break_room(struct plan *p) { p->stage[0].in_flight++; }
+static void break_memory(struct plan *p) { p->stage[2].memory_bytes--; }
+static void break_limit(struct plan *p) { p->stage[2].memory_limit_bytes++; }
+
+static const struct { void (*damage)(struct plan *plan); const char *why; } damages[] = {
+	{break_stages, "0 stages, not 1..4"}, {break_stages_more, "5 stages, not 1..4"},
+	{break_digest, "another model"}, {break_node, "on node 4"},
+	{break_node_twice, "as one before"}, {break_first, "starts at block 1, not 0"},
+	{break_gap, "starts at block 4, not 3"}, {break_none, "stage 0 has 0 blocks"},
+	{break_short, "8 blocks of the model's 9"}, {break_long, "ends after"},
+	{break_embedding, "embedding"}, {break_head, "head"}, {break_solver, "unknown solver"},
+	{break_share, "share"}, {break_schedule, "schedule 'gpipe', not '1f1b'"},
+	{break_batch, "are not a batch of 32"}, {break_size, "micro-batches of 2, not 4"},
+	{break_room, "in flight"}, {break_memory, "needs"}, {break_limit, "may use"},
+};
+
+START_TEST(damaged_plans_are_found)
+{
+	char why[256] = "";
+
+	set_problem(4, 9);
+	bench.problem.micro_batch = 4;
+	bench.limit[0] = bench.limit[1] = bench.limit[2] = bench.limit[3] = 1e12;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	damages[_i].damage(&plan);
+	ck_assert_int_eq(plan_check(&plan, &bench.problem, why, sizeof why), -1);
+	ck_assert_msg(strstr(why, damages[_i].why), "'%s' is not in '%s'", damages[_i].why, why);
+}
+END_TEST
+
+START_TEST(wishes_that_are_not_kept_are_found)
+{
+	char why[256] = "";
+
+	set_problem(4, 9);
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	bench.want.stages = 3;
+	ck_assert_int_eq(plan_check(&plan, &bench.problem, why, sizeof why), -1);
+	ck_assert_ptr_nonnull(strstr(why, "plan.stages is 3"));
+	bench.want.stages = 0;
+	set_layers("3 2 3 1");
+	ck_assert_int_eq(plan_check(&plan, &bench.problem, why, sizeof why), -1);
+	ck_assert_str_eq(why, "plan.layers[2] is not kept");
+	bench.want.layers.count = 0;
+	set_layers("3 2 2 out");
+	ck_assert_int_eq(plan_check(&plan, &bench.problem, why, sizeof why), -1);
+	ck_assert_str_eq(why, "more stages than plan.layers has");
+	bench.want.layers.count = 0;
+	bench.limit[1] = plan.stage[1].memory_limit_bytes = plan.stage[1].memory_bytes - 1;
+	ck_assert_int_eq(plan_check(&plan, &bench.problem, why, sizeof why), -1);
+	ck_assert_ptr_nonnull(strstr(why, "stage 1 needs"));
+}
+END_TEST
+
+/* -- the plan as bytes, as a file, as a table ------------------------------------------------ */
+
+START_TEST(plan_is_the_same_bytes_every_time)
+{
+	struct plan other;
+
+	set_problem(4, 9);
+	memset(&plan, 0xaa, sizeof plan);
+	memset(&other, 0x55, sizeof other);
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan_make(&bench.problem, &other), 0);
+	ck_assert(memcmp(&plan, &other, sizeof plan) == 0);
+}
+END_TEST
+
+static const struct json *stage_key(const struct json *document, int s, const char *key)
+{
+	return json_find(json_at(json_find(document, "stages"), (size_t)s), key);
+}
+
+static long long stage_integer(const struct json *document, int s, const char *key)
+{
+	return json_as_integer(stage_key(document, s, key), -99);
+}
+
+static void check_file_stages(const struct json *file)
+{
+	static const long long blocks[][2] = {{0, 1}, {2, 2}, {0, -1}};
+	static const char *const names[] = {"a", "c \"x\"", "d"};
+
+	ck_assert_int_eq((int)json_size(json_find(file, "stages")), 3);
+	for (int s = 0; s < 3; s++) {
+		ck_assert_int_eq(stage_integer(file, s, "stage"), s);
+		ck_assert_str_eq(json_as_text(json_at(stage_key(file, s, "nodes"), 0), ""),
+				 names[s]);
+		ck_assert_int_eq(stage_integer(file, s, "first_block"), blocks[s][0]);
+		ck_assert_int_eq(stage_integer(file, s, "last_block"), blocks[s][1]);
+		ck_assert_int_eq(json_as_flag(stage_key(file, s, "embedding"), s), s == 0);
+		ck_assert_int_eq(json_as_flag(stage_key(file, s, "head"), !s), s == 2);
+		ck_assert_int_eq(stage_integer(file, s, "in_flight"), 3 - s);
+		ck_assert_int_eq(stage_integer(file, s, "memory_bytes"),
+				 (long long)plan.stage[s].memory_bytes);
+		ck_assert_int_eq(json_kind(stage_key(file, s, "forward_s")), JSON_NIL);
+		ck_assert_int_eq(json_kind(stage_key(file, s, "backward_s")), JSON_NIL);
+	}
+	ck_assert_int_eq(stage_integer(file, 0, "memory_limit_bytes"), 9000000);
+	ck_assert_int_eq(json_kind(stage_key(file, 1, "memory_limit_bytes")), JSON_NIL);
+}
+
+static void check_file_links(const struct json *file)
+{
+	for (int s = 0; s < 3; s++) {
+		const struct json *next = stage_key(file, s, "forward_link");
+		const struct json *back = stage_key(file, s, "backward_link");
+
+		ck_assert_int_eq(json_kind(next), s == 2 ? JSON_NIL : JSON_MAP);
+		ck_assert_int_eq(json_kind(back), s == 0 ? JSON_NIL : JSON_MAP);
+		ck_assert_int_eq(json_as_integer(json_find(next, "to"), 3), s + 1);
+		ck_assert_int_eq(json_as_integer(json_find(back, "to"), -1), s - 1);
+		if (s == 2)
+			continue;
+		/* 2 sequences of 32 tokens, 16 floats each */
+		ck_assert_int_eq(json_as_integer(json_find(next, "bytes"), 0), 2 * 32 * 16 * 4);
+		ck_assert_int_eq(json_kind(json_find(next, "seconds")), JSON_NIL);
+		ck_assert_str_eq(json_as_text(json_find(next, "codec"), ""), "none");
+	}
+}
+
+static void set_small_problem(void)
+{
+	set_problem(4, 3);
+	bench.node[2].name = "c \"x\"";
+	bench.limit[0] = 9000000;
+	bench.node[0].memory_bytes = 9000000;
+	bench.limit[3] = 8000000;
+	bench.problem.micro_batch = 2;
+	set_layers("2 out 1 0");
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+}
+
+START_TEST(file_says_what_was_decided)
+{
+	static const char *const nulls[] = {
+		"simulated_step_s", "tokens_s", "bottleneck", "lower_bound_s", "gap",
+		"model_step_s", "model_minimum_s", "model_gap",
+	};
+	struct text text = {0};
+	struct json *file;
+	char digest[33];
+
+	set_small_problem();
+	plan_write(&plan, &bench.problem, &text);
+	file = json_parse(text.data, text.bytes, "plan.json");
+	ck_assert_msg(file != NULL, "%s", text.data);
+	ck_assert_int_eq(json_as_integer(json_find(file, "version"), 0), 1);
+	ck_assert_str_eq(json_as_text(json_find(file, "solver"), ""), "manual");
+	ck_assert_str_eq(json_as_text(json_find(file, "schedule"), ""), "1f1b");
+	ck_assert_str_eq(json_as_text(json_find(file, "order"), ""), "strict");
+	ck_assert_int_eq(json_as_integer(json_find(file, "micro_batch"), 0), 2);
+	ck_assert_int_eq(json_as_integer(json_find(file, "micro_batches"), 0), 16);
+	ck_assert_str_eq(json_as_text(json_find(file, "model_digest"), ""),
+			 digest_write(bench.model.digest, digest));
+	ck_assert_int_eq(json_kind(json_find(file, "profile_digest")), JSON_NIL);
+	check_file_stages(file);
+	check_file_links(file);
+	for (size_t i = 0; i < sizeof nulls / sizeof *nulls; i++)
+		ck_assert_int_eq(json_kind(json_find(json_find(file, "predicted"), nulls[i])),
+				 JSON_NIL);
+	ck_assert_int_eq((int)json_size(json_find(file, "left_out")), 1);
+	ck_assert_str_eq(json_as_text(json_find(json_at(json_find(file, "left_out"), 0), "node"),
+				      ""), "b");
+	ck_assert_str_eq(json_as_text(json_find(json_at(json_find(file, "left_out"), 0), "why"),
+				      ""), "plan.layers says out");
+	json_free(file);
+	text_release(&text);
+}
+END_TEST
+
+START_TEST(table_is_for_people)
+{
+	struct text text = {0};
+	char expected[1024], needed[3][32];
+
+	set_small_problem();
+	for (int s = 0; s < 3; s++)
+		unit_write(plan.stage[s].memory_bytes, UNIT_BYTES, needed[s], 32);
+	snprintf(expected, sizeof expected,
+		 "plan: manual, 1f1b, 16 micro-batches of 2 sequences\n"
+		 "stage  node   blocks   FLOPs  in flight  memory (estimate of limit)\n"
+		 "    0  a      emb 0-1   40.0%%          3  %s of 8.58 MiB (declared)\n"
+		 "    1  c \"x\"  2         20.0%%          2  %s of unknown\n"
+		 "    2  d      head      40.0%%          1  %s of 7.63 MiB (measured)\n"
+		 "left out: b (plan.layers says out)\n", needed[0], needed[1], needed[2]);
+	plan_print(&plan, &bench.problem, &text);
+	ck_assert_str_eq(text.data, expected);
+	text_release(&text);
+}
+END_TEST
+
+static const struct { struct plan_stage stage; const char *words; } labels[] = {
+	{{.blocks = 5, .embedding = true}, "emb 0-4"},
+	{{.first_block = 5, .blocks = 1}, "5"},
+	{{.first_block = 10, .blocks = 2, .head = true}, "10-11 head"},
+	{{.first_block = 12, .blocks = 0, .head = true}, "head"},
+	{{.blocks = 12, .embedding = true, .head = true}, "emb 0-11 head"},
+};
+
+START_TEST(blocks_have_words)
+{
+	char buffer[64];
+
+	ck_assert_str_eq(blocks_write(&labels[_i].stage, buffer, sizeof buffer), labels[_i].words);
+}
+END_TEST
+
+START_TEST(nodes_are_left_out_for_a_reason)
+{
+	char why[128];
+
+	set_problem(3, 9);
+	set_compute("3 1 2");
+	bench.want.stages = 2;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert(!left_out(&bench.problem, &plan, 0, why, sizeof why));
+	ck_assert(left_out(&bench.problem, &plan, 1, why, sizeof why));
+	ck_assert_str_eq(why, "slower than the nodes that plan.stages = 2 leaves room for");
+	bench.want.solver = "uniform";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert(!left_out(&bench.problem, &plan, 1, why, sizeof why));
+	ck_assert(left_out(&bench.problem, &plan, 2, why, sizeof why));
+	ck_assert_str_eq(why, "not among the first plan.stages = 2 nodes");
+}
+END_TEST
+
+#define LOOP(cases, test, table) \
+	tcase_add_loop_test(cases, test, 0, (int)(sizeof table / sizeof *table))
+
+static Suite *partition_suite(void)
+{
+	Suite *suite = suite_create("partition");
+	TCase *cases = tcase_create("plans");
+
+	tcase_add_checked_fixture(cases, NULL, tear_down);
+	LOOP(cases, solvers_give_the_known_layers, solved);
+	LOOP(cases, impossible_wishes_are_refused, refused);
+	tcase_add_test(cases, table_of_solvers_is_whole);
+	tcase_add_loop_test(cases, invariants_hold_on_random_problems, 0, 3);
+	tcase_add_loop_test(cases, auto_finds_the_largest_that_fits, 0, 2);
+	LOOP(cases, auto_leaves_two_micro_batches_a_stage, sizes);
+	tcase_add_test(cases, explicit_size_is_kept);
+	LOOP(cases, bad_sizes_are_refused, bad_sizes);
+	tcase_add_test(cases, unknown_schedule_is_refused);
+	tcase_add_test(cases, in_flight_comes_from_the_schedule);
+	tcase_add_test(cases, memory_is_the_allocators_arithmetic);
+	tcase_add_test(cases, memory_that_does_not_suffice_is_refused_with_numbers);
+	tcase_add_test(cases, refusal_names_a_size_that_fits);
+	LOOP(cases, damaged_plans_are_found, damages);
+	tcase_add_test(cases, wishes_that_are_not_kept_are_found);
+	tcase_add_test(cases, plan_is_the_same_bytes_every_time);
+	tcase_add_test(cases, file_says_what_was_decided);
+	tcase_add_test(cases, table_is_for_people);
+	LOOP(cases, blocks_have_words, labels);
+	tcase_add_test(cases, nodes_are_left_out_for_a_reason);
+	suite_add_tcase(suite, cases);
+	return suite;
+}
+
+int main(void)
+{
+	SRunner *runner = srunner_create(partition_suite());
+	int failed;
+
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
