@@ -2,10 +2,10 @@
  * config.c - a configuration as its users see it: one call to read it, and afterwards where
  * each value came from, for the checks that span several keys.
  */
+#include "base/schema.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/schema.h"
 
 /* The tree of the file, which must be a map; null after an error. */
 static struct yaml *read_root(struct config *config)

@@ -4,9 +4,9 @@
  * It goes into the tree before the table sees it. So an override is checked like a line of the
  * file, may mend one, and may name a key that the file leaves out; its errors name it.
  */
-#include <string.h>
-
 #include "base/schema.h"
+
+#include <string.h>
 
 enum { SHOWN = 100 };	/* bytes of an override that its errors repeat */
 
@@ -139,7 +139,7 @@ static struct source *add_source(struct config *config, const char *override)
 	char *name;
 
 	bytes = cut ? SHOWN : bytes;
-	while (cut && ((unsigned char)override[bytes] & 0xc0) == 0x80)
+	while (cut && bytes > 0 && ((unsigned char)override[bytes] & 0xc0) == 0x80)
 		bytes--;
 	name = arena_format(&config->arena, "--set '%.*s%s'", (int)bytes, override,
 			    cut ? "..." : "");

@@ -6,9 +6,9 @@
  * missing keys are a matter of the table, once for the whole struct and once for every item of
  * a list.
  */
-#include <string.h>
-
 #include "base/schema.h"
+
+#include <string.h>
 
 /* Where the walk is: in the table, for people, and in the struct. */
 struct place {

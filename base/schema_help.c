@@ -5,9 +5,9 @@
  *	  batch              sequences per step, over the whole cluster
  *	                     an integer, at least 1; default 32
  */
-#include <string.h>
-
 #include "base/schema.h"
+
+#include <string.h>
 
 enum { NAMES = 22 };	/* columns before the explanation */
 

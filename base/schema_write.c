@@ -4,9 +4,9 @@
  * rows of one map stand together there, so a heading is written where a row's path leaves that
  * of the row before.
  */
-#include <string.h>
-
 #include "base/schema.h"
+
+#include <string.h>
 
 static void indent(struct text *text, int depth)
 {

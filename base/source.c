@@ -8,11 +8,11 @@
  * Whatever stands in a file may end up on a terminal here: control characters and broken UTF-8
  * are shown as '?', long lines as a window around the place.
  */
+#include "base/schema.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/schema.h"
 
 enum {
 	FILE_MOST = 4 << 20,	/* bytes of a file */

@@ -4,12 +4,12 @@
  * Strict, since YAML's own guesses are famous for surprises: an integer is digits (no 1e3, no
  * 1_000, no 010), a flag is true or false (not yes, no, on), a quantity has its unit.
  */
+#include "base/schema.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/schema.h"
 
 enum { NUMBER_LONGEST = 64 };	/* bytes of a number's text, unit included */
 

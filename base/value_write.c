@@ -1,10 +1,10 @@
 /*
  * value_write.c - one value of a configuration, written so that it reads back to the same bits.
  */
+#include "base/schema.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/schema.h"
 
 static double number_of(const struct field *field, const void *slot)
 {
@@ -39,7 +39,7 @@ static void add_number(struct text *text, double value)
 {
 	char buffer[32];
 
-	for (int digits = 1; digits <= 17; digits++) {
+	for (int digits = 6; digits <= 17; digits++) {
 		snprintf(buffer, sizeof buffer, "%.*g", digits, value);
 		if (strtod(buffer, NULL) == value)
 			break;

@@ -8,11 +8,11 @@
  * duplicate keys, which libyaml lets pass. What leaves the tree useful (most of those) is
  * reported and reading goes on; a broken syntax ends it.
  */
+#include "base/schema.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
-
-#include "base/schema.h"
 
 enum {
 	LEVELS = 64,

@@ -1,9 +1,9 @@
 /*
  * collective.c - what all ranks do together, built on send and receive of the table.
  *
- * Everything is a star around one rank (0, or the root): with a handful of ranks on slow links two
- * latencies matter more than the load of the centre. The centre takes the ranks one after the
- * other in a fixed order, whatever arrives first, so results do not depend on timing. Each
+ * Everything is a star around one rank (0, or the root): with a handful of ranks on slow links
+ * two latencies matter more than the load of the centre. The centre takes the ranks one after
+ * the other in a fixed order, whatever arrives first, so results do not depend on timing. Each
  * collective has its own tag, and messages of one tag keep their order, so that two calls in a
  * row do not mix.
  */

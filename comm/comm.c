@@ -1,9 +1,9 @@
 /*
  * comm.c - the front of the table: checks what a caller hands in, and waits.
  *
- * Waiting is polling, since Open MPI makes progress only inside its own calls. A poll that never
- * sleeps takes half of the other core's GEMM, so between bursts of tests the waiter sleeps,
- * longer and longer up to a millisecond.
+ * Waiting is polling, since Open MPI makes progress only inside its own calls. A poll that
+ * never sleeps takes half of the other core's GEMM, so between bursts of tests the waiter
+ * sleeps, longer and longer up to a millisecond.
  */
 #include "base/base.h"
 #include "comm/comm.h"
@@ -27,7 +27,8 @@ static int check_start(const struct comm *comm, int peer, int tag,
 		return error(EXIT_BUG, "cannot reach rank %d: the ranks are 0 to %d", peer,
 			     comm->size - 1);
 	if (request->state)
-		return error(EXIT_BUG, "a request is still under way: rank %d, tag %d", peer, tag);
+		return error(EXIT_BUG, "a request is still under way: rank %d, tag %d", peer,
+			     tag);
 	return 0;
 }
 

@@ -34,10 +34,10 @@ struct comm_ops {
 		    struct comm_request *request);
 	int (*recv)(struct comm *comm, int from, int tag, void *data, size_t bytes,
 		    struct comm_request *request);
-	/* 1 when done (or idle), 0 when not, -1 after an error. Makes progress on everything. */
+	/* 1 when done or idle, 0 when not, -1 after an error. Makes progress on everything. */
 	int (*test)(struct comm *comm, struct comm_request *request);
-	/* Ends the whole job with this code, now, without cleaning up; ranks that are threads see
-	 * every operation fail instead. */
+	/* Ends the whole job with this code, now, without cleaning up; ranks that are threads
+	 * see every operation fail instead. */
 	void (*abort)(struct comm *comm, int code);
 	void (*close)(struct comm *comm);
 	/* (optional) Sleeps for s seconds, or less when something happened since the last test.
@@ -72,17 +72,17 @@ int comm_broadcast(struct comm *comm, int root, void *data, size_t bytes);
  * the result does not depend on timing. The same bits on all ranks.
  */
 int comm_fold(struct comm *comm, double *value);
-/* Pieces of any size to the root: there *data is malloc'ed, *bytes its size, for each rank (arrays
- * of size entries that the caller gives); elsewhere data and bytes are not touched. */
+/* Pieces of any size to the root: there *data is malloc'ed, *bytes its size, for each rank
+ * (arrays of size entries that the caller gives); elsewhere data and bytes are not touched. */
 int comm_gather(struct comm *comm, int root, const void *mine, size_t mine_bytes,
 		void **data, size_t *bytes);
 
 /* -- mpi.c --------------------------------------------------------------------------------- */
 
-/* The world of Open MPI. Only the thread that called MPI_Init_thread may use it. Sets log_rank of
- * the calling thread. Collective. */
+/* The world of Open MPI. Only the thread that called MPI_Init_thread may use it. Sets log_rank
+ * of the calling thread. Collective. */
 struct comm *comm_mpi_open(int *argc, char ***argv);
-/* How many ranks were started without initialising MPI: from the launcher's environment, else 1. */
+/* How many ranks the launcher started, from its environment, before MPI is; 1 without one. */
 int comm_mpi_launched(void);
 /* Version of the MPI library that this was built with, one line. */
 const char *comm_mpi_version(void);
@@ -91,9 +91,9 @@ const char *comm_mpi_version(void);
 
 /*
  * Runs work(comm, arg) on size threads, each a rank, and returns when all have ended: 0, or the
- * first non-zero result in rank order. Sets log_rank of each thread, and drops the errors that a
- * thread still holds at its end. After an abort every operation of every rank fails; waiting for a
- * rank that has ended, or ending with transfers under way, aborts the world.
+ * first non-zero result in rank order. Sets log_rank of each thread, and drops the errors that
+ * a thread still holds at its end. After an abort every operation of every rank fails; waiting
+ * for a rank that has ended, or ending with transfers under way, aborts the world.
  */
 int comm_local_run(int size, int (*work)(struct comm *comm, void *arg), void *arg);
 /* A world of one rank, in the calling thread; close with comm_close. */

@@ -21,8 +21,9 @@ int comm_put(struct comm *comm, int to, int tag, const void *data, size_t bytes)
 int comm_take(struct comm *comm, int from, int tag, void *data, size_t bytes);
 
 /*
- * Sets the size above which the MPI transport cuts a message (at most 1 GiB, which it is without
- * this call), so that a test can cut small ones. Collective in effect: all ranks set the same.
+ * Sets the size above which the MPI transport cuts a message (at most 1 GiB, which it is
+ * without this call), so that a test can cut small ones. Collective in effect: all ranks set
+ * the same.
  */
 void comm_mpi_piece(struct comm *comm, size_t bytes);
 

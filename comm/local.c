@@ -1,14 +1,16 @@
 /*
- * local.c - ranks as threads of one process: for tests, and for a world of one rank without MPI.
+ * local.c - ranks as threads of one process: for tests, and for a world of one rank without
+ * MPI.
  *
- * Whoever comes second does the whole transfer. The side that comes first leaves a "half" in the
- * lane from source to destination; the other side finds it by tag, oldest first, and copies the
- * bytes straight from the sender's buffer into the receiver's. A small message does not wait for
- * its receiver: it is copied into the half, and the send is done (as in MPI, a program must not
- * rely on it).
+ * Whoever comes second does the whole transfer. The side that comes first leaves a "half" in
+ * the lane from source to destination; the other side finds it by tag, oldest first, and copies
+ * the bytes straight from the sender's buffer into the receiver's. A small message does not
+ * wait for its receiver: it is copied into the half, and the send is done (as in MPI, a program
+ * must not rely on it).
  *
- * One lock for all, held during the copy too. That is what makes an abort safe: once the flag is
- * set nobody touches anybody's buffer, so a rank may return and release what it had under way.
+ * One lock for all, held during the copy too. That is what makes an abort safe: once the flag
+ * is set nobody touches anybody's buffer, so a rank may return and release what it had under
+ * way.
  *
  * A rank that waits for one that has ended would wait for ever. With MPI the launcher kills the
  * job; here the world is aborted.
@@ -98,7 +100,8 @@ static void put_back(struct world *world, struct half *half)
 	world->spare = half;
 }
 
-static struct half *post(struct world *world, struct queue *queue, int peer, int tag, size_t bytes)
+static struct half *post(struct world *world, struct queue *queue, int peer, int tag,
+			 size_t bytes)
 {
 	struct half *half = take(world);
 
@@ -155,8 +158,8 @@ static int misfit(int from, int tag, size_t came, size_t expected)
 
 /* -- the table ----------------------------------------------------------------------------- */
 
-static void leave_send(struct world *world, struct rank *self, int to, int tag, const void *data,
-		       struct comm_request *request)
+static void leave_send(struct world *world, struct rank *self, int to, int tag,
+		       const void *data, struct comm_request *request)
 {
 	struct lane *lane = &world->lane[self->comm.rank * world->size + to];
 	struct half *half = post(world, &lane->sends, to, tag, request->bytes);
@@ -197,7 +200,8 @@ static int local_send(struct comm *comm, int to, int tag, const void *data, size
 }
 
 /* Takes what a half brought; a size that does not fit is the receiver's error alone. */
-static int accept_half(struct world *world, struct half *half, int from, void *data, size_t bytes)
+static int accept_half(struct world *world, struct half *half, int from, void *data,
+		       size_t bytes)
 {
 	int rc = half->bytes == bytes ? 0 : misfit(from, half->tag, half->bytes, bytes);
 
@@ -268,8 +272,7 @@ static int local_test(struct comm *comm, struct comm_request *request)
 		request->state = NULL;
 		request->error = done < 0 ? -1 : 0;
 		self->under_way--;
-		if (!world->aborted)	/* else it may still stand in its queue */
-			put_back(world, half);
+		put_back(world, half);	/* after an abort still queued, but nobody looks */
 	}
 	pthread_mutex_unlock(&world->lock);
 	return done;
@@ -334,7 +337,8 @@ static void open_rank(struct world *world, int index)
 	pthread_cond_init(&rank->wake, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	rank->world = world;
-	rank->comm = (struct comm){.ops = &ops, .rank = index, .size = world->size, .state = rank};
+	rank->comm = (struct comm){
+		.ops = &ops, .rank = index, .size = world->size, .state = rank};
 }
 
 static struct world *world_open(int size)
@@ -376,8 +380,8 @@ static void leave(struct rank *self)
 	self->ended = true;
 	if (self->under_way && !world->aborted) {
 		if (self->result == 0)
-			self->result = error(EXIT_BUG, "rank %d ended with %d transfers under way",
-					     self->comm.rank, self->under_way);
+			self->result = error(EXIT_BUG, "ended with %d transfers under way",
+					     self->under_way);
 		abort_world(world);
 	}
 	for (int rank = 0; rank < world->size; rank++)
@@ -400,7 +404,8 @@ static void *rank_main(void *arg)
 
 /* Starts the ranks with all signals blocked: those belong to the main thread. Returns how many
  * started; after an error they find the world aborted. */
-static int start_ranks(struct world *world, int (*work)(struct comm *comm, void *arg), void *arg)
+static int start_ranks(struct world *world, int (*work)(struct comm *comm, void *arg),
+		       void *arg)
 {
 	sigset_t all, before;
 	int rc = 0, started = 0;
@@ -419,7 +424,8 @@ static int start_ranks(struct world *world, int (*work)(struct comm *comm, void 
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc != 0) {
-		report(EXIT_RETRY, "cannot start rank %d as a thread: %s", started, strerror(rc));
+		report(EXIT_RETRY, "cannot start rank %d as a thread: %s", started,
+		       strerror(rc));
 		local_abort(&world->rank[0].comm, EXIT_RETRY);
 	}
 	return started;

@@ -1,20 +1,21 @@
 /*
  * mpi.c - ranks as processes, joined by Open MPI.
  *
- * MPI counts bytes with an int, so a message is cut into pieces of 1 GiB, all under way at once:
+ * MPI counts bytes with an int, so a message is cut into pieces of 1 GiB, all under way at
+ * once:
  *
  *	bytes	0	1 GiB - 1	1 GiB		2.5 GiB
  *	pieces	0	1 GiB - 1	1 GiB, 0	1 GiB, 1 GiB, 0.5 GiB
  *
  * The last piece is always shorter than a full one (USB ends its transfers the same way). Both
  * sides cut alike from the same size, and where the sizes differ, some piece has another length
- * than the receiver expects: a difference is always seen, and nobody waits for a piece that will
- * not come.
+ * than the receiver expects: a difference is always seen, and nobody waits for a piece that
+ * will not come.
  *
  * One case escapes: Open MPI 4.1 does not check the size of what a rank sends to itself.
  *
- * MPI's non-overtaking rule is our order within a tag. The communicator is a private copy, so that
- * no library can take our messages.
+ * MPI's non-overtaking rule is our order within a tag. The communicator is a private copy, so
+ * that no library can take our messages.
  */
 #include <errno.h>
 #include <limits.h>
@@ -26,7 +27,7 @@
 #include "comm/internal.h"
 
 #define PIECE_BYTES ((size_t)1 << 30)
-enum { TRANSFERS = 64 };	/* made at once: enough for a stage, so that steps allocate nothing */
+enum { TRANSFERS = 64 };	/* made at once: more than a step needs: it allocates none */
 
 /* A message under way: the state of a request. */
 struct transfer {
@@ -107,7 +108,7 @@ static int transfer_error(const struct transfer *transfer, int rc)
 
 	MPI_Error_class(rc, &class);
 	if (class == MPI_ERR_TRUNCATE)
-		return error(EXIT_BUG, "rank %d sent more than the %zu bytes expected with tag %d",
+		return error(EXIT_BUG, "rank %d sent more than the %zu bytes expected, tag %d",
 			     transfer->peer, transfer->bytes, transfer->tag);
 	MPI_Error_string(rc, text, &length);
 	return error(EXIT_RETRY, "cannot %s rank %d (%zu bytes, tag %d): %s",
@@ -129,7 +130,7 @@ static int check_size(const struct mpi *mpi, const struct transfer *transfer,
 		     transfer->bytes, transfer->tag);
 }
 
-/* Gives up the pieces from first to before end, so that nothing writes into the buffer later. */
+/* Gives up the pieces first to end - 1, so that nothing writes into the buffer later. */
 static void give_up(struct transfer *transfer, int first, int end)
 {
 	for (int i = first; i < end; i++) {

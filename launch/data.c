@@ -1,8 +1,8 @@
 /*
  * launch/data.c - edgepipe data: text to token ids and back, for scripts.
  *
- * One JSON map a line in, one a line out; nothing else goes to standard output. Lines are written as they
- * are read, so that the command can stand in a pipe.
+ * One JSON map a line in, one a line out; nothing else goes to standard output. Lines are
+ * written as they are read, so that the command can stand in a pipe.
  */
 #include "launch/launch.h"
 #include "model/model.h"
@@ -14,20 +14,20 @@
 
 static const char usage[] =
 	"edgepipe data - text to token ids and back\n"
-	"\n"
-	"Examples:\n"
-	"  edgepipe data tokenize --tokenizer campus/model texts.jsonl > ids.jsonl\n"
-	"  edgepipe data detokenize --tokenizer campus/model ids.jsonl\n"
-	"  echo '{\"text\": \"Hello\"}' | edgepipe data tokenize --tokenizer gpt2 -\n"
-	"\n"
-	"Usage: edgepipe data tokenize|detokenize --tokenizer DIR [--special] FILE.jsonl\n"
-	"  tokenize          a line {\"text\": \"..\"} becomes a line {\"ids\": [..]}\n"
-	"  detokenize        a line {\"ids\": [..]} becomes a line {\"text\": \"..\"}\n"
-	"  FILE.jsonl        one JSON map a line, other keys are ignored; - is standard input\n"
-	"  --tokenizer DIR   a folder with tokenizer.json, or with vocab.json and merges.txt\n"
-	"  --special         special tokens in a text become their ids, and ids of special\n"
-	"                    tokens are written out (without: plain text; left out)\n"
-	"  -h, --help        this text\n";
+    "\n"
+    "Examples:\n"
+    "  edgepipe data tokenize --tokenizer campus/model texts.jsonl > ids.jsonl\n"
+    "  edgepipe data detokenize --tokenizer campus/model ids.jsonl\n"
+    "  echo '{\"text\": \"Hello\"}' | edgepipe data tokenize --tokenizer gpt2 -\n"
+    "\n"
+    "Usage: edgepipe data tokenize|detokenize --tokenizer DIR [--special] FILE.jsonl\n"
+    "  tokenize          a line {\"text\": \"..\"} becomes a line {\"ids\": [..]}\n"
+    "  detokenize        a line {\"ids\": [..]} becomes a line {\"text\": \"..\"}\n"
+    "  FILE.jsonl        one JSON map a line, other keys are ignored; - is standard input\n"
+    "  --tokenizer DIR   a folder with tokenizer.json, or with vocab.json and merges.txt\n"
+    "  --special         special tokens in a text become their ids, and ids of special\n"
+    "                    tokens are written out (without: plain text; left out)\n"
+    "  -h, --help        this text\n";
 
 struct data_command {
 	const char *action, *folder, *file;
@@ -39,8 +39,8 @@ static int unknown_option(const char *word)
 	static const char *const words[] = {"--tokenizer", "--special", "--help"};
 	const char *near = nearest_word(word, words, 3);
 
-	return error(EXIT_USAGE, "data: unknown option '%s'%s%s%s (see edgepipe data --help)", word,
-		     near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+	return error(EXIT_USAGE, "data: unknown option '%s'%s%s%s (see edgepipe data --help)",
+		     word, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static int read_options(struct data_command *command, int argc, char **argv)
@@ -62,7 +62,8 @@ static int read_options(struct data_command *command, int argc, char **argv)
 		else if (option == 'h')
 			command->help = true;
 		else if (option == ':')
-			return error(EXIT_USAGE, "data: option '%s' needs a value", argv[optind - 1]);
+			return error(EXIT_USAGE, "data: option '%s' needs a value",
+				     argv[optind - 1]);
 		else
 			return unknown_option(argv[optind - 1]);
 	}
@@ -80,8 +81,9 @@ static int check_options(const struct data_command *command)
 
 	if (strcmp(action, actions[0]) != 0 && strcmp(action, actions[1]) != 0) {
 		const char *near = nearest_word(action, actions, 2);
-		return error(EXIT_USAGE, "data: '%s' is neither tokenize nor detokenize%s%s%s", action,
-			     near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+		return error(EXIT_USAGE, "data: '%s' is neither tokenize nor detokenize%s%s%s",
+			     action, near ? " (did you mean '" : "", near ? near : "",
+			     near ? "'?)" : "");
 	}
 	if (!command->folder)
 		return error(EXIT_USAGE, "data: --tokenizer DIR is missing");
@@ -114,15 +116,16 @@ static int add_ids(struct tokenizer *tokenizer, const struct jsonl *lines, bool 
 	struct ids ids = {0};
 	size_t bytes;
 	const char *text = jsonl_text(lines, "text", &bytes);
+	int done = text ? tokenizer_encode(tokenizer, text, bytes, special, &ids) : -1;
 
-	if (!text || tokenizer_encode(tokenizer, text, bytes, special, &ids) < 0)
-		return -1;
-	text_add(out, "{\"ids\": [");
-	for (size_t i = 0; i < ids.count; i++)
-		text_add(out, i ? ", %d" : "%d", ids.id[i]);
-	text_add(out, "]}\n");
+	if (done == 0) {
+		text_add(out, "{\"ids\": [");
+		for (size_t i = 0; i < ids.count; i++)
+			text_add(out, i ? ", %d" : "%d", ids.id[i]);
+		text_add(out, "]}\n");
+	}
 	ids_release(&ids);
-	return 0;
+	return done;
 }
 
 /* Takes the ids of a line; -1 where they are no list of ids. */
@@ -138,15 +141,15 @@ static int take_ids(const struct tokenizer *tokenizer, const struct jsonl *lines
 		long long id = json_as_integer(json_at(list, i), -1);
 
 		if (id < 0 || id >= size)
-			return jsonl_error(lines, EXIT_DATA, "item %zu of \"ids\" is not in 0..%d", i,
-					   size - 1);
+			return jsonl_error(lines, EXIT_DATA,
+					   "item %zu of \"ids\" is not in 0..%d", i, size - 1);
 		*ids_take(ids, 1) = (int32_t)id;
 	}
 	return 0;
 }
 
-static int add_words(struct tokenizer *tokenizer, const struct jsonl *lines, const struct json *map,
-		     bool special, struct text *out)
+static int add_words(struct tokenizer *tokenizer, const struct jsonl *lines,
+		     const struct json *map, bool special, struct text *out)
 {
 	struct ids ids = {0};
 	struct text text = {0};

@@ -6,10 +6,10 @@
  * file; they skip what an error was reported about. Links are checked by sorting: a file of 4
  * MiB may hold 100,000.
  */
+#include "launch/launch.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "launch/launch.h"
 
 enum { HINTS = 50 };	/* errors after which no nearest word is looked for */
 
@@ -391,8 +391,8 @@ static void check_plan(struct job *job)
 		return;
 	stages = check_entries(job);
 	if (plan->layers.count != nodes && sound(job, "nodes") && nodes)
-		config_error(&job->config, "plan.layers", "has %d entries for %d nodes",
-			     plan->layers.count, nodes);
+		config_error(&job->config, "plan.layers", "has %d entries for %d node%s",
+			     plan->layers.count, nodes, nodes == 1 ? "" : "s");
 	else if (stages > 0 && plan->stages && plan->stages != stages)
 		config_error(&job->config, "plan.stages", "plan.layers has %d stages, not %lld",
 			     stages, plan->stages);

@@ -2,9 +2,9 @@
  * job_table.c - every key of a topology file: one row each, in the order of the resolved file
  * and of `edgepipe help config`. Checks that span several keys are in job.c.
  */
-#include <math.h>
-
 #include "launch/launch.h"
+
+#include <math.h>
 
 #define AT(member) offsetof(struct job, member)
 #define NODE(member) offsetof(struct node, member)
@@ -17,7 +17,7 @@ static const char *const masks[] = {"auto", "none", "prompt", "-assistant-only",
 static const char *const rates[] = {"linear", "cosine", "constant", NULL};
 static const char *const precisions[] = {"fp32", "-bf16", NULL};
 static const char *const kernels[] = {"auto", "reference", "openblas", "-onednn", NULL};
-static const char *const solvers[] = {"proportional", "uniform", "-exact", NULL};
+static const char *const solvers[] = {"proportional", "uniform", "manual", "-exact", NULL};
 static const char *const schedules[] = {"1f1b", "gpipe", "-eager", NULL};
 /* Stand for 0. */
 static const char *const automatic[] = {"auto", NULL};

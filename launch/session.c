@@ -1,6 +1,7 @@
 /* All ranks fail together, and one fault is said once. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "launch/session.h"
 
@@ -132,6 +133,8 @@ int session_compare(const struct session *s)
 
 void session_release(struct session *s)
 {
+	if (s->lock >= 0)
+		close(s->lock);
 	stage_close(s->stage);
 	device_close(s->device);
 	dataset_close(s->train);

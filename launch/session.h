@@ -74,6 +74,12 @@ int session_exchange(struct session *session, const struct rank_facts *mine);
 int session_compare(const struct session *session);
 void session_release(struct session *session);
 
+/* -- train.c ------------------------------------------------------------------------------- */
+
+/* The whole of `edgepipe train` on this rank, over any transport. Collective. Returns the exit code, the same on
+ * all ranks. */
+int train_run(struct comm *comm, const struct train_options *options);
+
 /* -- setup.c ------------------------------------------------------------------------------- */
 
 /* The phases, in order; each is collective and returns 0 or the exit code that all ranks agree on. */

@@ -91,12 +91,6 @@ static int read_options(struct train_options *o, int argc, char **argv)
 
 /* -- the run ------------------------------------------------------------------------------- */
 
-static int open_comm(struct session *s)
-{
-	s->comm = comm_mpi_launched() > 0 ? comm_mpi_open(NULL, NULL) : comm_alone_open();
-	return s->comm ? 0 : -1;
-}
-
 /* Rank 0's part between the plan and the stage: directory, checkpoint. */
 static int open_run(struct session *s, struct training *t)
 {
@@ -117,7 +111,7 @@ static int open_run(struct session *s, struct training *t)
 	};
 	if (s->options.resume && checkpoint_load(s->run, s->lora, &t->checkpoint) < 0)
 		return -1;
-	return rundir_begin(s);
+	return 0;
 }
 
 static int fill_training(struct session *s, struct training *t)
@@ -189,9 +183,8 @@ static int run_training(struct session *s, struct training *t)
 	return 0;
 }
 
-static int run_session(struct session *s)
+static int run_phases(struct session *s, struct training *t)
 {
-	struct training t = {0};
 	int status = setup_job(s);
 
 	if (!status)
@@ -201,32 +194,48 @@ static int run_session(struct session *s)
 	if (!status)
 		status = setup_plan(s);
 	if (!status)
-		status = session_agree(s, s->comm->rank == 0 ? open_run(s, &t) : 0);
+		status = session_agree(s, s->comm->rank == 0 ? open_run(s, t) : 0);
 	if (!status)
 		status = setup_stage(s);
 	if (!status)
-		status = session_agree(s, fill_training(s, &t));
-	return status ? status : run_training(s, &t);
+		status = session_agree(s, fill_training(s, t));
+	if (!status)
+		status = session_agree(s, s->comm->rank == 0 ? rundir_begin(s) : 0);
+	return status ? status : run_training(s, t);
+}
+
+int train_run(struct comm *comm, const struct train_options *options)
+{
+	struct session session = {.options = *options, .comm = comm, .lock = -1};
+	struct training training = {0};
+	int status;
+
+	log_rank(comm->rank);
+	error_hold();
+	status = run_phases(&session, &training);
+	session_release(&session);
+	return status;
+}
+
+static struct comm *open_comm(void)
+{
+	return comm_mpi_launched() > 1 ? comm_mpi_open(NULL, NULL) : comm_alone_open();
 }
 
 int command_train(int argc, char **argv)
 {
-	struct session session = {.lock = -1};
-	int status = read_options(&session.options, argc, argv);
+	struct train_options options = {0};
+	int status = read_options(&options, argc, argv);
+	struct comm *comm = status ? NULL : open_comm();
 
 	if (status > 0)
 		fputs(train_help, stdout);
-	if (status) {
-		free(session.options.set);
-		return status > 0 ? 0 : error_code();
+	if (comm) {
+		status = train_run(comm, &options);
+		comm_close(comm);
+	} else {
+		status = status > 0 ? 0 : error_code();
 	}
-	if (open_comm(&session))
-		return error_code();
-	log_rank(session.comm->rank);
-	error_hold();
-	status = run_session(&session);
-	session_release(&session);
-	free(session.options.set);
-	comm_close(session.comm);
+	free(options.set);
 	return status;
 }

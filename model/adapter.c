@@ -2,8 +2,8 @@
  * PEFT adapter directories: adapter_config.json and adapter_model.safetensors.
  *
  * PEFT 0.21 writes 41 fields, most of them null. Those that change what the weights mean are
- * refused unless they say nothing (null, false, empty); all others are ignored. What is written is
- * the same bytes for the same values.
+ * refused unless they say nothing (null, false, empty); all others are ignored. What is written
+ * is the same bytes for the same values.
  */
 #include "model/model.h"
 #include "model/internal.h"
@@ -13,19 +13,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_BYTES ((size_t)1 << 20)	/* of adapter_config.json */
+#define MOST_BYTES ((size_t)1 << 20) /* of adapter_config.json */
 #define MOST_TARGETS 4096
 #define MOST_RANK 65536
 
 /* -- reading ------------------------------------------------------------------------------- */
 
-/* Fields that change what the weights mean, or how they were made from other base weights. A name
- * that ends with '_' stands for all fields that start with it. */
+/* Fields that change what the weights mean, or how they were made from other base weights. A
+ * name that ends with '_' stands for all fields that start with it. */
 static const char *const refused[] = {
-	"use_", "alora_", "lora_bias", "modules_to_save", "exclude_modules", "trainable_token_indices",
-	"layer_replication", "target_parameters", "rank_pattern", "alpha_pattern",
-	"layers_to_transform", "layers_pattern", "arrow_config", "kasa_config", "monteclora_config",
-	"velora_config", "ensure_weight_tying",
+	"use_",
+	"alora_",
+	"lora_bias",
+	"modules_to_save",
+	"exclude_modules",
+	"trainable_token_indices",
+	"layer_replication",
+	"target_parameters",
+	"rank_pattern",
+	"alpha_pattern",
+	"layers_to_transform",
+	"layers_pattern",
+	"arrow_config",
+	"kasa_config",
+	"monteclora_config",
+	"velora_config",
+	"ensure_weight_tying",
 };
 
 static bool is_refused(const char *key)
@@ -51,8 +64,10 @@ static void check_initialization(struct fields *f)
 	if (!fields_given(f, "init_lora_weights") || json_kind(value) == JSON_FLAG ||
 	    (word && strcmp(word, "gaussian") == 0))
 		return;
-	report(EXIT_CONFIG, "cannot use '%s': \"init_lora_weights\": \"%s\" is not built (true, false "
-	       "and gaussian are)", f->path, word ? word : "?");
+	report(EXIT_CONFIG,
+	       "cannot use '%s': \"init_lora_weights\": \"%s\" is not built (true, false "
+	       "and gaussian are)",
+	       f->path, word ? word : "?");
 	f->failed = true;
 }
 
@@ -96,7 +111,7 @@ static int read_targets(struct fields *f, struct arena *arena, struct adapter_co
 		if (text[0] == '\0' || strlen(text) != json_text_bytes(item))
 			return bad_targets(f, "holds something that is not a name");
 		adapter->targets.item[adapter->targets.count++] =
-			arena_copy(arena, text, strlen(text));
+		    arena_copy(arena, text, strlen(text));
 	}
 	return 0;
 }
@@ -143,27 +158,32 @@ static void add_number(struct text *text, double value, bool fraction)
 	text_add(text, "%s%s", digits, fraction && !strpbrk(digits, ".e") ? ".0" : "");
 }
 
-/* The fields that PEFT, vLLM and llama.cpp ask for, in alphabetical order, spaced as PEFT does. */
+/* The fields that PEFT, vLLM and llama.cpp ask for, sorted and spaced as PEFT does. */
 static void make_config(struct text *text, const struct lora *lora,
 			const struct model_config *config)
 {
 	text_add(text, "{\n  \"alpha_pattern\": {},\n  \"base_model_name_or_path\": ");
 	json_add_text(text, config->folder);
-	text_add(text, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": %s,\n"
+	text_add(text,
+		 ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": %s,\n"
 		 "  \"inference_mode\": true,\n  \"lora_alpha\": ",
 		 lora->fan_in_fan_out ? "true" : "false");
 	add_number(text, lora->alpha, false);
 	text_add(text, ",\n  \"lora_dropout\": ");
 	add_number(text, lora->dropout, true);
-	text_add(text, ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %d,\n"
-		 "  \"rank_pattern\": {},\n  \"target_modules\": [\n", lora->rank);
+	text_add(text,
+		 ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %d,\n"
+		 "  \"rank_pattern\": {},\n  \"target_modules\": [\n",
+		 lora->rank);
 	for (int i = 0; i < lora->modules; i++) {
 		text_add(text, "    ");
 		json_add_text(text, lora->module[i]);
 		text_add(text, i + 1 < lora->modules ? ",\n" : "\n");
 	}
-	text_add(text, "  ],\n  \"task_type\": \"CAUSAL_LM\",\n  \"use_dora\": false,\n"
-		 "  \"use_rslora\": %s\n}\n", lora->rslora ? "true" : "false");
+	text_add(text,
+		 "  ],\n  \"task_type\": \"CAUSAL_LM\",\n  \"use_dora\": false,\n"
+		 "  \"use_rslora\": %s\n}\n",
+		 lora->rslora ? "true" : "false");
 }
 
 static int write_config(const char *path, const struct lora *lora,
@@ -185,7 +205,8 @@ static int write_tensors(const char *path, const struct lora *lora, const float 
 	for (int i = 0; i < lora->count; i++) {
 		const struct lora_tensor *tensor = &lora->tensor[i];
 
-		entry[i] = (struct safetensors_entry){.name = tensor->name, .dtype = DTYPE_F32,
+		entry[i] = (struct safetensors_entry){.name = tensor->name,
+						      .dtype = DTYPE_F32,
 						      .dims = 2,
 						      .shape = {tensor->rows, tensor->cols},
 						      .data = values + tensor->offset};
@@ -195,8 +216,8 @@ static int write_tensors(const char *path, const struct lora *lora, const float 
 	return rc;
 }
 
-int adapter_write(const char *folder, const struct lora *lora, const struct model_config *config,
-		  const float *values)
+int adapter_write(const char *folder, const struct lora *lora,
+		  const struct model_config *config, const float *values)
 {
 	struct arena arena = {0};
 	const char *temporary = arena_format(&arena, "%s.tmp", folder);

@@ -1,11 +1,11 @@
 /*
  * model/bpe.c - byte-pair encoding of one word (Sennrich et al. 2016, on bytes as in GPT-2).
  *
- * The symbols of a word are a linked list; the neighbours that can be merged wait in a heap ordered by
- * rank, then place. A merge leaves stale entries behind, which are dropped when they come up: n log n
- * for a word of n bytes, whatever is in it. The result is that of merging the leftmost pair of least
- * rank again and again. Most words are short and come again: those are looked up in a cache that has
- * one line of memory per word and forgets on collision.
+ * The symbols of a word are a linked list; the neighbours that can be merged wait in a heap
+ * ordered by rank, then place. A merge leaves stale entries behind, which are dropped when they
+ * come up: n log n for a word of n bytes, whatever is in it. The result is that of merging the
+ * leftmost pair of least rank again and again. Most words are short and come again: those are
+ * looked up in a cache that has one line of memory per word and forgets on collision.
  */
 #include "model/tokenizer.h"
 
@@ -24,13 +24,13 @@ struct word {
 _Static_assert(sizeof(struct word) == 64, "a word is one cache line");
 
 struct merge {
-	int32_t left, right;	/* left < 0: a free slot */
-	int32_t rank, id;	/* id: the two joined */
+	int32_t left, right; /* left < 0: a free slot */
+	int32_t rank, id;    /* id: the two joined */
 };
 
 struct symbol {
-	int32_t id;		/* -1: merged into the one before */
-	int32_t before, after;	/* indexes, -1 at the ends */
+	int32_t id;	       /* -1: merged into the one before */
+	int32_t before, after; /* indexes, -1 at the ends */
 };
 
 /* A pair that can be merged: the symbol at left and the one after it. */
@@ -89,8 +89,8 @@ static int joined(const struct vocabulary *vocabulary, const char *left, size_t 
 	return id;
 }
 
-bool bpe_add(struct bpe *bpe, const struct vocabulary *vocabulary, const char *left, size_t left_bytes,
-	     const char *right, size_t right_bytes, int rank)
+bool bpe_add(struct bpe *bpe, const struct vocabulary *vocabulary, const char *left,
+	     size_t left_bytes, const char *right, size_t right_bytes, int rank)
 {
 	int a = vocabulary_find(vocabulary, left, left_bytes);
 	int b = vocabulary_find(vocabulary, right, right_bytes);
@@ -153,8 +153,8 @@ static void offer(struct bpe *bpe, size_t *count, int32_t left)
 }
 
 /*
- * Room for a word of n symbols. The heap starts with at most n - 1 candidates; each merge takes one out
- * and offers at most two, and there are at most n - 1 merges.
+ * Room for a word of n symbols. The heap starts with at most n - 1 candidates; each merge takes
+ * one out and offers at most two, and there are at most n - 1 merges.
  */
 static void grow_scratch(struct bpe *bpe, size_t bytes)
 {
@@ -179,7 +179,9 @@ static void merge_all(struct bpe *bpe, int32_t symbols)
 
 		if (!merge || merge->rank != one.rank)
 			continue;
-		struct symbol *left = &bpe->symbol[one.left], *right = &bpe->symbol[left->after];
+		struct symbol *left = &bpe->symbol[one.left];
+		struct symbol *right = &bpe->symbol[left->after];
+
 		left->id = merge->id;
 		left->after = right->after;
 		right->id = -1;
@@ -212,7 +214,8 @@ static int encode_new(struct bpe *bpe, const char *word, size_t bytes, struct id
 	return 0;
 }
 
-static void remember(struct word *slot, const char *word, size_t bytes, const int32_t *id, size_t count)
+static void remember(struct word *slot, const char *word, size_t bytes, const int32_t *id,
+		     size_t count)
 {
 	if (count > WORD_IDS)
 		return;

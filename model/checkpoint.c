@@ -1,18 +1,17 @@
 /*
- * Checkpoints: what a run needs to go on, keyed by global tensor names, so that any number of ranks
- * can take it up.
+ * Checkpoints: what a run needs to go on, keyed by global tensor names, so that any number of
+ * ranks can take it up.
  *
  *     RUN/ckpt/step-00000050/
- *         state.safetensors       per adapter tensor NAME (as PEFT calls it): the value under NAME,
- *                                 AdamW's moments under NAME.exp_avg and NAME.exp_avg_sq (torch's
- *                                 words), all F32, values first, then all m, then all v
- *         manifest.json           step, place in the data, identity, circumstance, size and XXH3-128
- *                                 of the file above; its last line holds the XXH3-128 of all lines
- *                                 before it
+ *         state.safetensors       per adapter tensor NAME (as PEFT calls it): the value under
+ * NAME, AdamW's moments under NAME.exp_avg and NAME.exp_avg_sq (torch's words), all F32, values
+ * first, then all m, then all v manifest.json           step, place in the data, identity,
+ * circumstance, size and XXH3-128 of the file above; its last line holds the XXH3-128 of all
+ * lines before it
  *
- * The folder is written under another name, step-00000050.tmp-XXXX, and moved when all of it is on
- * the disk: a folder with the plain name is whole unless the disk damaged it later, and then a
- * digest tells. No link and no file says which is the latest: the folders' names do.
+ * The folder is written under another name, step-00000050.tmp-XXXX, and moved when all of it is
+ * on the disk: a folder with the plain name is whole unless the disk damaged it later, and then
+ * a digest tells. No link and no file says which is the latest: the folders' names do.
  */
 #include "model/model.h"
 #include "model/internal.h"
@@ -25,9 +24,9 @@
 #include <sys/stat.h>
 
 #define VERSION 1
-#define STEP_MOST 99999999		/* eight digits */
+#define STEP_MOST 99999999 /* eight digits */
 #define MANIFEST_MOST ((size_t)1 << 20)
-#define DIGEST_LINE "\"digest\":\""	/* how the manifest's last line starts */
+#define DIGEST_LINE "\"digest\":\"" /* how the manifest's last line starts */
 
 static const char state_name[] = "state.safetensors";
 static const char manifest_name[] = "manifest.json";
@@ -47,11 +46,11 @@ static int write_state(struct arena *arena, const char *path, const struct lora 
 		size_t which = i / count;
 
 		entry[i] = (struct safetensors_entry){
-			.name = arena_format(arena, "%s%s", tensor->name, suffix[which]),
-			.dtype = DTYPE_F32,
-			.dims = 2,
-			.shape = {tensor->rows, tensor->cols},
-			.data = family[which] + tensor->offset,
+		    .name = arena_format(arena, "%s%s", tensor->name, suffix[which]),
+		    .dtype = DTYPE_F32,
+		    .dims = 2,
+		    .shape = {tensor->rows, tensor->cols},
+		    .data = family[which] + tensor->offset,
 		};
 	}
 	return safetensors_write(path, entry, (int)(FAMILIES * count), NULL);
@@ -86,8 +85,8 @@ static int write_manifest(struct arena *arena, const char *folder,
 		 checkpoint->step, (unsigned long long)checkpoint->place);
 	add_pairs(&text, "identity", checkpoint->identity);
 	add_pairs(&text, "circumstance", checkpoint->circumstance);
-	text_add(&text, ",\n\"files\":{\"%s\":{\"bytes\":%lld,\"xxh3_128\":\"%s\"}},\n", state_name,
-		 (long long)status.st_size, digest_write(digest, hex));
+	text_add(&text, ",\n\"files\":{\"%s\":{\"bytes\":%lld,\"xxh3_128\":\"%s\"}},\n",
+		 state_name, (long long)status.st_size, digest_write(digest, hex));
 	digest = digest_of(text.data, text.bytes);
 	text_add(&text, DIGEST_LINE "%s\"}\n", digest_write(digest, hex));
 	int rc = file_write(path_join(arena, folder, manifest_name), text.data, text.bytes);
@@ -141,10 +140,10 @@ done:
 struct found {
 	struct arena arena;
 	const char *folder;
-	long long step;			/* as the folder's name says */
+	long long step; /* as the folder's name says */
 	uint64_t place;
 	struct json *manifest;
-	struct text why;		/* it cannot be used, for people */
+	struct text why; /* it cannot be used, for people */
 };
 #define damaged(found, ...) (text_add(&(found)->why, __VA_ARGS__), -1)
 
@@ -153,7 +152,8 @@ static long long plain_bytes(const char *path)
 {
 	struct stat status;
 
-	return lstat(path, &status) == 0 && S_ISREG(status.st_mode) ? (long long)status.st_size : -1;
+	return lstat(path, &status) == 0 && S_ISREG(status.st_mode) ? (long long)status.st_size
+								    : -1;
 }
 
 /* Where the last line starts, if the digest in it is that of everything before; 0 if not. */
@@ -182,7 +182,8 @@ static int read_manifest(struct found *found)
 	size_t bytes = 0;
 
 	if (size < 0 || size > (long long)MANIFEST_MOST)
-		return damaged(found, size < 0 ? "%s is missing or no plain file" : "%s is too large",
+		return damaged(found,
+			       size < 0 ? "%s is missing or no plain file" : "%s is too large",
 			       manifest_name);
 	error_hold();
 	char *text = file_read(path, &bytes);
@@ -275,11 +276,12 @@ static void different(const struct found *found, bool is_error, const char *key,
 		      const char *then, const char *now)
 {
 	if (is_error)
-		report(EXIT_CONFIG, "cannot resume from '%s': \"%s\" was %s there and is %s now",
+		report(EXIT_CONFIG,
+		       "cannot resume from '%s': \"%s\" was %s there and is %s now",
 		       found->folder, key, or_nothing(then), or_nothing(now));
 	else
-		warn("resuming from '%s': \"%s\" was %s there and is %s now", found->folder, key,
-		     or_nothing(then), or_nothing(now));
+		warn("resuming from '%s': \"%s\" was %s there and is %s now", found->folder,
+		     key, or_nothing(then), or_nothing(now));
 }
 
 /* Says all differences between the pairs of now and those of the manifest; returns how many. */
@@ -300,7 +302,8 @@ static int compare(const struct found *found, const char *section, const char *c
 	for (void *it = json_first(map); it; it = json_next(map, it)) {
 		if (pair_value(now, json_name(it)))
 			continue;
-		different(found, is_error, json_name(it), json_as_text(json_value(it), NULL), NULL);
+		different(found, is_error, json_name(it), json_as_text(json_value(it), NULL),
+			  NULL);
 		differences++;
 	}
 	return differences;
@@ -327,13 +330,13 @@ static int copy_state(struct found *found, const struct safetensors *file,
 		      const struct lora *lora, float *const family[FAMILIES])
 {
 	if (file->count != FAMILIES * lora->count)
-		return damaged(found, "%s has %d tensors instead of %d", state_name, file->count,
-			       FAMILIES * lora->count);
+		return damaged(found, "%s has %d tensors instead of %d", state_name,
+			       file->count, FAMILIES * lora->count);
 	for (int i = 0; i < FAMILIES * lora->count; i++)
 		if (!find_state(file, &lora->tensor[i / FAMILIES], suffix[i % FAMILIES]))
-			return damaged(found, "tensor \"%s%s\" is missing in %s or has another shape",
-				       lora->tensor[i / FAMILIES].name, suffix[i % FAMILIES],
-				       state_name);
+			return damaged(
+			    found, "tensor \"%s%s\" is missing in %s or has another shape",
+			    lora->tensor[i / FAMILIES].name, suffix[i % FAMILIES], state_name);
 	for (int i = 0; i < FAMILIES * lora->count; i++) {
 		const struct lora_tensor *tensor = &lora->tensor[i / FAMILIES];
 		const struct safetensor *from = find_state(file, tensor, suffix[i % FAMILIES]);
@@ -350,7 +353,7 @@ static int load_state(struct found *found, const struct lora *lora,
 
 	error_hold();
 	struct safetensors *file =
-		safetensors_open(path_join(&found->arena, found->folder, state_name));
+	    safetensors_open(path_join(&found->arena, found->folder, state_name));
 	error_clear();
 	if (!file)
 		return damaged(found, "%s is not a safetensors file", state_name);
@@ -391,7 +394,7 @@ done:
 
 /* -- which there are ----------------------------------------------------------------------- */
 
-/* The step of a name that starts with "step-" and eight digits, and what follows; -1: no such. */
+/* The step of a name that starts with "step-" and eight digits; -1: it does not. */
 static long long step_of(const char *name, const char **rest)
 {
 	long long step = 0;
@@ -425,7 +428,8 @@ static int newest_first(const void *one, const void *two)
 	return (*a < *b) - (*a > *b);
 }
 
-/* The steps of all checkpoints, newest first, freed by the caller; removes leftovers. -1: error. */
+/* The steps of all checkpoints, newest first, freed by the caller; removes leftovers. -1:
+ * error. */
 static int list_steps(const char *parent, long long **steps)
 {
 	DIR *folder = opendir(parent);
@@ -435,8 +439,9 @@ static int list_steps(const char *parent, long long **steps)
 
 	*steps = NULL;
 	if (!folder)
-		return errno == ENOENT ? 0 : error(EXIT_INPUT, "cannot read '%s': %s", parent,
-						   strerror(errno));
+		return errno == ENOENT
+			   ? 0
+			   : error(EXIT_INPUT, "cannot read '%s': %s", parent, strerror(errno));
 	while ((entry = readdir(folder))) {
 		long long step = step_of(entry->d_name, &rest);
 
@@ -466,7 +471,8 @@ int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint 
 	for (int i = 0; i < count && rc == 0; i++)
 		rc = load_step(parent, steps[i], lora, checkpoint);
 	if (rc == 0 && count > 0)
-		rc = error(EXIT_DATA, "cannot resume: none of the %d checkpoints in '%s' can be used",
+		rc = error(EXIT_DATA,
+			   "cannot resume: none of the %d checkpoints in '%s' can be used",
 			   count, parent);
 	free(steps);
 	arena_release(&arena);

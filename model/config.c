@@ -1,10 +1,11 @@
 /*
  * config.json of a Hugging Face model directory, reduced to what the arithmetic needs.
  *
- * Two spellings are in use: transformers 5 writes rope_parameters and dtype, older files rope_theta,
- * rope_scaling and torch_dtype (dtype is ignored in both: the file's tensors decide). Standard
- * values are those of transformers 5 (configuration_*.py), as an absent field means them there. What
- * changes the arithmetic and is not built is refused by name; everything else is ignored.
+ * Two spellings are in use: transformers 5 writes rope_parameters and dtype, older files
+ * rope_theta, rope_scaling and torch_dtype (dtype is ignored in both: the file's tensors
+ * decide). Standard values are those of transformers 5 (configuration_*.py), as an absent field
+ * means them there. What changes the arithmetic and is not built is refused by name; everything
+ * else is ignored.
  */
 #include "model/model.h"
 #include "model/internal.h"
@@ -14,14 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_BYTES ((size_t)1 << 20)	/* of the file */
+#define MOST_BYTES ((size_t)1 << 20) /* of the file */
 #define MOST_BLOCKS 10000
 #define MOST_WIDTH (1 << 20)
-#define MOST_SIZE (1 << 24)		/* of the MLP, the vocabulary, all heads together */
+#define MOST_SIZE (1 << 24) /* of the MLP, the vocabulary, all heads together */
 #define MOST_HEAD_SIZE (1 << 14)
 #define MOST_POSITIONS (1 << 30)
 
-/* What transformers takes where a LLaMA-like file does not say; 0: derived from other fields. */
+/* What transformers takes where a LLaMA-like file does not say; 0: derived. */
 struct standard {
 	const char *name;
 	int positions, kv_heads, head_size, window;
@@ -64,8 +65,8 @@ static int unknown_architecture(const struct fields *f, const char *name)
 	for (int i = 0; i < count && i < 16; i++)
 		text_add(&known, "%s%s (%s)", i ? ", " : "", names[i],
 			 family_find(names[i])->architecture);
-	report(EXIT_DATA, "cannot use '%s': unknown architecture \"%s\" (known: %s)", f->path, name,
-	       known.data);
+	report(EXIT_DATA, "cannot use '%s': unknown architecture \"%s\" (known: %s)", f->path,
+	       name, known.data);
 	text_release(&known);
 	return -1;
 }
@@ -136,8 +137,10 @@ static void read_gelu(struct fields *f, struct model_config *config)
 	for (size_t i = 0; i < sizeof(tanh) / sizeof(*tanh); i++)
 		if (strcmp(name, tanh[i]) == 0)
 			return;
-	report(EXIT_CONFIG, "cannot use '%s': \"activation_function\": \"%s\" is not built (gelu_new, "
-	       "gelu_pytorch_tanh and gelu are)", f->path, name);
+	report(EXIT_CONFIG,
+	       "cannot use '%s': \"activation_function\": \"%s\" is not built (gelu_new, "
+	       "gelu_pytorch_tanh and gelu are)",
+	       f->path, name);
 	f->failed = true;
 }
 
@@ -154,21 +157,28 @@ static void check_silu(struct fields *f)
 
 /* -- rotary positions ---------------------------------------------------------------------- */
 
-/* rope_parameters (transformers 5), else rope_scaling; a map without fields if neither is given. */
+/* rope_parameters (transformers 5), else rope_scaling; a map without fields if neither is
+ * given. */
 static struct fields rope_fields(struct fields *f)
 {
 	const struct json *now = json_find(f->map, "rope_parameters");
 	const struct json *old = json_find(f->map, "rope_scaling");
 	bool chosen_now = !json_is_nothing(now);
-	struct fields rope = {f->path, chosen_now ? now : json_is_nothing(old) ? NULL : old, false};
+	struct fields rope = {f->path,
+			      chosen_now	     ? now
+			      : json_is_nothing(old) ? NULL
+						     : old,
+			      false};
 
 	if (rope.map && json_kind(rope.map) != JSON_MAP)
-		nonsense(f, chosen_now ? "rope_parameters" : "rope_scaling", "is not an object");
+		nonsense(f, chosen_now ? "rope_parameters" : "rope_scaling",
+			 "is not an object");
 	if (json_kind(rope.map) != JSON_MAP)
 		rope.map = NULL;
 	for (void *it = json_first(rope.map); it; it = json_next(rope.map, it))
 		if (json_kind(json_value(it)) == JSON_MAP)
-			fields_refuse(f, json_name(it), "rotary positions that differ from block to "
+			fields_refuse(f, json_name(it),
+				      "rotary positions that differ from block to "
 				      "block are not built");
 	return rope;
 }
@@ -188,8 +198,10 @@ static void read_rope_kind(struct fields *f, const struct fields *rope,
 	config->rope = ROPE_LLAMA3;
 	if (strcmp(type, "llama3") == 0)
 		return;
-	report(EXIT_CONFIG, "cannot use '%s': \"%s\": \"%s\" is not built (default, linear and llama3 "
-	       "are)", f->path, key, type);
+	report(EXIT_CONFIG,
+	       "cannot use '%s': \"%s\": \"%s\" is not built (default, linear and llama3 "
+	       "are)",
+	       f->path, key, type);
 	f->failed = true;
 }
 
@@ -216,8 +228,8 @@ static void read_rope(struct fields *f, struct model_config *config)
 
 	read_rope_kind(f, &rope, config);
 	config->rope_theta = fields_number(f, "rope_theta", FLT_MIN, FLT_MAX, 10000);
-	config->rope_theta = fields_number(&rope, "rope_theta", FLT_MIN, FLT_MAX,
-					   config->rope_theta);
+	config->rope_theta =
+	    fields_number(&rope, "rope_theta", FLT_MIN, FLT_MAX, config->rope_theta);
 	double part = fields_number(f, "partial_rotary_factor", 0, 1, 1);
 	if (fields_number(&rope, "partial_rotary_factor", 0, 1, part) != 1)
 		fields_refuse(f, "partial_rotary_factor", "only 1 is built");
@@ -254,16 +266,19 @@ static bool read_slides(struct fields *f, const struct json *list, int block)
 	if (strcmp(word, "sliding_attention") == 0)
 		return true;
 	if (strcmp(word, "full_attention") != 0 && strcmp(word, "attention") != 0) {
-		report(EXIT_CONFIG, "cannot use '%s': \"layer_types\": \"%s\" is not built "
-		       "(full_attention and sliding_attention are)", f->path, word);
+		report(EXIT_CONFIG,
+		       "cannot use '%s': \"layer_types\": \"%s\" is not built "
+		       "(full_attention and sliding_attention are)",
+		       f->path, word);
 		f->failed = true;
 	}
 	return false;
 }
 
 /*
- * Qwen says which blocks slide: layer_types, else those from max_window_layers on; and none without
- * use_sliding_window. In LLaMA and Mistral all blocks are alike, whatever a layer_types says there.
+ * Qwen says which blocks slide: layer_types, else those from max_window_layers on; and none
+ * without use_sliding_window. In LLaMA and Mistral all blocks are alike, whatever a layer_types
+ * says there.
  */
 static void read_windows(struct fields *f, struct model_config *config)
 {
@@ -284,7 +299,8 @@ static void read_windows(struct fields *f, struct model_config *config)
 		if (list && qwen && slides && window == 0)
 			nonsense(f, "layer_types", "has sliding blocks, but no window is set");
 		else if (list && !qwen && slides != (window > 0) && !f->failed)
-			fields_refuse(f, "layer_types", "blocks that differ are not built for this "
+			fields_refuse(f, "layer_types",
+				      "blocks that differ are not built for this "
 				      "architecture");
 		config->window[i] = slides ? window : 0;
 	}
@@ -335,13 +351,15 @@ static void read_gpt2(struct fields *f, struct model_config *c)
 	c->head_size = c->width / c->heads;
 	c->mlp = (int)fields_integer(f, "n_inner", 1, MOST_SIZE, 4LL * c->width);
 	c->vocabulary = read_size(f, "vocab_size", NULL, MOST_SIZE);
-	c->positions = (int)fields_integer(f, fields_given(f, "n_positions") ? "n_positions"
-					   : "max_position_embeddings", 1, MOST_POSITIONS, 1024);
+	c->positions = (int)fields_integer(
+	    f, fields_given(f, "n_positions") ? "n_positions" : "max_position_embeddings", 1,
+	    MOST_POSITIONS, 1024);
 	c->norm_epsilon = (float)fields_number(f, "layer_norm_epsilon", 0, 1, 1e-5);
 	c->tied = fields_flag(f, "tie_word_embeddings", true);
 	c->qkv_bias = c->out_bias = c->mlp_bias = true;
 	c->rope = ROPE_NONE;
-	c->own_dropout = any_dropout(f, "attn_pdrop", 0.1) || any_dropout(f, "embd_pdrop", 0.1) ||
+	c->own_dropout = any_dropout(f, "attn_pdrop", 0.1) ||
+			 any_dropout(f, "embd_pdrop", 0.1) ||
 			 any_dropout(f, "resid_pdrop", 0.1);
 	read_gelu(f, c);
 	read_end_token(f, c, 50256);
@@ -349,7 +367,8 @@ static void read_gpt2(struct fields *f, struct model_config *c)
 	refuse_flag(f, "scale_attn_weights", false);
 }
 
-/* head_dim and num_key_value_heads: null is derived; absent is the family's standard if it fits. */
+/* head_dim and num_key_value_heads: null is derived; absent is the family's standard if it
+ * fits. */
 static void read_llama_heads(struct fields *f, struct model_config *c)
 {
 	const struct standard *standard = standard_of(c);

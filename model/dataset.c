@@ -1,8 +1,10 @@
 /*
- * model/dataset.c - training data: rows of T ids and labels in memory, and the order they are taken in.
+ * model/dataset.c - training data: rows of T ids and labels in memory, and the order they are
+ * taken in.
  *
- * The form of a file is told by its extension. Labels lie unshifted, as transformers wants them; the shift
- * happens when a sample is taken, so that the first token of a sample is never a target.
+ * The form of a file is told by its extension. Labels lie unshifted, as transformers wants
+ * them; the shift happens when a sample is taken, so that the first token of a sample is never
+ * a target.
  */
 #include "model/dataset.h"
 
@@ -13,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SEQUENCE 256		/* T of text where data.sequence is not given */
+#define SEQUENCE 256 /* T of text where data.sequence is not given */
 
 static const struct form {
 	const char *extension;
@@ -34,8 +36,12 @@ int reader_sequence(struct reader *r, long long otherwise)
 	int most = r->config->positions > 0 ? r->config->positions : INT_MAX / 2;
 
 	if (tokens > most)
-		return error(EXIT_CONFIG, "'%s': sequences of %lld tokens (%s) do not fit the %d positions of the model '%s'",
-			     r->path, tokens, r->data->sequence > 0 ? "data.sequence" : "data.sequence is not given",
+		return error(EXIT_CONFIG,
+			     "'%s': sequences of %lld tokens (%s) do not fit the %d positions "
+			     "of the model '%s'",
+			     r->path, tokens,
+			     r->data->sequence > 0 ? "data.sequence"
+						   : "data.sequence is not given",
 			     most, r->config->folder);
 	r->tokens = (int)tokens;
 	return 0;
@@ -66,7 +72,9 @@ static int check_ids(const struct reader *r, const int32_t *ids, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		if (ids[i] < 0 || ids[i] >= r->config->vocabulary)
-			return error(EXIT_DATA, "'%s': id %d, token %zu of sample %zu, is outside the vocabulary of %d",
+			return error(EXIT_DATA,
+				     "'%s': id %d, token %zu of sample %zu, is outside the "
+				     "vocabulary of %d",
 				     r->path, ids[i], i, r->rows, r->config->vocabulary);
 	}
 	return 0;
@@ -109,12 +117,15 @@ static const char *file_in_folder(struct arena *arena, const char *folder, const
 		if (!path_exists(path))
 			continue;
 		if (found)
-			return error_null(EXIT_CONFIG, "both '%s' and '%s' are there: name the file", found,
+			return error_null(EXIT_CONFIG,
+					  "both '%s' and '%s' are there: name the file", found,
 					  path);
 		found = path;
 	}
-	return found ? found : error_null(EXIT_INPUT, "'%s' holds no %s.jsonl, %s.txt or %s.safetensors",
-					  folder, kind, kind, kind);
+	if (!found)
+		report(EXIT_INPUT, "'%s' holds no %s.jsonl, %s.txt or %s.safetensors", folder,
+		       kind, kind, kind);
+	return found;
 }
 
 static const char *find_file(struct arena *arena, const char *path, const char *kind)
@@ -138,7 +149,9 @@ static const struct form *find_form(const char *path)
 		if (bytes > tail && strcmp(path + bytes - tail, forms[i].extension) == 0)
 			return &forms[i];
 	}
-	return error_null(EXIT_CONFIG, "'%s' is no data file by its name: .jsonl, .txt or .safetensors", path);
+	return error_null(EXIT_CONFIG,
+			  "'%s' is no data file by its name: .jsonl, .txt or .safetensors",
+			  path);
 }
 
 static int open_tokenizer(struct reader *r)
@@ -189,7 +202,8 @@ static int take_rows(struct dataset *set, struct reader *r)
 	r->ids = r->labels = NULL;
 	set->trained_tokens = count_trained(set);
 	if (set->trained_tokens == 0)
-		return error(EXIT_DATA, "'%s': not one token of its %zu samples of %d tokens is trained",
+		return error(EXIT_DATA,
+			     "'%s': not one token of its %zu samples of %d tokens is trained",
 			     r->path, set->samples, set->tokens);
 	set->digest = digest_rows(set);
 	return 0;

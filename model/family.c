@@ -1,9 +1,10 @@
 /*
- * The table of families: one row per tensor of a model. Loading, checking, LoRA targets, counts and
- * memory estimates are loops over it, so a family is added by adding rows.
+ * The table of families: one row per tensor of a model. Loading, checking, LoRA targets, counts
+ * and memory estimates are loops over it, so a family is added by adding rows.
  *
- * The order of the linears in a block is the order in which their adapters stand in every family of
- * values and in every checkpoint. Sizes and FLOPs that follow from the table are counted here too.
+ * The order of the linears in a block is the order in which their adapters stand in every
+ * family of values and in every checkpoint. Sizes and FLOPs that follow from the table are
+ * counted here too.
  */
 #include "model/model.h"
 
@@ -53,7 +54,8 @@ static const struct tensor_row llama_row[] = {
 	{SLOT_K_NORM, "self_attn.k_norm.weight", DIM_HEAD_SIZE, DIM_NONE, false, false,
 	 has_qk_norm},
 	{SLOT_OUT, "self_attn.o_proj.weight", DIM_WIDTH, DIM_Q, true, false, NULL},
-	{SLOT_OUT_BIAS, "self_attn.o_proj.bias", DIM_WIDTH, DIM_NONE, false, false, has_out_bias},
+	{SLOT_OUT_BIAS, "self_attn.o_proj.bias", DIM_WIDTH, DIM_NONE, false, false,
+	 has_out_bias},
 	{SLOT_NORM2, "post_attention_layernorm.weight", DIM_WIDTH, DIM_NONE, false, false, NULL},
 	{SLOT_GATE, "mlp.gate_proj.weight", DIM_MLP, DIM_WIDTH, true, false, NULL},
 	{SLOT_GATE_BIAS, "mlp.gate_proj.bias", DIM_MLP, DIM_NONE, false, false, has_mlp_bias},
@@ -70,7 +72,8 @@ static const char *const llama_attention[] = {"q_proj", "v_proj", NULL};
 static const struct family family[] = {
 	{"gpt2", "GPT2LMHeadModel", "transformer.", "h.", gpt2_row, gpt2_attention, true},
 	{"llama", "LlamaForCausalLM", "model.", "layers.", llama_row, llama_attention, false},
-	{"mistral", "MistralForCausalLM", "model.", "layers.", llama_row, llama_attention, false},
+	{"mistral", "MistralForCausalLM", "model.", "layers.", llama_row, llama_attention,
+	 false},
 	{"qwen2", "Qwen2ForCausalLM", "model.", "layers.", llama_row, llama_attention, false},
 	{"qwen3", "Qwen3ForCausalLM", "model.", "layers.", llama_row, llama_attention, false},
 };

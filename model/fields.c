@@ -1,7 +1,7 @@
 /*
- * Fields of JSON files that other programs wrote (config.json, adapter_config.json) or that a disk
- * may have damaged (manifest.json): every kind and range is checked where it is read, and said with
- * the file and the field.
+ * Fields of JSON files that other programs wrote (config.json, adapter_config.json) or that a
+ * disk may have damaged (manifest.json): every kind and range is checked where it is read, and
+ * said with the file and the field.
  */
 #include "model/internal.h"
 
@@ -64,7 +64,8 @@ long long fields_integer(struct fields *fields, const char *key, long long least
 	if (json_kind(value) == JSON_WHOLE && number >= least && number <= most)
 		return number;
 	if (json_kind(value) == JSON_WHOLE)
-		snprintf(why, sizeof(why), "is %lld (possible: %lld to %lld)", number, least, most);
+		snprintf(why, sizeof(why), "is %lld (possible: %lld to %lld)", number, least,
+			 most);
 	else
 		snprintf(why, sizeof(why), "is not a whole number");
 	wrong(fields, key, why);
@@ -123,7 +124,8 @@ struct json *json_read_map(const char *path, size_t most, char **data, size_t *b
 	size_t size = 0;
 
 	if (stat(path, &status) == 0 && status.st_size > (long long)most)
-		return error_null(EXIT_DATA, "cannot use '%s': larger than %zu bytes", path, most);
+		return error_null(EXIT_DATA, "cannot use '%s': larger than %zu bytes", path,
+				  most);
 	char *text = file_read(path, &size);
 	if (!text)
 		return NULL;

@@ -1,6 +1,6 @@
 /*
- * A folder that appears whole or not at all, also when a disk loses power: adapters and checkpoints
- * are written beside their place and then moved there.
+ * A folder that appears whole or not at all, also when a disk loses power: adapters and
+ * checkpoints are written beside their place and then moved there.
  */
 #include "model/internal.h"
 

@@ -12,17 +12,20 @@
 
 /*
  * A JSON map of other people's, read field by field. A field that is absent or null takes the
- * standard value. A field of the wrong kind or out of range is an error (EXIT_DATA) that names the
- * file and the field; reading goes on, so that all errors of a file are said, and failed is set.
+ * standard value. A field of the wrong kind or out of range is an error (EXIT_DATA) that names
+ * the file and the field; reading goes on, so that all errors of a file are said, and failed is
+ * set.
  */
 struct fields {
-	const char *path;		/* of the file, for messages */
+	const char *path; /* of the file, for messages */
 	const struct json *map;
 	bool failed;
 };
-#define FIELD_REQUIRED LLONG_MIN	/* as the standard value: must be there */
+#define FIELD_REQUIRED LLONG_MIN /* as the standard value: must be there */
 
-bool fields_given(const struct fields *fields, const char *key);	/* there and not null */
+/* Whether a field is there and not null. */
+bool fields_given(const struct fields *fields, const char *key);
+/* A field's value in [least, most], or the standard value. */
 long long fields_integer(struct fields *fields, const char *key, long long least,
 			 long long most, long long standard);
 double fields_number(struct fields *fields, const char *key, double least, double most,
@@ -33,8 +36,8 @@ const char *fields_text(struct fields *fields, const char *key, const char *stan
 void fields_refuse(struct fields *fields, const char *key, const char *why);
 /* Whether a value says nothing: absent, null, false, or an empty text, list or map. */
 bool json_is_nothing(const struct json *value);
-/* Reads a small JSON file (at most `most` bytes) whose top is a map; null after an error. data and
- * bytes, where not null, receive the text, which the caller frees. */
+/* Reads a small JSON file (at most `most` bytes) whose top is a map; null after an error. data
+ * and bytes, where not null, receive the text, which the caller frees. */
 struct json *json_read_map(const char *path, size_t most, char **data, size_t *bytes);
 
 /* -- targets.c ----------------------------------------------------------------------------- */
@@ -43,17 +46,18 @@ struct json *json_read_map(const char *path, size_t most, char **data, size_t *b
 #define TARGET_ROWS 8
 struct targets {
 	const struct model_config *config;
-	const char *where;		/* who asked, for messages: "lora.targets" or a file */
-	const struct tensor_row *row[TARGET_ROWS];	/* the linears of a block */
+	const char *where; /* who asked, for messages: "lora.targets" or a file */
+	const struct tensor_row *row[TARGET_ROWS]; /* the linears of a block */
 	int rows;
-	bool *chosen;			/* (blocks, rows) */
+	bool *chosen; /* (blocks, rows) */
 };
 /* Nothing is chosen yet. Release with targets_release. */
-void targets_init(struct targets *targets, const struct model_config *config, const char *where);
+void targets_init(struct targets *targets, const struct model_config *config,
+		  const char *where);
 /*
- * Adds what words mean: "attention", "all", or names as PEFT matches the items of a list (a module's
- * path that is equal to the name or ends with "." and the name). -1 with EXIT_CONFIG for a word that
- * means no linear inside blocks.
+ * Adds what words mean: "attention", "all", or names as PEFT matches the items of a list (a
+ * module's path that is equal to the name or ends with "." and the name). -1 with EXIT_CONFIG
+ * for a word that means no linear inside blocks.
  */
 int targets_add_words(struct targets *targets, const struct texts *words);
 /* Adds what the target_modules of an adapter mean: a list of names (of which some may match
@@ -72,9 +76,9 @@ void module_path(char path[MODULE_ROOM], const struct model_config *config,
 /* -- folder.c ------------------------------------------------------------------------------ */
 
 /*
- * Puts the finished folder `temporary` in the place of `folder` and makes that durable: everything in
- * it has been fsynced, the folder itself and its parent are here. An older `folder` is exchanged in
- * one step and then removed: at no instant is there none.
+ * Puts the finished folder `temporary` in the place of `folder` and makes that durable:
+ * everything in it has been fsynced, the folder itself and its parent are here. An older
+ * `folder` is exchanged in one step and then removed: at no instant is there none.
  */
 int folder_publish(const char *temporary, const char *folder);
 

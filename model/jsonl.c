@@ -1,5 +1,6 @@
 /*
- * model/jsonl.c - files of one JSON map a line, from a file or standard input, a line in memory at a time.
+ * model/jsonl.c - files of one JSON map a line, from a file or standard input, a line in memory
+ * at a time.
  */
 #include "model/model.h"
 
@@ -8,10 +9,10 @@
 #include <string.h>
 
 struct jsonl {
-	const char *path;		/* for messages */
+	const char *path; /* for messages */
 	FILE *file;
 	char *line;
-	size_t room, number;		/* number: of the last line, from 1 */
+	size_t room, number; /* number: of the last line, from 1 */
 	struct json *map;
 	struct arena arena;
 };
@@ -112,7 +113,8 @@ const char *jsonl_text(const struct jsonl *lines, const char *key, size_t *bytes
 	const struct json *value = json_find(lines->map, key);
 
 	if (json_kind(value) != JSON_TEXT) {
-		jsonl_error(lines, EXIT_DATA, value ? "\"%s\" is no text" : "there is no \"%s\"", key);
+		jsonl_error(lines, EXIT_DATA,
+			    value ? "\"%s\" is no text" : "there is no \"%s\"", key);
 		return NULL;
 	}
 	*bytes = json_text_bytes(value);

@@ -1,9 +1,9 @@
 /*
  * LoRA's own tensors: which there are, in what order, and what they start from.
  *
- * A linear y = W x becomes y = W x + scale B (A x) with A (rank, in) and B (out, rank); see Hu et
- * al., "LoRA: low-rank adaptation of large language models", 2021. Names, shapes and start values
- * are PEFT's, for GPT-2's transposed Conv1D too.
+ * A linear y = W x becomes y = W x + scale B (A x) with A (rank, in) and B (out, rank); see Hu
+ * et al., "LoRA: low-rank adaptation of large language models", 2021. Names, shapes and start
+ * values are PEFT's, for GPT-2's transposed Conv1D too.
  */
 #include "model/model.h"
 #include "model/internal.h"
@@ -19,11 +19,13 @@
 /* Says that a key of the job contradicts the adapter that it goes on from. */
 static int differs(const struct lora_config *want, const char *key, double job, double adapter)
 {
-	return error(EXIT_CONFIG, "lora.%s is %g, but the adapter '%s' that lora.init names has %g "
-		     "(leave the key out, or give the same)", key, job, want->init, adapter);
+	return error(EXIT_CONFIG,
+		     "lora.%s is %g, but the adapter '%s' that lora.init names has %g "
+		     "(leave the key out, or give the same)",
+		     key, job, want->init, adapter);
 }
 
-/* Rank, alpha, dropout and rslora come from the adapter; what the job gives must be the same. */
+/* Rank, alpha, dropout and rslora are the adapter's; what the job gives must be the same. */
 static int take_numbers(struct lora *lora, const struct lora_config *want,
 			const struct adapter_config *adapter)
 {
@@ -54,8 +56,10 @@ static int take_targets(struct targets *targets, const struct lora_config *want,
 	targets_init(&job, targets->config, "lora.targets");
 	rc = targets_add_words(&job, &want->targets);
 	if (rc == 0 && !targets_equal(targets, &job))
-		rc = error(EXIT_CONFIG, "lora.targets names other modules than the adapter '%s' that "
-			   "lora.init names (leave the key out, or name the same)", want->init);
+		rc = error(EXIT_CONFIG,
+			   "lora.targets names other modules than the adapter '%s' that "
+			   "lora.init names (leave the key out, or name the same)",
+			   want->init);
 	targets_release(&job);
 	return rc;
 }
@@ -100,14 +104,14 @@ static void add_tensor(struct lora *lora, const char *path, const struct tensor_
 	struct lora_tensor *tensor = &lora->tensor[lora->count++];
 
 	*tensor = (struct lora_tensor){
-		.name = arena_format(&lora->arena, "base_model.model.%s.lora_%c.weight", path,
-				     is_b ? 'B' : 'A'),
-		.block = block,
-		.slot = row->slot,
-		.is_b = is_b,
-		.rows = rows,
-		.cols = cols,
-		.offset = lora->elements,
+	    .name = arena_format(&lora->arena, "base_model.model.%s.lora_%c.weight", path,
+				 is_b ? 'B' : 'A'),
+	    .block = block,
+	    .slot = row->slot,
+	    .is_b = is_b,
+	    .rows = rows,
+	    .cols = cols,
+	    .offset = lora->elements,
 	};
 	lora->elements += (size_t)rows * (size_t)cols;
 }
@@ -128,8 +132,10 @@ static void lay_out(struct lora *lora, const struct targets *targets)
 		if (!targets->chosen[i])
 			continue;
 		module_path(path, config, row, block);
-		add_tensor(lora, path, row, block, false, lora->rank, row->transposed ? rows : cols);
-		add_tensor(lora, path, row, block, true, row->transposed ? cols : rows, lora->rank);
+		add_tensor(lora, path, row, block, false, lora->rank,
+			   row->transposed ? rows : cols);
+		add_tensor(lora, path, row, block, true, row->transposed ? cols : rows,
+			   lora->rank);
 	}
 }
 
@@ -141,9 +147,12 @@ static struct safetensors *open_init(const struct lora *lora)
 	char *path = path_join(&arena, lora->init, "adapter_model.safetensors");
 	struct safetensors *file = NULL;
 
-	if (!path_exists(path) && path_exists(path_join(&arena, lora->init, "adapter_model.bin")))
-		report(EXIT_INPUT, "cannot open '%s': there is an adapter_model.bin, but pickles are "
-		       "never loaded: save the adapter as safetensors", path);
+	if (!path_exists(path) &&
+	    path_exists(path_join(&arena, lora->init, "adapter_model.bin")))
+		report(EXIT_INPUT,
+		       "cannot open '%s': there is an adapter_model.bin, but pickles are "
+		       "never loaded: save the adapter as safetensors",
+		       path);
 	else
 		file = safetensors_open(path);
 	arena_release(&arena);
@@ -157,13 +166,17 @@ static const struct safetensor *find_init(const struct safetensors *file,
 	const struct safetensor *found = safetensors_find(file, tensor->name);
 
 	if (!found)
-		return error_null(EXIT_DATA, "cannot use '%s': tensor \"%s\" is missing", file->path,
-				  tensor->name);
-	if (found->dims != 2 || found->shape[0] != tensor->rows || found->shape[1] != tensor->cols)
-		return error_null(EXIT_DATA, "cannot use '%s': tensor \"%s\" has %d dimensions "
-				  "(%lld, %lld, ..), but the model and the adapter's rank ask for "
-				  "(%d, %d)", file->path, tensor->name, found->dims,
-				  found->shape[0], found->shape[1], tensor->rows, tensor->cols);
+		return error_null(EXIT_DATA, "cannot use '%s': tensor \"%s\" is missing",
+				  file->path, tensor->name);
+	if (found->dims != 2 || found->shape[0] != tensor->rows ||
+	    found->shape[1] != tensor->cols)
+		return error_null(
+		    EXIT_DATA,
+		    "cannot use '%s': tensor \"%s\" has %d dimensions "
+		    "(%lld, %lld, ..), but the model and the adapter's rank ask for "
+		    "(%d, %d)",
+		    file->path, tensor->name, found->dims, found->shape[0], found->shape[1],
+		    tensor->rows, tensor->cols);
 	if (!found->known || found->dtype == DTYPE_I32 || found->dtype == DTYPE_I64)
 		return error_null(EXIT_DATA, "cannot use '%s': tensor \"%s\" is of type %s",
 				  file->path, tensor->name, found->dtype_text);
@@ -171,8 +184,8 @@ static const struct safetensor *find_init(const struct safetensors *file,
 }
 
 /*
- * Every tensor is there with its shape, and no other: more adapters than the configuration names, or
- * an embedding that was trained along, would change what the adapter means.
+ * Every tensor is there with its shape, and no other: more adapters than the configuration
+ * names, or an embedding that was trained along, would change what the adapter means.
  */
 static int check_tensors(const struct lora *lora, const struct safetensors *file, bool *ours)
 {
@@ -185,9 +198,10 @@ static int check_tensors(const struct lora *lora, const struct safetensors *file
 	}
 	for (int i = 0; i < file->count; i++)
 		if (!ours[i])
-			return error(EXIT_DATA, "cannot use '%s': tensor \"%s\" belongs to none of "
-				     "the adapter's target_modules", file->path,
-				     file->tensor[i].name);
+			return error(EXIT_DATA,
+				     "cannot use '%s': tensor \"%s\" belongs to none of "
+				     "the adapter's target_modules",
+				     file->path, file->tensor[i].name);
 	return 0;
 }
 
@@ -210,11 +224,12 @@ struct lora *lora_resolve(const struct model_config *config, const struct lora_c
 	struct targets targets;
 
 	targets_init(&targets, config, "lora.targets");
-	int rc = want->init ? resolve_init(lora, &targets, want)
-			    : resolve_job(lora, &targets, want);
+	int rc =
+	    want->init ? resolve_init(lora, &targets, want) : resolve_job(lora, &targets, want);
 	if (rc == 0) {
 		lora->fan_in_fan_out = config->family->gpt2;
-		lora->scale = (float)(lora->alpha / (lora->rslora ? sqrt(lora->rank) : lora->rank));
+		lora->scale =
+		    (float)(lora->alpha / (lora->rslora ? sqrt(lora->rank) : lora->rank));
 		targets_names(&targets, &lora->arena, &lora->module, &lora->modules);
 		lay_out(lora, &targets);
 	}
@@ -242,8 +257,8 @@ void lora_range(const struct lora *lora, int first_block, int blocks, int *from,
 /* -- values -------------------------------------------------------------------------------- */
 
 /*
- * A as torch.nn.init.kaiming_uniform_(a = sqrt(5)) draws it: uniform in +-1/sqrt(in). Each number is
- * a function of the seed, the tensor's name and its place in the tensor.
+ * A as torch.nn.init.kaiming_uniform_(a = sqrt(5)) draws it: uniform in +-1/sqrt(in). Each
+ * number is a function of the seed, the tensor's name and its place in the tensor.
  */
 static void draw(float *values, const struct lora_tensor *tensor, uint64_t seed)
 {
@@ -284,7 +299,8 @@ int lora_values(const struct lora *lora, int from, int to, uint64_t seed, float 
 		if (file)
 			rc = load(file, at, tensor);
 		else if (tensor->is_b)
-			memset(at, 0, (size_t)tensor->rows * (size_t)tensor->cols * sizeof(float));
+			memset(at, 0,
+			       (size_t)tensor->rows * (size_t)tensor->cols * sizeof(float));
 		else
 			draw(at, tensor, seed);
 	}

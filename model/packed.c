@@ -1,6 +1,6 @@
 /*
- * model/packed.c - plain text: the whole file is one row of tokens, cut into sequences; only the last is
- * padded.
+ * model/packed.c - plain text: the whole file is one row of tokens, cut into sequences; only
+ * the last is padded.
  */
 #include "model/dataset.h"
 #include "model/tokenizer.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Says where the byte at an offset stands: as file:line:column, both from 1, columns in bytes. */
+/* Says where the byte at an offset stands: file:line:column, from 1, columns in bytes. */
 static int bad_byte(const struct reader *r, const char *text, size_t offset)
 {
 	size_t line = 1, start = 0;
@@ -19,8 +19,8 @@ static int bad_byte(const struct reader *r, const char *text, size_t offset)
 			start = i + 1;
 		}
 	}
-	return error(EXIT_DATA, "%s:%zu:%zu: error: 0x%02X, byte %zu of the file, is not UTF-8", r->path, line,
-		     offset - start + 1, (uint8_t)text[offset], offset);
+	return error(EXIT_DATA, "%s:%zu:%zu: error: 0x%02X, byte %zu of the file, is not UTF-8",
+		     r->path, line, offset - start + 1, (uint8_t)text[offset], offset);
 }
 
 static int encode_file(struct reader *r, struct ids *ids)
@@ -47,7 +47,8 @@ int read_text(struct reader *r)
 	int done = 0;
 
 	if (r->data->mask == MASK_PROMPT)
-		return error(EXIT_CONFIG, "data.mask is prompt, but '%s' is plain text without prompts",
+		return error(EXIT_CONFIG,
+			     "data.mask is prompt, but '%s' is plain text without prompts",
 			     r->path);
 	if (encode_file(r, &ids) < 0) {
 		ids_release(&ids);

@@ -1,6 +1,6 @@
 /*
- * model/pretokenised.c - safetensors files that hold input_ids and, if wanted, labels: nothing is
- * tokenised. The last dimension is the sequence, the others are flattened in order.
+ * model/pretokenised.c - safetensors files that hold input_ids and, if wanted, labels: nothing
+ * is tokenised. The last dimension is the sequence, the others are flattened in order.
  */
 #include "model/dataset.h"
 
@@ -36,32 +36,38 @@ static int check_shapes(const struct reader *r, const struct safetensor *ids,
 		return error(EXIT_DATA, "'%s': \"%s\" is %s, not I32 or I64", r->path,
 			     is_whole(ids) ? "labels" : "input_ids",
 			     is_whole(ids) ? labels->dtype_text : ids->dtype_text);
-	if (ids->dims < 1 || ids->shape[ids->dims - 1] < 1 || ids->shape[ids->dims - 1] > INT_MAX / 2)
-		return error(EXIT_DATA, "'%s': \"input_ids\" has no dimension for the sequence", r->path);
-	if (labels && (labels->dims != ids->dims ||
-		       memcmp(labels->shape, ids->shape, (size_t)ids->dims * sizeof ids->shape[0]) != 0))
-		return error(EXIT_DATA, "'%s': \"labels\" has another shape than \"input_ids\"", r->path);
+	if (ids->dims < 1 || ids->shape[ids->dims - 1] < 1 ||
+	    ids->shape[ids->dims - 1] > INT_MAX / 2)
+		return error(EXIT_DATA, "'%s': \"input_ids\" has no dimension for the sequence",
+			     r->path);
+	if (labels &&
+	    (labels->dims != ids->dims ||
+	     memcmp(labels->shape, ids->shape, (size_t)ids->dims * sizeof ids->shape[0]) != 0))
+		return error(EXIT_DATA, "'%s': \"labels\" has another shape than \"input_ids\"",
+			     r->path);
 	return 0;
 }
 
 /* Copies a row of T, checked: a label may also be -100. */
-static int copy_row(const struct reader *r, const struct safetensor *tensor, bool labels, size_t row,
-		    size_t T, int32_t *to)
+static int copy_row(const struct reader *r, const struct safetensor *tensor, bool labels,
+		    size_t row, size_t T, int32_t *to)
 {
 	for (size_t t = 0; t < T; t++) {
 		long long value = element(tensor, row * T + t);
 		bool untrained = labels && value == UNTRAINED;
 
 		if (!untrained && (value < 0 || value >= r->config->vocabulary))
-			return error(EXIT_DATA, "'%s': %s[%zu, %zu] is %lld, outside the vocabulary of %d%s",
-				     r->path, tensor->name, row, t, value, r->config->vocabulary,
-				     labels ? " (-100 is for tokens that are not trained)" : "");
+			return error(EXIT_DATA,
+				     "'%s': %s[%zu, %zu] is %lld, not in the vocabulary of %d%s",
+				     r->path, tensor->name, row, t, value,
+				     r->config->vocabulary, labels ? " (-100: untrained)" : "");
 		to[t] = (int32_t)value;
 	}
 	return 0;
 }
 
-static int copy_rows(struct reader *r, const struct safetensor *ids, const struct safetensor *labels)
+static int copy_rows(struct reader *r, const struct safetensor *ids,
+		     const struct safetensor *labels)
 {
 	size_t T = (size_t)ids->shape[ids->dims - 1], rows = 1;
 	int32_t *row = xalloc(2 * T * sizeof *row);
@@ -87,14 +93,17 @@ int read_tensors(struct reader *r)
 
 	/* Labels are the file's own mask: only what asks for prompts contradicts it. */
 	if (r->data->mask == MASK_PROMPT)
-		return error(EXIT_CONFIG, "data.mask is prompt, but '%s' is tokenised already: its labels tell",
+		return error(EXIT_CONFIG,
+			     "data.mask is prompt, but '%s' is tokenised already: "
+			     "its labels tell",
 			     r->path);
 	struct safetensors *file = safetensors_open(r->path);
 	if (!file)
 		return -1;
 	const struct safetensor *ids = safetensors_find(file, "input_ids");
 	const struct safetensor *labels = safetensors_find(file, "labels");
-	if (check_shapes(r, ids, labels) == 0 && reader_sequence(r, ids->shape[ids->dims - 1]) == 0)
+	if (check_shapes(r, ids, labels) == 0 &&
+	    reader_sequence(r, ids->shape[ids->dims - 1]) == 0)
 		done = copy_rows(r, ids, labels);
 	safetensors_close(file);
 	return done;

@@ -4,9 +4,10 @@
  *     0        8                      8+N                                   end
  *     | N (LE) | {"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}  | data ... |
  *
- * A file is untrusted: lengths are compared before they are added, products are checked, and tensors
- * must cover the data exactly, as the format's own reader demands (huggingface/safetensors,
- * tensor.rs). Stricter than it: names hold no control characters, entries have no foreign keys.
+ * A file is untrusted: lengths are compared before they are added, products are checked, and
+ * tensors must cover the data exactly, as the format's own reader demands
+ * (huggingface/safetensors, tensor.rs). Stricter than it: names hold no control characters,
+ * entries have no foreign keys.
  */
 #include "model/model.h"
 
@@ -19,8 +20,8 @@
 #include <unistd.h>
 
 #define LENGTH_BYTES ((size_t)8)
-#define HEADER_MOST ((size_t)100000000)	/* the format's limit */
-#define TEXT_MOST ((size_t)32 << 20)	/* of it without padding: what parses within a second */
+#define HEADER_MOST ((size_t)100000000) /* the format's limit */
+#define TEXT_MOST ((size_t)32 << 20) /* without padding: what parses within a second */
 #define NAME_MOST ((size_t)4096)
 #define TENSORS_MOST 200000
 
@@ -31,17 +32,17 @@ static const struct dtype_row {
 	bool known;
 	enum dtype dtype;
 } dtype_rows[] = {
-	{"F32", 32, true, DTYPE_F32},	{"F64", 64, true, DTYPE_F64},
-	{"F16", 16, true, DTYPE_F16},	{"BF16", 16, true, DTYPE_BF16},
-	{"I32", 32, true, DTYPE_I32},	{"I64", 64, true, DTYPE_I64},
-	{"BOOL", 8, false, 0},		{"U8", 8, false, 0},
-	{"I8", 8, false, 0},		{"U16", 16, false, 0},
-	{"I16", 16, false, 0},		{"U32", 32, false, 0},
-	{"U64", 64, false, 0},		{"F4", 4, false, 0},
-	{"F6_E2M3", 6, false, 0},	{"F6_E3M2", 6, false, 0},
-	{"F8_E5M2", 8, false, 0},	{"F8_E4M3", 8, false, 0},
-	{"F8_E8M0", 8, false, 0},	{"F8_E4M3FNUZ", 8, false, 0},
-	{"F8_E5M2FNUZ", 8, false, 0},	{"C64", 64, false, 0},
+	{"F32", 32, true, DTYPE_F32}, {"F64", 64, true, DTYPE_F64},
+	{"F16", 16, true, DTYPE_F16}, {"BF16", 16, true, DTYPE_BF16},
+	{"I32", 32, true, DTYPE_I32}, {"I64", 64, true, DTYPE_I64},
+	{"BOOL", 8, false, 0}, {"U8", 8, false, 0},
+	{"I8", 8, false, 0}, {"U16", 16, false, 0},
+	{"I16", 16, false, 0}, {"U32", 32, false, 0},
+	{"U64", 64, false, 0}, {"F4", 4, false, 0},
+	{"F6_E2M3", 6, false, 0}, {"F6_E3M2", 6, false, 0},
+	{"F8_E5M2", 8, false, 0}, {"F8_E4M3", 8, false, 0},
+	{"F8_E8M0", 8, false, 0}, {"F8_E4M3FNUZ", 8, false, 0},
+	{"F8_E5M2FNUZ", 8, false, 0}, {"C64", 64, false, 0},
 };
 
 static const struct dtype_row *dtype_find(const char *name)
@@ -67,8 +68,10 @@ static int map_file(struct safetensors *file)
 	}
 	if (status.st_size < (off_t)LENGTH_BYTES) {
 		close(descriptor);
-		return error(EXIT_DATA, "cannot use '%s': %lld bytes are too few for a safetensors "
-			     "file", file->path, (long long)status.st_size);
+		return error(EXIT_DATA,
+			     "cannot use '%s': %lld bytes are too few for a safetensors "
+			     "file",
+			     file->path, (long long)status.st_size);
 	}
 	void *map = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
 	int why = errno;
@@ -89,14 +92,17 @@ static size_t header_bytes(const struct safetensors *file)
 	for (int i = 7; i >= 0; i--)
 		bytes = bytes << 8 | p[i];
 	if (bytes > HEADER_MOST)
-		report(EXIT_DATA, "cannot use '%s': a header of %llu bytes is above the limit of %zu",
+		report(EXIT_DATA,
+		       "cannot use '%s': a header of %llu bytes is above the limit of %zu",
 		       file->path, (unsigned long long)bytes, HEADER_MOST);
 	else if (bytes > file->map_bytes - LENGTH_BYTES)
-		report(EXIT_DATA, "cannot use '%s': the header should have %llu bytes, but the file "
-		       "ends before (%zu bytes)", file->path, (unsigned long long)bytes,
-		       file->map_bytes);
+		report(EXIT_DATA,
+		       "cannot use '%s': the header should have %llu bytes, but the file "
+		       "ends before (%zu bytes)",
+		       file->path, (unsigned long long)bytes, file->map_bytes);
 	else if (bytes < 2 || p[LENGTH_BYTES] != '{')
-		report(EXIT_DATA, "cannot use '%s': the header does not start with '{'", file->path);
+		report(EXIT_DATA, "cannot use '%s': the header does not start with '{'",
+		       file->path);
 	else
 		return (size_t)bytes;
 	return 0;
@@ -111,8 +117,8 @@ static size_t without_padding(const char *header, size_t bytes)
 }
 
 /*
- * The JSON parser takes 1.0 and 1e3 for whole numbers, the format does not. Outside of strings these
- * letters occur in nothing else that a header may hold.
+ * The JSON parser takes 1.0 and 1e3 for whole numbers, the format does not. Outside of strings
+ * these letters occur in nothing else that a header may hold.
  */
 static int check_numbers(const char *path, const char *header, size_t bytes)
 {
@@ -124,8 +130,10 @@ static int check_numbers(const char *path, const char *header, size_t bytes)
 		else if (inside && header[i] == '\\')
 			i++;
 		else if (!inside && memchr(".eE", header[i], 3))
-			return error(EXIT_DATA, "cannot use '%s': at byte %zu of the header is "
-				     "something that is not a whole number", path, i);
+			return error(EXIT_DATA,
+				     "cannot use '%s': at byte %zu of the header is "
+				     "something that is not a whole number",
+				     path, i);
 	}
 	return 0;
 }
@@ -141,11 +149,13 @@ static struct json *parse_header(struct safetensors *file, size_t *data_at)
 	file->header_digest = digest_of(file->map, *data_at);
 	bytes = without_padding(header, bytes);
 	if (header[bytes - 1] != '}')
-		return error_null(EXIT_DATA, "cannot use '%s': the header does not end with '}'",
-				  file->path);
+		return error_null(
+		    EXIT_DATA, "cannot use '%s': the header does not end with '}'", file->path);
 	if (bytes > TEXT_MOST)
-		return error_null(EXIT_DATA, "cannot use '%s': a header of %zu bytes without its "
-				  "padding is above the limit of %zu", file->path, bytes, TEXT_MOST);
+		return error_null(EXIT_DATA,
+				  "cannot use '%s': a header of %zu bytes without its "
+				  "padding is above the limit of %zu",
+				  file->path, bytes, TEXT_MOST);
 	if (check_numbers(file->path, header, bytes) < 0)
 		return NULL;
 	return json_parse(header, bytes, file->path);
@@ -163,14 +173,19 @@ static int check_name(const struct safetensors *file, const char *name)
 	size_t bytes = strlen(name);
 
 	if (bytes == 0)
-		return error(EXIT_DATA, "cannot use '%s': a tensor has an empty name", file->path);
+		return error(EXIT_DATA, "cannot use '%s': a tensor has an empty name",
+			     file->path);
 	if (bytes > NAME_MOST)
-		return error(EXIT_DATA, "cannot use '%s': a tensor's name has %zu bytes (at most "
-			     "%zu)", file->path, bytes, NAME_MOST);
+		return error(EXIT_DATA,
+			     "cannot use '%s': a tensor's name has %zu bytes (at most "
+			     "%zu)",
+			     file->path, bytes, NAME_MOST);
 	for (const char *p = name; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			return error(EXIT_DATA, "cannot use '%s': a tensor's name holds a control "
-				     "character (%d)", file->path, *p);
+			return error(EXIT_DATA,
+				     "cannot use '%s': a tensor's name holds a control "
+				     "character (%d)",
+				     file->path, *p);
 	return 0;
 }
 
@@ -182,10 +197,12 @@ static int check_keys(const struct safetensors *file, const char *name, const st
 		return bad_entry(file, name, "its entry is not an object");
 	for (int i = 0; i < 3; i++)
 		if (!json_find(map, keys[i]))
-			return error(EXIT_DATA, "cannot use '%s': tensor \"%s\": \"%s\" is missing",
+			return error(EXIT_DATA,
+				     "cannot use '%s': tensor \"%s\": \"%s\" is missing",
 				     file->path, name, keys[i]);
 	if (json_size(map) != 3)
-		return bad_entry(file, name, "its entry has a key beside dtype, shape and "
+		return bad_entry(file, name,
+				 "its entry has a key beside dtype, shape and "
 				 "data_offsets");
 	return 0;
 }
@@ -204,17 +221,20 @@ static int read_shape(const struct safetensors *file, struct safetensor *tensor,
 	if (json_kind(list) != JSON_LIST)
 		return bad_entry(file, tensor->name, "its shape is not a list");
 	if (json_size(list) > SAFETENSORS_DIMS)
-		return error(EXIT_DATA, "cannot use '%s': tensor \"%s\": its shape has %zu dimensions "
-			     "(at most %d)", file->path, tensor->name, json_size(list),
-			     SAFETENSORS_DIMS);
+		return error(EXIT_DATA,
+			     "cannot use '%s': tensor \"%s\": its shape has %zu dimensions "
+			     "(at most %d)",
+			     file->path, tensor->name, json_size(list), SAFETENSORS_DIMS);
 	tensor->dims = (int)json_size(list);
 	for (int i = 0; i < tensor->dims; i++) {
 		tensor->shape[i] = whole(json_at(list, (size_t)i));
 		if (tensor->shape[i] < 0)
-			return bad_entry(file, tensor->name, "its shape holds something that is not "
+			return bad_entry(file, tensor->name,
+					 "its shape holds something that is not "
 					 "a size");
 		if (__builtin_mul_overflow(*elements, (size_t)tensor->shape[i], elements))
-			return bad_entry(file, tensor->name, "the product of its shape overflows");
+			return bad_entry(file, tensor->name,
+					 "the product of its shape overflows");
 	}
 	return 0;
 }
@@ -226,7 +246,8 @@ static int read_dtype(const struct safetensors *file, struct safetensor *tensor,
 	size_t bits;
 
 	if (!row)
-		return error(EXIT_DATA, "cannot use '%s': tensor \"%s\": unknown dtype \"%.32s\"",
+		return error(EXIT_DATA,
+			     "cannot use '%s': tensor \"%s\": unknown dtype \"%.32s\"",
 			     file->path, tensor->name, json_as_text(value, "(not a text)"));
 	tensor->known = row->known;
 	tensor->dtype = row->dtype;
@@ -239,8 +260,7 @@ static int read_dtype(const struct safetensors *file, struct safetensor *tensor,
 	return 0;
 }
 
-/* Checks that the data lies inside the file and has the size that shape and dtype make.
- */
+/* The data must lie inside the file and have the size that shape and dtype make. */
 static int read_offsets(const struct safetensors *file, struct safetensor *tensor,
 			const struct json *list, size_t data_bytes)
 {
@@ -251,13 +271,15 @@ static int read_offsets(const struct safetensors *file, struct safetensor *tenso
 	if (end < begin)
 		return bad_entry(file, tensor->name, "its data_offsets are reversed");
 	if ((unsigned long long)end > data_bytes)
-		return error(EXIT_DATA, "cannot use '%s': tensor \"%s\": its data_offsets end at %lld, "
-			     "beyond the %zu bytes of data", file->path, tensor->name, end,
-			     data_bytes);
+		return error(EXIT_DATA,
+			     "cannot use '%s': tensor \"%s\": its data_offsets end at %lld, "
+			     "beyond the %zu bytes of data",
+			     file->path, tensor->name, end, data_bytes);
 	if ((size_t)(end - begin) != tensor->bytes)
-		return error(EXIT_DATA, "cannot use '%s': tensor \"%s\": its data_offsets span %lld "
-			     "bytes, but shape and dtype make %zu", file->path, tensor->name,
-			     end - begin, tensor->bytes);
+		return error(EXIT_DATA,
+			     "cannot use '%s': tensor \"%s\": its data_offsets span %lld "
+			     "bytes, but shape and dtype make %zu",
+			     file->path, tensor->name, end - begin, tensor->bytes);
 	tensor->data = (const char *)file->map + (file->map_bytes - data_bytes) + begin;
 	return 0;
 }
@@ -282,11 +304,14 @@ static int check_metadata(const struct safetensors *file, const struct json *map
 	if (json_kind(map) == JSON_NIL)
 		return 0;
 	if (json_kind(map) != JSON_MAP)
-		return error(EXIT_DATA, "cannot use '%s': __metadata__ is not an object", file->path);
+		return error(EXIT_DATA, "cannot use '%s': __metadata__ is not an object",
+			     file->path);
 	for (void *it = json_first(map); it; it = json_next(map, it))
 		if (json_kind(json_value(it)) != JSON_TEXT)
-			return error(EXIT_DATA, "cannot use '%s': a value in __metadata__ is not a "
-				     "text", file->path);
+			return error(EXIT_DATA,
+				     "cannot use '%s': a value in __metadata__ is not a "
+				     "text",
+				     file->path);
 	return 0;
 }
 
@@ -295,7 +320,8 @@ static int read_entries(struct safetensors *file, const struct json *map, size_t
 	size_t entries = json_size(map);
 
 	if (entries > TENSORS_MOST)
-		return error(EXIT_DATA, "cannot use '%s': %zu tensors are too many (at most %d)",
+		return error(EXIT_DATA,
+			     "cannot use '%s': %zu tensors are too many (at most %d)",
 			     file->path, entries, TENSORS_MOST);
 	file->tensor = arena_take(&file->arena, (entries + 1) * sizeof(*file->tensor));
 	for (void *it = json_first(map); it; it = json_next(map, it)) {
@@ -339,12 +365,15 @@ static int check_layout(struct safetensors *file, size_t data_at)
 		if ((const char *)tensor->data > next)
 			return bad_entry(file, tensor->name, "there is a hole before its data");
 		if ((const char *)tensor->data < next)
-			return bad_entry(file, tensor->name, "its data overlaps another tensor's");
+			return bad_entry(file, tensor->name,
+					 "its data overlaps another tensor's");
 		next += tensor->bytes;
 	}
 	if (next != end)
-		return error(EXIT_DATA, "cannot use '%s': %zu bytes after the last tensor belong to "
-			     "none", file->path, (size_t)(end - next));
+		return error(EXIT_DATA,
+			     "cannot use '%s': %zu bytes after the last tensor belong to "
+			     "none",
+			     file->path, (size_t)(end - next));
 	return 0;
 }
 
@@ -358,7 +387,7 @@ static int by_name(const void *one, const void *two)
 static void make_index(struct safetensors *file)
 {
 	const struct safetensor **index =
-		arena_take(&file->arena, ((size_t)file->count + 1) * sizeof(*index));
+	    arena_take(&file->arena, ((size_t)file->count + 1) * sizeof(*index));
 
 	for (int i = 0; i < file->count; i++)
 		index[i] = &file->tensor[i];
@@ -405,107 +434,4 @@ void safetensors_close(struct safetensors *file)
 		munmap(file->map, file->map_bytes);
 	arena_release(&file->arena);
 	free(file);
-}
-
-/* -- writing ------------------------------------------------------------------------------- */
-
-static size_t entry_bytes(const struct safetensors_entry *entry)
-{
-	size_t bytes = dtype_bytes(entry->dtype);
-
-	for (int i = 0; i < entry->dims; i++)
-		bytes *= (size_t)entry->shape[i];
-	return bytes;
-}
-
-static void add_metadata(struct text *header, const char *const *metadata)
-{
-	if (!metadata || !metadata[0])
-		return;
-	text_add(header, "\"__metadata__\":{");
-	for (int i = 0; metadata[i]; i += 2) {
-		if (i)
-			text_add(header, ",");
-		json_add_text(header, metadata[i]);
-		text_add(header, ":");
-		json_add_text(header, metadata[i + 1]);
-	}
-	text_add(header, "}");
-}
-
-static void add_entry(struct text *header, const struct safetensors_entry *entry, size_t begin)
-{
-	if (header->bytes > 1)
-		text_add(header, ",");
-	json_add_text(header, entry->name);
-	text_add(header, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(entry->dtype));
-	for (int i = 0; i < entry->dims; i++)
-		text_add(header, i ? ",%lld" : "%lld", entry->shape[i]);
-	text_add(header, "],\"data_offsets\":[%zu,%zu]}", begin, begin + entry_bytes(entry));
-}
-
-/* The length and the header, padded with spaces so that the data starts at a multiple of 8. */
-static void make_header(struct text *text, const struct safetensors_entry *entry, int count,
-			const char *const *metadata)
-{
-	struct text header = {0};
-	unsigned char length[LENGTH_BYTES];
-	size_t at = 0;
-
-	text_add(&header, "{");
-	add_metadata(&header, metadata);
-	for (int i = 0; i < count; i++) {
-		add_entry(&header, &entry[i], at);
-		at += entry_bytes(&entry[i]);
-	}
-	text_add(&header, "}");
-	while (header.bytes % 8)
-		text_add(&header, " ");
-	for (size_t i = 0; i < LENGTH_BYTES; i++)
-		length[i] = (unsigned char)(header.bytes >> 8 * i);
-	text_put(text, length, LENGTH_BYTES);
-	text_put(text, header.data, header.bytes);
-	text_release(&header);
-}
-
-static int write_all(int descriptor, const void *data, size_t bytes)
-{
-	const char *p = data;
-
-	while (bytes > 0) {
-		ssize_t put = write(descriptor, p, bytes);
-
-		if (put < 0 && errno != EINTR)
-			return -1;
-		if (put > 0) {
-			p += put;
-			bytes -= (size_t)put;
-		}
-	}
-	return 0;
-}
-
-int safetensors_write(const char *path, const struct safetensors_entry *entry, int count,
-		      const char *const *metadata)
-{
-	int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	struct text header = {0};
-
-	if (descriptor < 0)
-		return error(EXIT_CREATE, "cannot create '%s': %s", path, strerror(errno));
-	make_header(&header, entry, count, metadata);
-	int rc = write_all(descriptor, header.data, header.bytes);
-	text_release(&header);
-	for (int i = 0; i < count && rc == 0; i++)
-		rc = write_all(descriptor, entry[i].data, entry_bytes(&entry[i]));
-	if (rc == 0)
-		rc = fsync(descriptor);
-	int why = errno;
-	if (close(descriptor) < 0 && rc == 0) {
-		rc = -1;
-		why = errno;
-	}
-	if (rc < 0)
-		return error(EXIT_IO, "cannot write '%s': %s", path, strerror(why));
-	return 0;
 }

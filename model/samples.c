@@ -1,9 +1,11 @@
 /*
- * model/samples.c - samples in JSONL: {"text": ...}, or {"prompt": ..., "completion": ...}, one a line.
+ * model/samples.c - samples in JSONL: {"text": ...}, or {"prompt": ..., "completion": ...}, one
+ * a line.
  *
- * The first line tells the form, every other must have it too. A prompt and its completion are tokenised
- * each by itself, so that the border between untrained and trained tokens is exact, and the end-of-text
- * token follows. Special tokens written in the text become their ids, as in transformers.
+ * The first line tells the form, every other must have it too. A prompt and its completion are
+ * tokenised each by itself, so that the border between untrained and trained tokens is exact,
+ * and the end-of-text token follows. Special tokens written in the text become their ids, as in
+ * transformers.
  */
 #include "model/dataset.h"
 
@@ -11,7 +13,7 @@
 
 /* Forms that people use; those without a function are known by name only. */
 struct line_form {
-	const char *key[3];		/* must be there, ended by null */
+	const char *key[3]; /* must be there, ended by null */
 	int (*add)(struct reader *reader, struct jsonl *lines, struct ids *ids);
 };
 static int add_pair(struct reader *reader, struct jsonl *lines, struct ids *ids);
@@ -44,7 +46,8 @@ static int add_pair(struct reader *r, struct jsonl *lines, struct ids *ids)
 	if (ids->count == prompt)
 		return jsonl_error(lines, EXIT_DATA, "the completion is empty");
 	*ids_take(ids, 1) = r->end;
-	return reader_add(r, ids->id, NULL, ids->count, r->data->mask == MASK_NONE ? 0 : prompt);
+	return reader_add(r, ids->id, NULL, ids->count,
+			  r->data->mask == MASK_NONE ? 0 : prompt);
 }
 
 static int add_text(struct reader *r, struct jsonl *lines, struct ids *ids)
@@ -64,9 +67,12 @@ static const struct line_form *form_of(const struct jsonl *lines, const struct j
 			      (!line_forms[i].key[1] || json_find(map, line_forms[i].key[1]))))
 		i++;
 	if (i == count)
-		jsonl_error(lines, EXIT_DATA, "neither \"prompt\" and \"completion\" nor \"text\" is there");
+		jsonl_error(lines, EXIT_DATA,
+			    "neither \"prompt\" and \"completion\" nor \"text\" is there");
 	else if (!line_forms[i].add)
-		jsonl_error(lines, EXIT_CONFIG, "lines with \"%s\" are not built; what is built: \"prompt\" and \"completion\", or \"text\"",
+		jsonl_error(lines, EXIT_CONFIG,
+			    "lines with \"%s\" are not built; what is built: "
+			    "\"prompt\" and \"completion\", or \"text\"",
 			    line_forms[i].key[0]);
 	else
 		return &line_forms[i];
@@ -76,10 +82,13 @@ static const struct line_form *form_of(const struct jsonl *lines, const struct j
 static int check_form(const struct reader *r, const struct line_form *form)
 {
 	if (form->add == add_text && r->data->mask == MASK_PROMPT)
-		return error(EXIT_CONFIG, "data.mask is prompt, but the lines of '%s' have no \"prompt\"",
+		return error(EXIT_CONFIG,
+			     "data.mask is prompt, but the lines of '%s' have no \"prompt\"",
 			     r->path);
 	if (form->add == add_pair && r->end < 0)
-		return error(EXIT_CONFIG, "the completions of '%s' need an end-of-text token, and '%s' names none",
+		return error(EXIT_CONFIG,
+			     "the completions of '%s' need an end-of-text token, "
+			     "and '%s' names none",
 			     r->path, r->config->folder);
 	return 0;
 }

@@ -1,8 +1,8 @@
 /*
  * model/spelling.c - GPT-2's spelling of bytes as printable characters (its bytes_to_unicode).
  *
- * Three runs of bytes are not printable in Latin-1: 0..32, 127..160 and 173. They are spelled, in this
- * order, as U+0100, U+0101, ... U+0143.
+ * Three runs of bytes are not printable in Latin-1: 0..32, 127..160 and 173. They are spelled,
+ * in this order, as U+0100, U+0101, ... U+0143.
  */
 #include "model/tokenizer.h"
 
@@ -26,7 +26,9 @@ static int byte_of(uint32_t character)
 		return (int)character - 0x121 + 127;
 	if (character == 0x143)
 		return 173;
-	return character <= 255 && character_of((uint8_t)character) == character ? (int)character : -1;
+	if (character > 0xff || character_of((uint8_t)character) != character)
+		return -1;
+	return (int)character;
 }
 
 size_t spelling_of(uint8_t byte, char spelling[SPELLING_BYTES])
@@ -42,7 +44,7 @@ size_t spelling_of(uint8_t byte, char spelling[SPELLING_BYTES])
 	return 2;
 }
 
-/* The byte spelled at *p, which moves on; -1 where no byte is spelled. Texts are UTF-8: JSON was. */
+/* The byte spelled at *p, which moves on; -1: none. Tokens are valid UTF-8, as JSON is. */
 static int spelled_byte(const unsigned char **p)
 {
 	uint32_t first = *(*p)++;

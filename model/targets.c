@@ -2,8 +2,9 @@
  * Which linears LoRA adapts: from words, PEFT's names or PEFT's regular expressions to a set of
  * modules, and from a set back to the shortest names.
  *
- * GPT-2 has a c_proj in its attention and one in its MLP: the name "c_proj" means both, the name
- * "attn.c_proj" the first. A set with the first alone must therefore be written as "attn.c_proj".
+ * GPT-2 has a c_proj in its attention and one in its MLP: the name "c_proj" means both, the
+ * name "attn.c_proj" the first. A set with the first alone must therefore be written as
+ * "attn.c_proj".
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/internal.h"
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define PATTERN_STEPS 20000	/* of PCRE2's matcher for one path, against "(a+)+$" */
+#define PATTERN_STEPS 20000 /* of PCRE2's matcher for one path, against "(a+)+$" */
 
 /* -- modules ------------------------------------------------------------------------------- */
 
@@ -32,8 +33,9 @@ void module_path(char path[MODULE_ROOM], const struct model_config *config,
 		snprintf(path, MODULE_ROOM, "%s%s%d.%.*s", family->prefix, family->block_prefix,
 			 block, module_bytes(row), row->name);
 	else
-		snprintf(path, MODULE_ROOM, "%s%.*s", row->slot == SLOT_HEAD ? "" : family->prefix,
-			 module_bytes(row), row->name);
+		snprintf(path, MODULE_ROOM, "%s%.*s",
+			 row->slot == SLOT_HEAD ? "" : family->prefix, module_bytes(row),
+			 row->name);
 }
 
 /* PEFT's check_target_module_exists for an item of a list. */
@@ -72,7 +74,7 @@ bool targets_equal(const struct targets *a, const struct targets *b)
 
 /* -- names --------------------------------------------------------------------------------- */
 
-/* Chooses a row's module in the blocks where its whole path matches a name; returns how many. */
+/* Chooses a row's module in the blocks where its path matches a name; returns how many. */
 static int choose_in_blocks(struct targets *t, int r, const char *name)
 {
 	char path[MODULE_ROOM];
@@ -95,7 +97,8 @@ static int choose_name(struct targets *t, const char *name)
 	int found = 0;
 
 	for (int r = 0; r < t->rows; r++) {
-		snprintf(inside, sizeof(inside), "%.*s", module_bytes(t->row[r]), t->row[r]->name);
+		snprintf(inside, sizeof(inside), "%.*s", module_bytes(t->row[r]),
+			 t->row[r]->name);
 		/* one of the two ends with the other, or no path can match */
 		if (name_matches(inside, name) || name_matches(name, inside))
 			found += choose_in_blocks(t, r, name);
@@ -134,8 +137,9 @@ static const struct tensor_row *other_module(const struct targets *t, const char
 
 static int refuse_other(const struct targets *t, const char *name, const struct tensor_row *row)
 {
-	return error(EXIT_CONFIG, "%s: \"%s\" is %s: LoRA is built for the linears inside blocks",
-		     t->where, name, what_it_is(row->slot));
+	return error(EXIT_CONFIG,
+		     "%s: \"%s\" is %s: LoRA is built for the linears inside blocks", t->where,
+		     name, what_it_is(row->slot));
 }
 
 /* Says that a name means nothing, with the nearest that does and with all of them. */
@@ -147,14 +151,17 @@ static int refuse_unknown(const struct targets *t, const char *name)
 	int count = 2;
 
 	for (int i = 0; i < t->rows; i++) {
-		snprintf(paths[i], MODULE_ROOM, "%.*s", module_bytes(t->row[i]), t->row[i]->name);
+		snprintf(paths[i], MODULE_ROOM, "%.*s", module_bytes(t->row[i]),
+			 t->row[i]->name);
 		words[count++] = strrchr(paths[i], '.') + 1;
 		words[count++] = paths[i];
 		text_add(&known, ", %s", paths[i]);
 	}
 	const char *near = nearest_word(name, words, count);
-	report(EXIT_CONFIG, "%s: \"%s\" matches no linear of this model%s%s%s (there are: attention, "
-	       "all%s)", t->where, name, near ? "; did you mean \"" : "", near ? near : "",
+	report(EXIT_CONFIG,
+	       "%s: \"%s\" matches no linear of this model%s%s%s (there are: attention, "
+	       "all%s)",
+	       t->where, name, near ? "; did you mean \"" : "", near ? near : "",
 	       near ? "\"?" : "", known.data);
 	text_release(&known);
 	return -1;
@@ -190,7 +197,7 @@ int targets_add_words(struct targets *targets, const struct texts *words)
 	return 0;
 }
 
-/* A list in an adapter: PEFT is content when one item matches; but the head would be adapted. */
+/* In an adapter one item must match, as in PEFT; but none may mean the head. */
 static int add_list(struct targets *t, const struct texts *names)
 {
 	int found = 0;
@@ -203,8 +210,9 @@ static int add_list(struct targets *t, const struct texts *names)
 		found += choose_name(t, names->item[i]);
 	}
 	if (found == 0)
-		return names->count ? refuse_unknown(t, names->item[0])
-				    : error(EXIT_CONFIG, "%s: target_modules is empty", t->where);
+		return names->count
+			   ? refuse_unknown(t, names->item[0])
+			   : error(EXIT_CONFIG, "%s: target_modules is empty", t->where);
 	return 0;
 }
 
@@ -253,8 +261,10 @@ static int match_linears(const struct pattern *p, struct targets *t)
 		found += rc;
 	}
 	if (found == 0)
-		return error(EXIT_CONFIG, "%s: the pattern \"%s\" in target_modules matches no linear "
-			     "of this model", t->where, p->text);
+		return error(EXIT_CONFIG,
+			     "%s: the pattern \"%s\" in target_modules matches no linear "
+			     "of this model",
+			     t->where, p->text);
 	return 0;
 }
 

@@ -1,24 +1,25 @@
 /*
  * model/tokenizer.c - text to ids and back, as Hugging Face's tokenizers do it.
  *
- * A text is cut at the added tokens, what lies between them is cut into words by a regular expression,
- * and every word is encoded by itself. Decoding puts the bytes of the tokens side by side. What can
- * differ between kinds of tokenizers stands in a row of tokenizer_kinds.
+ * A text is cut at the added tokens, what lies between them is cut into words by a regular
+ * expression, and every word is encoded by itself. Decoding puts the bytes of the tokens side
+ * by side. What can differ between kinds of tokenizers stands in a row of tokenizer_kinds.
  */
 #include "model/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define MATCH_LIMIT 10000000u	/* steps of the regular expression for one word */
+#define MATCH_LIMIT 10000000u /* steps of the regular expression for one word */
 #define DEPTH_LIMIT 100000u
-#define HEAP_LIMIT 65536u	/* KiB */
+#define HEAP_LIMIT 65536u /* KiB */
 
 /*
- * GPT-2's pattern. \p{White_Space} stands for its \s: PCRE2's own \s counts U+180E, which Unicode took
- * off the list of spaces.
+ * GPT-2's pattern. \p{White_Space} stands for its \s: PCRE2's own \s counts U+180E, which
+ * Unicode took off the list of spaces.
  */
-#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d" \
+#define GPT2_PATTERN \
+	"'s|'t|'re|'ve|'m|'ll|'d" \
 	"| ?\\p{L}+| ?\\p{N}+| ?[^\\p{White_Space}\\p{L}\\p{N}]+" \
 	"|\\p{White_Space}+(?!\\P{White_Space})|\\p{White_Space}+"
 
@@ -53,16 +54,18 @@ int32_t *ids_take(struct ids *ids, size_t count)
 
 /* -- opening ------------------------------------------------------------------------------- */
 
-/* The entry of an id among the added tokens, a new one where there is none. */
-static struct added *added_entry(struct tokenizer *t, int32_t id)
+/* The entry of an added token, a new one unless it was added before. */
+static struct added *added_entry(struct tokenizer *t, int32_t id, bool again)
 {
-	for (int i = 0; i < t->added_count; i++) {
+	for (int i = 0; again && i < t->added_count; i++) {
 		if (t->added[i].id == id)
 			return &t->added[i];
 	}
 	if (t->added_count == t->added_room) {
-		t->added_room = t->added_room ? 2 * t->added_room : 16;
-		struct added *added = arena_take(&t->arena, (size_t)t->added_room * sizeof *added);
+		int room = t->added_room ? 2 * t->added_room : 16;
+		struct added *added = arena_take(&t->arena, (size_t)room * sizeof *added);
+
+		t->added_room = room;
 		if (t->added_count)
 			memcpy(added, t->added, (size_t)t->added_count * sizeof *added);
 		t->added = added;
@@ -70,22 +73,27 @@ static struct added *added_entry(struct tokenizer *t, int32_t id)
 	return &t->added[t->added_count++];
 }
 
-int tokenizer_add(struct tokenizer *t, const char *path, const char *text, long long id, bool special,
-		  bool normalized)
+int tokenizer_add(struct tokenizer *t, const char *path, const char *text, long long id,
+		  bool special, bool normalized)
 {
-	int there = vocabulary_find(&t->vocabulary, text, strlen(text));
+	struct vocabulary *v = &t->vocabulary;
+	int there = vocabulary_find(v, text, strlen(text));
+	bool again = there >= 0 && v->token[there].kind != TOKEN_SPELLED;
 	enum token_kind kind = special ? TOKEN_SPECIAL : TOKEN_ADDED;
 
 	if (text[0] == '\0')
-		return error(EXIT_DATA, "'%s': the added token with the id %lld is empty", path, id);
+		return error(EXIT_DATA, "'%s': the added token with the id %lld is empty", path,
+			     id);
 	if (there >= 0 && there != id)
-		return error(EXIT_DATA, "'%s': the added token '%s' has the id %lld here, %d in the vocabulary",
+		return error(EXIT_DATA,
+			     "'%s': the added token '%s' has the id %lld here, "
+			     "%d in the vocabulary",
 			     path, text, id, there);
-	if (there < 0 && vocabulary_add(&t->vocabulary, path, text, id, kind) < 0)
+	if (there < 0 && vocabulary_add(v, path, text, id, kind) < 0)
 		return -1;
-	t->vocabulary.token[id].kind = kind;
-	*added_entry(t, (int32_t)id) = (struct added){
-		t->vocabulary.token[id].text, strlen(text), (int32_t)id, special, normalized};
+	v->token[id].kind = kind;
+	*added_entry(t, (int32_t)id, again) = (struct added){
+		v->token[id].text, strlen(text), (int32_t)id, special, normalized};
 	t->begins[normalized][(uint8_t)text[0]] = true;
 	return 0;
 }
@@ -96,15 +104,18 @@ static int compile(struct tokenizer *t)
 	int code;
 
 	t->pattern = pcre2_compile((PCRE2_SPTR)t->kind->pattern, PCRE2_ZERO_TERMINATED,
-				   PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &code, &offset, NULL);
+				   PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &code, &offset,
+				   NULL);
 	if (!t->pattern) {
 		PCRE2_UCHAR why[160];
 
 		pcre2_get_error_message(code, why, sizeof why);
-		return error(EXIT_BUG, "cannot compile the pattern of %s at %zu: %s (PCRE2 10.40 or newer is needed)",
+		return error(EXIT_BUG,
+			     "cannot compile the pattern of %s at %zu: %s (PCRE2 10.40 or "
+			     "newer is needed)",
 			     t->kind->name, (size_t)offset, (const char *)why);
 	}
-	/* Where there is no just-in-time compiler, pcre2_match interprets: slower, the same words. */
+	/* Without a just-in-time compiler pcre2_match interprets: the same words, slower. */
 	(void)pcre2_jit_compile(t->pattern, PCRE2_JIT_COMPLETE);
 	t->match = pcre2_match_data_create(1, NULL);
 	t->limits = pcre2_match_context_create(NULL);
@@ -126,7 +137,9 @@ static int read_folder(struct tokenizer *t)
 		return tokenizer_read_json(t, json);
 	if (path_exists(vocabulary) && path_exists(merges))
 		return tokenizer_read_merges(t, merges);
-	return error(EXIT_INPUT, "'%s' holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt",
+	return error(EXIT_INPUT,
+		     "'%s' holds no tokenizer: neither tokenizer.json nor vocab.json with "
+		     "merges.txt",
 		     t->folder);
 }
 
@@ -171,7 +184,8 @@ size_t tokenizer_utf8(struct tokenizer *t, const char *text, size_t bytes)
 {
 	if (bytes == 0)
 		return 0;
-	/* Without PCRE2_NO_UTF_CHECK the whole text is checked before the first word is sought. */
+	/* Without PCRE2_NO_UTF_CHECK the whole text is checked before the first word is sought.
+	 */
 	int found = pcre2_match(t->pattern, (PCRE2_SPTR)text, bytes, 0, 0, t->match, t->limits);
 	if (found <= PCRE2_ERROR_UTF8_ERR1 && found >= PCRE2_ERROR_UTF8_ERR21)
 		return pcre2_get_startchar(t->match);
@@ -188,8 +202,9 @@ static int encode_words(struct tokenizer *t, const char *text, size_t bytes, str
 					PCRE2_NO_UTF_CHECK, t->match, t->limits);
 
 		if (found < 0 || span[1] <= at)
-			return error(EXIT_DATA, "cannot cut the text into words at byte %zu (PCRE2: %d)", at,
-				     found);
+			return error(EXIT_DATA,
+				     "cannot cut the text into words at byte %zu (PCRE2: %d)",
+				     at, found);
 		if (bpe_encode(&t->bpe, text + at, span[1] - at, ids) < 0)
 			return -1;
 	}
@@ -218,8 +233,8 @@ struct group {
 };
 
 /* The longest added token that a text begins with, null: none. */
-static const struct added *added_at(const struct tokenizer *t, struct group group, const char *text,
-				    size_t bytes)
+static const struct added *added_at(const struct tokenizer *t, struct group group,
+				    const char *text, size_t bytes)
 {
 	const struct added *longest = NULL;
 
@@ -236,8 +251,8 @@ static const struct added *added_at(const struct tokenizer *t, struct group grou
 }
 
 /* Moves *at to the next added token, or to the end where there is none. */
-static const struct added *added_next(const struct tokenizer *t, struct group group, const char *text,
-				      size_t bytes, size_t *at)
+static const struct added *added_next(const struct tokenizer *t, struct group group,
+				      const char *text, size_t bytes, size_t *at)
 {
 	for (; *at < bytes; ++*at) {
 		const struct added *added = NULL;
@@ -251,8 +266,9 @@ static const struct added *added_next(const struct tokenizer *t, struct group gr
 }
 
 /*
- * Cuts a text at the added tokens of a group, leftmost first, then longest. As in Hugging Face's, the
- * tokens that are not normalized are cut out of the whole text, the others out of what is left.
+ * Cuts a text at the added tokens of a group, leftmost first, then longest. As in Hugging
+ * Face's, the tokens that are not normalized are cut out of the whole text, the others out of
+ * what is left.
  */
 static int encode_group(struct tokenizer *t, struct group group, const char *text, size_t bytes,
 			struct ids *ids)
@@ -276,7 +292,8 @@ static int encode_group(struct tokenizer *t, struct group group, const char *tex
 	return 0;
 }
 
-int tokenizer_encode(struct tokenizer *t, const char *text, size_t bytes, bool special, struct ids *ids)
+int tokenizer_encode(struct tokenizer *t, const char *text, size_t bytes, bool special,
+		     struct ids *ids)
 {
 	size_t before = ids->count, valid = tokenizer_utf8(t, text, bytes);
 
@@ -296,9 +313,10 @@ int tokenizer_decode(struct tokenizer *t, const int32_t *id, size_t count, bool 
 		     struct text *text)
 {
 	for (size_t i = 0; i < count; i++) {
-		if (id[i] < 0 || id[i] >= t->vocabulary.size || !t->vocabulary.token[id[i]].text)
-			return error(EXIT_DATA, "no token has the id %d (item %zu) in '%s'", id[i], i,
-				     t->folder);
+		if (id[i] < 0 || id[i] >= t->vocabulary.size ||
+		    !t->vocabulary.token[id[i]].text)
+			return error(EXIT_DATA, "no token has the id %d (item %zu) in '%s'",
+				     id[i], i, t->folder);
 	}
 	for (size_t i = 0; i < count; i++) {
 		const struct token *token = &t->vocabulary.token[id[i]];

@@ -1,8 +1,10 @@
 /*
- * model/tokenizer_file.c - the files of a tokenizer: tokenizer.json, or vocab.json with merges.txt.
+ * model/tokenizer_file.c - the files of a tokenizer: tokenizer.json, or vocab.json with
+ * merges.txt.
  *
- * They are other people's: what would change the ids and is not built is refused by name; fields that are
- * null, false or empty are ignored, and so are those that speak of other things than ids.
+ * They are other people's: what would change the ids and is not built is refused by name;
+ * fields that are null, false or empty are ignored, and so are those that speak of other things
+ * than ids.
  */
 #include "model/internal.h"
 #include "model/tokenizer.h"
@@ -19,8 +21,8 @@ static bool is_harmless(const struct json *value)
 
 static int refuse(const char *path, const char *what, const char *name)
 {
-	return error(EXIT_CONFIG, "'%s': %s '%s' is not built; what is built: %s", path, what, name,
-		     tokenizer_kinds[0].name);
+	return error(EXIT_CONFIG, "'%s': %s '%s' is not built; what is built: %s", path, what,
+		     name, tokenizer_kinds[0].name);
 }
 
 /* Refuses the fields of a map that are neither known (words ended by null) nor harmless. */
@@ -36,7 +38,8 @@ static int refuse_others(const char *path, const char *place, const struct json 
 			continue;
 		struct text what = {0};
 		const char *type = json_as_text(json_find(json_value(it), "type"), NULL);
-		text_add(&what, "%s field '%s'%s", place, json_name(it), type ? " of type" : " =");
+		text_add(&what, "%s field '%s'%s", place, json_name(it),
+			 type ? " of type" : " =");
 		const char *value = type ? type : json_as_text(json_value(it), "...");
 		int failed = refuse(path, what.data, value);
 		text_release(&what);
@@ -50,7 +53,8 @@ static int refuse_others(const char *path, const char *place, const struct json 
 static int read_vocabulary(struct tokenizer *t, const char *path, const struct json *map)
 {
 	if (json_kind(map) != JSON_MAP || json_size(map) == 0)
-		return error(EXIT_DATA, "'%s': the vocabulary is no map from tokens to ids", path);
+		return error(EXIT_DATA, "'%s': the vocabulary is no map from tokens to ids",
+			     path);
 	for (void *it = json_first(map); it; it = json_next(map, it)) {
 		long long id = json_as_integer(json_value(it), -1);
 
@@ -82,14 +86,16 @@ static int read_merge_list(struct tokenizer *t, const char *path, const struct j
 		bool added = false;
 
 		if (json_kind(merge) == JSON_TEXT)
-			added = add_line(t, json_as_text(merge, ""), json_text_bytes(merge), (int)i);
+			added = add_line(t, json_as_text(merge, ""), json_text_bytes(merge),
+					 (int)i);
 		else if (json_size(merge) == 2 && json_kind(left) == JSON_TEXT &&
 			 json_kind(right) == JSON_TEXT)
 			added = bpe_add(&t->bpe, &t->vocabulary, json_as_text(left, ""),
 					json_text_bytes(left), json_as_text(right, ""),
 					json_text_bytes(right), (int)i);
 		if (!added)
-			return error(EXIT_DATA, "'%s': merge %zu is no pair of tokens that join to a token",
+			return error(EXIT_DATA,
+				     "'%s': merge %zu is no pair of tokens that make a token",
 				     path, i);
 	}
 	return 0;
@@ -110,14 +116,17 @@ static int read_merge_lines(struct tokenizer *t, const char *path, const char *d
 		if (bytes == 0 || strncmp(p, "#version", 8) == 0)
 			continue;
 		if (!add_line(t, p, bytes, rank++))
-			return error(EXIT_DATA, "%s:%d:1: error: no pair of tokens that join to a token",
+			return error(EXIT_DATA,
+				     "%s:%d:1: error: no pair of tokens that join to a token",
 				     path, line);
 	}
 	return 0;
 }
 
-/* Without a token for every byte there would be unknown ones, and what becomes of them is not built. */
-static int check_unknown(const struct tokenizer *t, const char *path, const struct json *unknown)
+/* Without a token for every byte there would be unknown ones, and what becomes of them is not
+ * built. */
+static int check_unknown(const struct tokenizer *t, const char *path,
+			 const struct json *unknown)
 {
 	for (int i = 0; i < 256 && !is_harmless(unknown); i++) {
 		if (t->bpe.byte[i] < 0)
@@ -128,7 +137,8 @@ static int check_unknown(const struct tokenizer *t, const char *path, const stru
 }
 
 /* Takes an added token: {"content": ..., "special": ..., "normalized": ...}. */
-static int read_added(struct tokenizer *t, const char *path, const struct json *map, long long id)
+static int read_added(struct tokenizer *t, const char *path, const struct json *map,
+		      long long id)
 {
 	static const char *const known[] = {"id", "content", "special", "normalized", NULL};
 	struct fields fields = {.path = path, .map = map};
@@ -177,10 +187,13 @@ static int choose_kind(struct tokenizer *t, const char *path, const struct json 
 /* Refuses what the file says beyond its kind. */
 static int check_fields(const char *path, const struct json *root)
 {
-	static const char *const top[] = {"version", "truncation", "padding", "added_tokens",
-					  "pre_tokenizer", "post_processor", "decoder", "model", NULL};
-	static const char *const pre[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL};
-	static const char *const model[] = {"type", "vocab", "merges", "unk_token", "fuse_unk", NULL};
+	static const char *const top[] = {"version",	  "truncation",	   "padding",
+					  "added_tokens", "pre_tokenizer", "post_processor",
+					  "decoder",	  "model",	   NULL};
+	static const char *const pre[] = {"type", "add_prefix_space", "trim_offsets",
+					  "use_regex", NULL};
+	static const char *const model[] = {"type", "vocab", "merges", "unk_token", "fuse_unk",
+					    NULL};
 	struct fields fields = {.path = path, .map = root};
 	const char *version = fields_text(&fields, "version", "1.0");
 
@@ -189,9 +202,10 @@ static int check_fields(const char *path, const struct json *root)
 	if (strcmp(version, "1.0") != 0)
 		return refuse(path, "version", version);
 	if (refuse_others(path, "the", root, top) < 0 ||
-	    refuse_others(path, "the pre_tokenizer's", json_find(root, "pre_tokenizer"), pre) < 0)
+	    refuse_others(path, "the model's", json_find(root, "model"), model) < 0)
 		return -1;
-	return refuse_others(path, "the model's", json_find(root, "model"), model);
+	return refuse_others(path, "the pre_tokenizer's", json_find(root, "pre_tokenizer"),
+			     pre);
 }
 
 static int read_pre_tokenizer(struct tokenizer *t, const char *path, const struct json *map)
@@ -200,7 +214,8 @@ static int read_pre_tokenizer(struct tokenizer *t, const char *path, const struc
 
 	t->prefix_space = fields_flag(&fields, "add_prefix_space", true);
 	if (!fields_flag(&fields, "use_regex", true))
-		fields_refuse(&fields, "use_regex", "a text that is not cut into words is not built");
+		fields_refuse(&fields, "use_regex",
+			      "a text that is not cut into words is not built");
 	return fields.failed ? -1 : 0;
 }
 
@@ -237,7 +252,8 @@ int tokenizer_read_json(struct tokenizer *t, const char *path)
 
 /* -- vocab.json and merges.txt ------------------------------------------------------------- */
 
-/* A token named as special, as a text or as a map with "content". One without an id is of no use. */
+/* A token named as special, as a text or as a map with "content". One without an id is of no
+ * use. */
 static int read_special(struct tokenizer *t, const char *path, const struct json *value)
 {
 	const char *text = json_as_text(value, json_as_text(json_find(value, "content"), NULL));
@@ -249,7 +265,8 @@ static int read_special(struct tokenizer *t, const char *path, const struct json
 /* Takes "eos_token" and its like from tokenizer_config.json or special_tokens_map.json. */
 static int read_named(struct tokenizer *t, const char *path, const struct json *map)
 {
-	static const char *const names[] = {"bos_token", "eos_token", "unk_token", "pad_token", NULL};
+	static const char *const names[] = {"bos_token", "eos_token", "unk_token", "pad_token",
+					    NULL};
 	const struct json *more = json_find(map, "additional_special_tokens");
 
 	for (int i = 0; names[i]; i++) {
@@ -267,8 +284,8 @@ static int read_named(struct tokenizer *t, const char *path, const struct json *
 static int read_added_map(struct tokenizer *t, const char *path, const struct json *map)
 {
 	for (void *it = json_first(map); it; it = json_next(map, it)) {
-		if (tokenizer_add(t, path, json_name(it), json_as_integer(json_value(it), -1), false,
-				  true) < 0)
+		if (tokenizer_add(t, path, json_name(it), json_as_integer(json_value(it), -1),
+				  false, true) < 0)
 			return -1;
 	}
 	return 0;
@@ -293,7 +310,7 @@ static int choose_class(struct tokenizer *t, const char *path, const struct json
 	const char *name = json_as_text(json_find(config, "tokenizer_class"), "GPT2Tokenizer");
 
 	for (t->kind = tokenizer_kinds; t->kind->name; t->kind++) {
-		for (const char *const *class = t->kind->class; *class; class++) {
+		for (const char *const *class = t->kind->class; *class; class ++) {
 			if (strcmp(*class, name) == 0)
 				return 0;
 		}
@@ -342,7 +359,8 @@ static int read_merges_file(struct tokenizer *t, const char *path)
 
 int tokenizer_read_merges(struct tokenizer *t, const char *merges)
 {
-	if (read_part(t, "vocab.json", read_vocabulary) < 0 || read_merges_file(t, merges) < 0 ||
+	if (read_part(t, "vocab.json", read_vocabulary) < 0 ||
+	    read_merges_file(t, merges) < 0 ||
 	    read_part(t, "added_tokens.json", read_added_map) < 0 ||
 	    read_part(t, "tokenizer_config.json", read_config) < 0 ||
 	    read_part(t, "special_tokens_map.json", read_named) < 0)

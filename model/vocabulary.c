@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ID_LIMIT (1 << 22)	/* sixteen times the largest vocabulary seen: a bound on what a bad file takes */
+#define ID_LIMIT                                                                               \
+	(1 << 22) /* sixteen times the largest vocabulary seen: a bound on what a bad file     \
+		     takes */
 
 /* The slot that holds a text, or the free one where it belongs. */
 static int32_t *slot_of(const struct vocabulary *v, const char *text, size_t bytes)
@@ -65,16 +67,17 @@ int vocabulary_add(struct vocabulary *v, const char *path, const char *text, lon
 	size_t bytes = strlen(text);
 
 	if (id < 0 || id >= ID_LIMIT)
-		return error(EXIT_DATA, "'%s': the id %lld of token '%s' is not in 0..%d", path, id, text,
-			     ID_LIMIT - 1);
+		return error(EXIT_DATA, "'%s': the id %lld of token '%s' is not in 0..%d", path,
+			     id, text, ID_LIMIT - 1);
 	grow_slots(v);
 	grow_tokens(v, (int)id + 1);
 	if (v->token[id].text)
-		return error(EXIT_DATA, "'%s': tokens '%s' and '%s' have the same id %lld", path,
-			     v->token[id].text, text, id);
+		return error(EXIT_DATA, "'%s': tokens '%s' and '%s' have the same id %lld",
+			     path, v->token[id].text, text, id);
 	int32_t *slot = slot_of(v, text, bytes);
 	if (*slot >= 0)
-		return error(EXIT_DATA, "'%s': token '%s' has two ids, %d and %lld", path, text, *slot, id);
+		return error(EXIT_DATA, "'%s': token '%s' has two ids, %d and %lld", path, text,
+			     *slot, id);
 	v->token[id] = (struct token){arena_copy(&v->arena, text, bytes), kind};
 	*slot = (int32_t)id;
 	v->used++;

@@ -1,9 +1,9 @@
 /*
- * The weights of a model directory: one model.safetensors, or shards that an index names. Files are
- * only mapped; a rank touches the pages of its own blocks alone.
+ * The weights of a model directory: one model.safetensors, or shards that an index names. Files
+ * are only mapped; a rank touches the pages of its own blocks alone.
  *
- * Everything that the family's table asks for is looked up once, when the files are opened: a wrong
- * shape is found before the first step, and finding a tensor later cannot fail.
+ * Everything that the family's table asks for is looked up once, when the files are opened: a
+ * wrong shape is found before the first step, and finding a tensor later cannot fail.
  */
 #include "model/model.h"
 #include "model/internal.h"
@@ -25,11 +25,11 @@ struct table {
 /* What is known while opening. */
 struct opening {
 	struct weights *weights;
-	struct arena arena;		/* names, dropped at the end */
+	struct arena arena; /* names, dropped at the end */
 	const char *folder;
-	struct json *index;		/* null: one file */
-	const struct json *map;		/* weight_map: tensor -> shard */
-	const char **shard;		/* name of each of weights->file */
+	struct json *index;	/* null: one file */
+	const struct json *map; /* weight_map: tensor -> shard */
+	const char **shard;	/* name of each of weights->file */
 };
 
 /* -- files --------------------------------------------------------------------------------- */
@@ -73,8 +73,10 @@ static const char *shard_of(const struct opening *o, const char *path, void *it)
 	const char *shard = json_as_text(value, NULL);
 
 	if (!shard || strlen(shard) != json_text_bytes(value) || !is_plain_name(shard))
-		return error_null(EXIT_DATA, "cannot use '%s': the file of \"%s\" is not a name "
-				  "beside the index", path, json_name(it));
+		return error_null(EXIT_DATA,
+				  "cannot use '%s': the file of \"%s\" is not a name "
+				  "beside the index",
+				  path, json_name(it));
 	if (!file_of(o, shard) && o->weights->files == 10000)
 		return error_null(EXIT_DATA, "cannot use '%s': more than 10000 shards", path);
 	return shard;
@@ -112,9 +114,10 @@ static int open_files(struct opening *o)
 	if (path_exists(path_join(&o->arena, o->folder, index_name)))
 		return open_shards(o);
 	if (path_exists(path_join(&o->arena, o->folder, "pytorch_model.bin")))
-		return error(EXIT_INPUT, "cannot open '%s/%s': there is a pytorch_model.bin, but "
-			     "pickles are never loaded: save the model as safetensors", o->folder,
-			     single_name);
+		return error(EXIT_INPUT,
+			     "cannot open '%s/%s': there is a pytorch_model.bin, but "
+			     "pickles are never loaded: save the model as safetensors",
+			     o->folder, single_name);
 	return error(EXIT_INPUT, "cannot open '%s/%s': neither it nor %s is there", o->folder,
 		     single_name, index_name);
 }
@@ -171,15 +174,17 @@ static int check_tensor(const struct opening *o, const struct safetensor *tensor
 	const struct model_config *config = o->weights->config;
 	long long want[2] = {dim_size(config, row->rows), dim_size(config, row->cols)};
 	int dims = row->cols == DIM_NONE ? 1 : 2;
-	bool is_float = tensor->known && tensor->dtype != DTYPE_I32 && tensor->dtype != DTYPE_I64;
+	bool is_float =
+	    tensor->known && tensor->dtype != DTYPE_I32 && tensor->dtype != DTYPE_I64;
 
 	if (tensor->dims != dims ||
 	    memcmp(tensor->shape, want, (size_t)dims * sizeof(*want)) != 0)
 		return wrong_shape(o, tensor, want, dims);
 	if (!is_float)
-		return error(EXIT_DATA, "cannot use the model '%s': tensor \"%s\" is of type %s (F32, "
-			     "F16, BF16 and F64 are built)", o->folder, tensor->name,
-			     tensor->dtype_text);
+		return error(EXIT_DATA,
+			     "cannot use the model '%s': tensor \"%s\" is of type %s (F32, "
+			     "F16, BF16 and F64 are built)",
+			     o->folder, tensor->name, tensor->dtype_text);
 	return 0;
 }
 

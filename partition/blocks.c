@@ -31,9 +31,11 @@ bool left_out(const struct problem *problem, const struct plan *plan, int node, 
 	if (problem->want->layers.count)
 		snprintf(why, bytes, "plan.layers says out");
 	else if (strcmp(plan->solver, "proportional") == 0)
-		snprintf(why, bytes, "slower than the nodes that plan.stages = %d leaves room for",
+		snprintf(why, bytes,
+			 "slower than the nodes that plan.stages = %d leaves room for",
 			 plan->stages);
 	else
-		snprintf(why, bytes, "not among the first plan.stages = %d nodes", plan->stages);
+		snprintf(why, bytes, "not among the first plan.stages = %d nodes",
+			 plan->stages);
 	return true;
 }

@@ -8,21 +8,22 @@
 
 /* -- solver.c ------------------------------------------------------------------------------ */
 
-/* How many stages an automatic solver is to make: plan.stages, else one a node. -1 after an error: more
- * than there are nodes, or than blocks and head can fill. */
+/* How many stages an automatic solver is to make: plan.stages, else one a node. -1 after an
+ * error: more than there are nodes, or than blocks and head can fill. */
 int stages_wanted(const struct problem *problem);
 /* Adds a stage after those that are there: a node and the next so many blocks. */
 void stage_add(struct plan *plan, int node, int blocks);
 
-/* -- uniform.c, proportional.c, manual.c: the solve of their rows --------------------------- */
+/* -- uniform.c, proportional.c, manual.c: the solve of their rows -------------------------- */
 
 int uniform_solve(const struct problem *problem, struct plan *plan);
 int proportional_solve(const struct problem *problem, struct plan *plan);
 int manual_solve(const struct problem *problem, struct plan *plan);
 
-/* Blocks for every stage in proportion to compute, where the head (on the last stage) weighs as much as
- * head blocks do: proportional.c. */
-void proportional_split(int *layers, const double *compute, int stages, int blocks, double head);
+/* Blocks for every stage in proportion to compute, where the head (on the last stage) weighs as
+ * much as head blocks do: proportional.c. */
+void proportional_split(int *layers, const double *compute, int stages, int blocks,
+			double head);
 /* Reads plan.layers[i]: blocks, or LAYERS_OUT; -1 where it is neither. */
 #define LAYERS_OUT (-2)
 int layers_entry(const struct problem *problem, int i);
@@ -35,8 +36,8 @@ struct stage_memory plan_memory(const struct problem *problem, const struct plan
 size_t plan_cut_bytes(const struct problem *problem, const struct plan *plan, int s);
 /* Fills memory_bytes and memory_limit_bytes of every stage; whether all of them fit. */
 bool memory_fill(const struct problem *problem, struct plan *plan);
-/* Says which stages of a filled plan do not fit, with their numbers, and what would help; smaller is a
- * micro-batch that fits, 0: none. Returns -1. */
+/* Says which stages of a filled plan do not fit, with their numbers, and what would help;
+ * smaller is a micro-batch that fits, 0: none. Returns -1. */
 int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller);
 
 /* -- blocks.c ------------------------------------------------------------------------------ */

@@ -1,12 +1,11 @@
 /*
  * manual.c - blocks per node by hand, in file order: plan.layers, as [5, 3, out, 2].
  *
- * A node with `out` is left out. 0 is for the last stage alone, which then runs the head without a
- * block; on any other it would be a hop that computes nothing.
+ * A node with `out` is left out. 0 is for the last stage alone, which then runs the head
+ * without a block; on any other it would be a hop that computes nothing.
  */
 #include "partition/internal.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +18,8 @@ int layers_entry(const struct problem *problem, int i)
 
 	if (strcmp(text, "out") == 0)
 		return LAYERS_OUT;
-	errno = 0;
 	blocks = strtol(text, &end, 10);
-	if (errno || end == text || *end || blocks < 0 || blocks > INT_MAX)
+	if (end == text || *end || blocks < 0 || blocks > INT_MAX)
 		return -1;
 	return (int)blocks;
 }
@@ -34,12 +32,15 @@ static int check_entries(const struct problem *problem, int last)
 		int blocks = layers_entry(problem, i);
 
 		if (blocks == -1)
-			return error(EXIT_CONFIG, "plan.layers[%d]: '%s' is neither a number of "
-				     "blocks nor 'out'", i, text);
+			return error(EXIT_CONFIG,
+				     "plan.layers[%d]: '%s' is neither a number of "
+				     "blocks nor 'out'",
+				     i, text);
 		if (blocks == 0 && i != last)
-			return error(EXIT_CONFIG, "plan.layers[%d]: only the last stage may hold no "
-				     "block (it runs the head): write 'out' to leave '%s' out", i,
-				     cluster_node(problem->cluster, i)->name);
+			return error(EXIT_CONFIG,
+				     "plan.layers[%d]: only the last stage may hold no "
+				     "block (it runs the head): write 'out' to leave '%s' out",
+				     i, cluster_node(problem->cluster, i)->name);
 	}
 	return 0;
 }
@@ -55,8 +56,9 @@ static int check_sum(const struct problem *problem)
 		sum += entry == LAYERS_OUT ? 0 : entry;
 	}
 	if (sum != blocks)
-		return error(EXIT_CONFIG, "plan.layers: %lld blocks in all, but the model has %d",
-			     sum, blocks);
+		return error(EXIT_CONFIG,
+			     "plan.layers: %lld blocks in all, but the model has %d", sum,
+			     blocks);
 	return 0;
 }
 
@@ -65,9 +67,10 @@ static int check_count(const struct problem *problem, int stages)
 	const struct plan_config *want = problem->want;
 
 	if (want->layers.count != problem->cluster->nodes.count)
-		return error(EXIT_CONFIG, "plan.layers: %d entries for %d nodes: one a node in file "
-			     "order, 'out' leaves a node out", want->layers.count,
-			     problem->cluster->nodes.count);
+		return error(EXIT_CONFIG,
+			     "plan.layers: %d entries for %d nodes: one a node in file "
+			     "order, 'out' leaves a node out",
+			     want->layers.count, problem->cluster->nodes.count);
 	if (stages == 0)
 		return error(EXIT_CONFIG, "plan.layers: every node is out");
 	if (stages > PLAN_STAGES_MAX)

@@ -1,6 +1,6 @@
 /*
- * memory.c - does everybody have room? From the allocator's own arithmetic, so that a plan that is
- * accepted runs and one that is refused would not have.
+ * memory.c - does everybody have room? From the allocator's own arithmetic, so that a plan that
+ * is accepted runs and one that is refused would not have.
  */
 #include "partition/internal.h"
 
@@ -55,7 +55,8 @@ bool memory_fill(const struct problem *problem, struct plan *plan)
 	return fits;
 }
 
-/* "weights 1.2 GiB, adapters 3 MiB, ..., rest 80 MiB": rest is the process itself, and rounding. */
+/* "weights 1.2 GiB, adapters 3 MiB, ..., rest 80 MiB": rest is the process itself, and
+ * rounding. */
 static void add_parts(struct text *text, const struct stage_memory *memory, double needed)
 {
 	size_t known = memory->weights + memory->adapters + memory->activations + memory->work;
@@ -93,7 +94,8 @@ static void add_help(struct text *text, const struct plan *plan, int smaller)
 	else if (plan->micro_batch > 1)
 		text_add(text, "a smaller train.micro_batch (%d now, alone not enough), ",
 			 plan->micro_batch);
-	if (plan->stage[0].in_flight == plan->micro_batches && plan->micro_batches > plan->stages)
+	if (plan->stage[0].in_flight == plan->micro_batches &&
+	    plan->micro_batches > plan->stages)
 		text_add(text, "a plan.schedule with fewer micro-batches in flight, ");
 	text_add(text, "a shorter data.sequence, fewer blocks there (plan.layers), more nodes");
 }

@@ -1,5 +1,6 @@
 /*
- * partition/ - which blocks go where: problem, solvers, plan. Pure: no MPI, no kernels, no clock.
+ * partition/ - which blocks go where: problem, solvers, plan. Pure: no MPI, no kernels, no
+ * clock.
  */
 #ifndef EDGEPIPE_PARTITION_H
 #define EDGEPIPE_PARTITION_H
@@ -16,7 +17,7 @@ struct plan_config {
 	const char *solver;		/* null: the best that is built (proportional) */
 	long long stages;		/* 0: free */
 	const char *schedule;		/* a name of schedule_names() */
-	struct texts layers;		/* blocks per node in file order, or "out"; count 0: none */
+	struct texts layers;		/* blocks per node, or "out"; count 0: none */
 };
 
 /* Everything that a solver looks at. */
@@ -28,9 +29,9 @@ struct problem {
 	const struct plan_config *want;
 	long long batch, micro_batch;	/* sequences; micro_batch 0: auto */
 	int tokens;			/* T */
-	/* Per node, filled by the caller: threads that its rank will use, the memory that training may use
-	 * there (declared, else measured free), and what the process needs besides the stage (libraries,
-	 * data, checkpoint buffers). */
+	/* Per node, filled by the caller: threads that its rank will use, the memory that
+	 * training may use there (declared, else measured free; 0: unknown, not checked), and
+	 * what the process needs besides the stage (libraries, data, checkpoint buffers). */
 	const int *threads;
 	const double *memory_limit_bytes, *overhead_bytes;
 };
@@ -41,7 +42,7 @@ struct problem {
 
 struct plan_stage {
 	int node;			/* index in the file, which is also the rank */
-	int first_block, blocks;	/* blocks 0: head alone */
+	int first_block, blocks;	/* blocks 0: head alone, first_block past the last */
 	bool embedding, head;
 	int in_flight;			/* room K */
 	double memory_bytes, memory_limit_bytes;
@@ -57,16 +58,23 @@ struct plan {
 };
 
 /*
- * Decides: the solver asked for (or by hand with plan.layers), then the micro-batch (the job's, else the
- * largest divisor of batch that fits everybody's memory and leaves at least 2 micro-batches a stage, else 1),
- * in-flight counts from the schedule, and memory from the allocator's own arithmetic. -1 after an error
- * (EXIT_CONFIG): more stages than blocks + 1, layers that do not add up, memory that does not suffice (with the
- * numbers of every node that lacks it), some but not all nodes declaring compute.
+ * Decides: the solver asked for (or by hand with plan.layers), then the micro-batch (the job's,
+ * else the largest divisor of batch that fits everybody's memory and leaves at least 2
+ * micro-batches a stage, else 1), in-flight counts from the schedule, and memory from the
+ * allocator's own arithmetic. -1 after an error (EXIT_CONFIG): more stages than blocks + 1,
+ * layers that do not add up, memory that does not suffice (with the numbers of every node that
+ * lacks it), some but not all nodes declaring compute.
  */
 int plan_make(const struct problem *problem, struct plan *plan);
+
+/* -- plan_check.c -------------------------------------------------------------------------- */
+
 /* Asserts the invariants of a plan against its problem; -1 with the reason in why. */
 int plan_check(const struct plan *plan, const struct problem *problem, char *why,
 	       size_t why_bytes);
+
+/* -- plan_json.c, plan_table.c ------------------------------------------------------------ */
+
 /* plan.json (formats.md). What was not predicted is null. */
 void plan_write(const struct plan *plan, const struct problem *problem, struct text *text);
 /* The plan as a table for people. */
@@ -75,8 +83,8 @@ void plan_print(const struct plan *plan, const struct problem *problem, struct t
 /* -- uniform.c, proportional.c, manual.c --------------------------------------------------- */
 
 /*
- * A solver fills stage[].{node, first_block, blocks} and stages, in file order of the nodes. Rows of one
- * table (solver.c): name, what it is good for, whether it applies, solve.
+ * A solver fills stage[].{node, first_block, blocks} and stages, in file order of the nodes.
+ * Rows of one table (solver.c): name, what it is good for, whether it applies, solve.
  */
 struct solver {
 	const char *name, *help;

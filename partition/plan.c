@@ -1,6 +1,6 @@
 /*
- * plan.c - decides: who holds which blocks, then how large a micro-batch is, and with it how many
- * are in flight and what memory that takes.
+ * plan.c - decides: who holds which blocks, then how large a micro-batch is, and with it how
+ * many are in flight and what memory that takes.
  */
 #include "partition/internal.h"
 
@@ -36,7 +36,7 @@ static const struct solver *choose_solver(const struct problem *problem)
 	return error_null(EXIT_BUG, "no solver applies");
 }
 
-/* The ends, and what part of the model's FLOPs each stage runs (the embedding is a copy: none). */
+/* The ends, and what part of the model's FLOPs each stage runs (the embedding costs none). */
 static void fill_ends(const struct problem *problem, struct plan *plan)
 {
 	double block = model_block_flops(problem->model, problem->tokens);
@@ -65,7 +65,8 @@ static int solve(const struct problem *problem, struct plan *plan)
 	return 0;
 }
 
-/* Fills what hangs on the size of a micro-batch. 1: everybody has room; 0: not; -1 after an error. */
+/* Fills what hangs on the size of a micro-batch. 1: everybody has room; 0: not; -1 after an
+ * error. */
 static int try_size(const struct problem *problem, struct plan *plan, int size)
 {
 	struct arena arena = {0};
@@ -85,7 +86,8 @@ static int try_size(const struct problem *problem, struct plan *plan, int size)
 	return memory_fill(problem, plan);
 }
 
-/* Tries the divisors of batch from `most` down to 1, as try_size; the plan is left at the last tried. */
+/* Tries the divisors of batch from `most` down to 1, as try_size; the plan is left at the last
+ * tried. */
 static int try_down(const struct problem *problem, struct plan *plan, long long most)
 {
 	int rc = 0;
@@ -108,11 +110,14 @@ static int check_size(const struct problem *problem)
 	if (size == 0)
 		return 0;
 	if (size < 0 || problem->batch % size != 0)
-		return error(EXIT_CONFIG, "train.micro_batch: %lld does not divide train.batch %lld",
-			     size, problem->batch);
+		return error(EXIT_CONFIG,
+			     "train.micro_batch: %lld does not divide train.batch %lld", size,
+			     problem->batch);
 	if (size > INT_MAX / problem->tokens)
-		return error(EXIT_CONFIG, "train.micro_batch: %lld sequences of %d tokens are too "
-			     "many at once", size, problem->tokens);
+		return error(EXIT_CONFIG,
+			     "train.micro_batch: %lld sequences of %d tokens are too "
+			     "many at once",
+			     size, problem->tokens);
 	return 0;
 }
 

@@ -1,8 +1,8 @@
 /*
  * plan_check.c - the invariants of a plan, whoever made it: a solver, a file, a message.
  *
- * Nothing is taken from the solver's word: counts, rooms and shares are worked out again from the
- * problem. The first thing that is wrong is said.
+ * Nothing is taken from the solver's word: counts, rooms and shares are worked out again from
+ * the problem. The first thing that is wrong is said.
  */
 #include "partition/internal.h"
 
@@ -47,12 +47,13 @@ static int check_stages(const struct plan *plan, const struct problem *problem, 
 		const struct plan_stage *stage = &plan->stage[s];
 
 		if (stage->node < 0 || stage->node >= problem->cluster->nodes.count)
-			return fault("stage %d is on node %d, which is not there", s, stage->node);
+			return fault("stage %d is on node %d, which is not there", s,
+				     stage->node);
 		if (used_before(plan, s))
 			return fault("stage %d is on node %d, as one before", s, stage->node);
 		if (stage->first_block != next)
-			return fault("stage %d starts at block %d, not %d", s, stage->first_block,
-				     next);
+			return fault("stage %d starts at block %d, not %d", s,
+				     stage->first_block, next);
 		if (stage->blocks < (s < last))
 			return fault("stage %d has %d blocks", s, stage->blocks);
 		if (stage->blocks > problem->model->blocks - next)
@@ -103,7 +104,8 @@ static int check_shares(const struct plan *plan, const struct problem *problem, 
 		double share = (stage->blocks * block + stage->head * head) / all;
 
 		if (!(fabs(stage->share - share) < 1e-9))
-			return fault("stage %d has a share of %g, not %g", s, stage->share, share);
+			return fault("stage %d has a share of %g, not %g", s, stage->share,
+				     share);
 		sum += stage->share;
 	}
 	if (!(fabs(sum - 1) < 1e-9))
@@ -120,7 +122,8 @@ static int check_schedule(const struct plan *plan, const struct problem *problem
 	int rc = 0;
 
 	if (strcmp(plan->schedule, problem->want->schedule) != 0)
-		return fault("schedule '%s', not '%s'", plan->schedule, problem->want->schedule);
+		return fault("schedule '%s', not '%s'", plan->schedule,
+			     problem->want->schedule);
 	if (plan->micro_batch < 1 || plan->micro_batches < 1 ||
 	    (long long)plan->micro_batch * plan->micro_batches != problem->batch)
 		return fault("%d micro-batches of %d are not a batch of %lld",
@@ -155,7 +158,8 @@ static int check_memory(const struct plan *plan, const struct problem *problem, 
 			return fault("stage %d may use %.0f bytes, not %.0f", s, limit,
 				     stage->memory_limit_bytes);
 		if (limit > 0 && needed > limit)
-			return fault("stage %d needs %.0f bytes and may use %.0f", s, needed, limit);
+			return fault("stage %d needs %.0f bytes and may use %.0f", s, needed,
+				     limit);
 	}
 	return 0;
 }
@@ -164,7 +168,8 @@ int plan_check(const struct plan *plan, const struct problem *problem, char *why
 	       size_t why_bytes)
 {
 	int (*const check[])(const struct plan *, const struct problem *, char *, size_t) = {
-		check_count, check_stages, check_wish, check_shares, check_schedule, check_memory,
+		check_count, check_stages, check_wish, check_shares, check_schedule,
+		check_memory,
 	};
 
 	for (size_t i = 0; i < sizeof check / sizeof *check; i++)

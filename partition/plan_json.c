@@ -1,6 +1,6 @@
 /*
- * plan_json.c - plan.json: what was decided, for programs. What was not predicted is null, so that
- * every key can be asked for.
+ * plan_json.c - plan.json: what was decided, for programs. What was not predicted is null, so
+ * that every key can be asked for.
  */
 #include "partition/internal.h"
 
@@ -9,8 +9,8 @@ static const char *flag(bool value)
 	return value ? "true" : "false";
 }
 
-/* "key":{"to":1,"bytes":..,"seconds":null,"codec":"none"}, or null where to is -1. A cut has as many bytes
- * in both directions: activations one way, their gradients the other. */
+/* "key":{"to":1,"bytes":..,"seconds":null,"codec":"none"}, or null where to is -1. A cut has as
+ * many bytes in both directions: activations one way, their gradients the other. */
 static void add_link(struct text *text, const char *key, const struct problem *problem,
 		     const struct plan *plan, int cut, int to)
 {
@@ -18,8 +18,8 @@ static void add_link(struct text *text, const char *key, const struct problem *p
 	if (to < 0)
 		text_add(text, "null");
 	else
-		text_add(text, "{\"to\":%d,\"bytes\":%zu,\"seconds\":null,\"codec\":\"none\"}", to,
-			 plan_cut_bytes(problem, plan, cut));
+		text_add(text, "{\"to\":%d,\"bytes\":%zu,\"seconds\":null,\"codec\":\"none\"}",
+			 to, plan_cut_bytes(problem, plan, cut));
 }
 
 static void add_bytes(struct text *text, const char *key, double bytes)
@@ -42,7 +42,8 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 		 none ? -1 : stage->first_block + stage->blocks - 1);
 	text_add(text, "\"embedding\":%s,\"head\":%s,\"in_flight\":%d,", flag(stage->embedding),
 		 flag(stage->head), stage->in_flight);
-	text_add(text, "\"flops_share\":%.6f,\"forward_s\":null,\"backward_s\":null,", stage->share);
+	text_add(text, "\"flops_share\":%.6f,\"forward_s\":null,\"backward_s\":null,",
+		 stage->share);
 	add_bytes(text, "memory_bytes", stage->memory_bytes);
 	add_bytes(text, "memory_limit_bytes", stage->memory_limit_bytes);
 	add_link(text, "forward_link", problem, plan, s, s < plan->stages - 1 ? s + 1 : -1);

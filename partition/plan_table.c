@@ -37,8 +37,8 @@ static void add_memory(struct text *text, const struct plan_stage *stage,
 	text_add(text, "%s of ", unit_write(stage->memory_bytes, UNIT_BYTES, needed,
 					    sizeof needed));
 	if (stage->memory_limit_bytes > 0)
-		text_add(text, "%s (%s)", unit_write(stage->memory_limit_bytes, UNIT_BYTES, limit,
-						     sizeof limit),
+		text_add(text, "%s (%s)",
+			 unit_write(stage->memory_limit_bytes, UNIT_BYTES, limit, sizeof limit),
 			 node->memory_bytes > 0 ? "declared" : "measured");
 	else
 		text_add(text, "unknown");
@@ -72,6 +72,6 @@ void plan_print(const struct plan *plan, const struct problem *problem, struct t
 		add_stage(text, plan, problem, s, widths);
 	for (int i = 0; i < problem->cluster->nodes.count; i++)
 		if (left_out(problem, plan, i, why, sizeof why))
-			text_add(text, "left out: %s (%s)\n", cluster_node(problem->cluster, i)->name,
-				 why);
+			text_add(text, "left out: %s (%s)\n",
+				 cluster_node(problem->cluster, i)->name, why);
 }

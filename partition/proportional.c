@@ -1,14 +1,15 @@
 /*
  * proportional.c - FLOPs in proportion to declared compute, in file order.
  *
- * An example: 12 blocks, a head that costs as much as 2 of them, nodes of 5, 3 and 2 GFLOPS. That is
- * work for 14 blocks at 10 GFLOPS, so the shares are 7, 4.2 and 2.8; the last stage runs the head,
- * which leaves it 0.8 of a block. Rounded down they hold 7, 4 and 0; the block that is left over goes
- * to the largest remainder, the last: 7 4 1.
+ * An example: 12 blocks, a head that costs as much as 2 of them, nodes of 5, 3 and 2 GFLOPS.
+ * That is work for 14 blocks at 10 GFLOPS, so the shares are 7, 4.2 and 2.8; the last stage
+ * runs the head, which leaves it 0.8 of a block. Rounded down they hold 7, 4 and 0; the block
+ * that is left over goes to the largest remainder, the last: 7 4 1.
  *
- * Every stage but the last holds at least one block. A stage whose share is below what it must hold
- * is set to that, and the others share the rest. With plan.stages the slowest nodes are left out (of
- * two that are equally slow the later one). With no compute declared it is `uniform`.
+ * Every stage but the last holds at least one block. A stage whose share is below what it must
+ * hold is set to that, and the others share the rest. With plan.stages the slowest nodes are
+ * left out (of two that are equally slow the later one). With no compute declared it is
+ * `uniform`.
  */
 #include "partition/internal.h"
 
@@ -35,7 +36,7 @@ static void fill_shares(double *share, const double *compute, const bool *set, i
 		share[s] = work * (compute[s] / speed) - (s == last ? head : 0);
 }
 
-/* Sets every free stage whose share is too small to what it must hold; whether there was one. */
+/* Sets every free stage whose share is too small to what it must hold; was there one? */
 static bool set_small(int *layers, bool *set, int *rest, const double *share, int stages)
 {
 	bool any = false;
@@ -51,7 +52,8 @@ static bool set_small(int *layers, bool *set, int *rest, const double *share, in
 }
 
 /* The free stage with the largest share beyond its blocks, the first of equals. */
-static int largest_remainder(const int *layers, const bool *set, const double *share, int stages)
+static int largest_remainder(const int *layers, const bool *set, const double *share,
+			     int stages)
 {
 	int best = -1;
 
@@ -70,15 +72,15 @@ void proportional_split(int *layers, const double *compute, int stages, int bloc
 	double share[PLAN_STAGES_MAX];
 	int rest = blocks;
 
-	/* A stage that is set takes more than its share, so the others' only shrink: the set ones
-	 * stay too small, and this ends. */
+	/* A stage that is set takes more than its share, so the others' only shrink: the set
+	 * ones stay too small, and this ends. */
 	do
 		fill_shares(share, compute, set, stages, rest, head);
 	while (set_small(layers, set, &rest, share, stages));
 	for (int s = 0; s < stages; s++) {
 		if (set[s])
 			continue;
-		layers[s] = (int)floor(share[s] + SHARE_NOISE);
+		layers[s] = (int)floor(share[s]);
 		rest -= layers[s];
 	}
 	for (; rest > 0; rest--)
@@ -111,7 +113,7 @@ static bool among_fastest(const struct problem *problem, int node, int stages)
 	int ahead = 0;
 
 	for (int i = 0; i < problem->cluster->nodes.count; i++)
-		ahead += declared(problem, i) > mine || (declared(problem, i) == mine && i < node);
+		ahead += i < node ? declared(problem, i) >= mine : declared(problem, i) > mine;
 	return ahead < stages;
 }
 
@@ -142,9 +144,10 @@ int proportional_solve(const struct problem *problem, struct plan *plan)
 		return uniform_solve(problem, plan);
 	}
 	if (silent >= 0)
-		return error(EXIT_CONFIG, "nodes[%d].compute: '%s' declares none, but %d of %d "
-			     "nodes do: declare it for all, or use plan.solver: uniform", silent,
-			     cluster_node(problem->cluster, silent)->name, count,
+		return error(EXIT_CONFIG,
+			     "nodes[%d].compute: '%s' declares none, but %d of %d "
+			     "nodes do: declare it for all, or use plan.solver: uniform",
+			     silent, cluster_node(problem->cluster, silent)->name, count,
 			     problem->cluster->nodes.count);
 	stages = stages_wanted(problem);
 	if (stages < 0)

@@ -48,20 +48,28 @@ int stages_wanted(const struct problem *problem)
 	long long stages = problem->want->stages;
 
 	if (stages > nodes)
-		return error(EXIT_CONFIG, "plan.stages: %lld stages need as many nodes, but the "
-			     "file has %d", stages, nodes);
+		return error(EXIT_CONFIG,
+			     "plan.stages: %lld stages need as many nodes, but the "
+			     "file has %d",
+			     stages, nodes);
 	if (stages > most)
-		return error(EXIT_CONFIG, "plan.stages: %lld stages, but the model's %d blocks and "
-			     "its head fill %d at most", stages, most - 1, most);
+		return error(EXIT_CONFIG,
+			     "plan.stages: %lld stages, but the model's %d blocks and "
+			     "its head fill %d at most",
+			     stages, most - 1, most);
 	if (!stages && nodes > most)
-		return error(EXIT_CONFIG, "%d nodes, but the model's %d blocks and its head fill "
-			     "%d stages at most: set plan.stages to %d, or leave nodes out with "
-			     "'out' in plan.layers", nodes, most - 1, most, most);
+		return error(EXIT_CONFIG,
+			     "%d nodes, but the model's %d blocks and its head fill %d stages "
+			     "at most: set plan.stages to %d, or leave nodes out with 'out' in "
+			     "plan.layers",
+			     nodes, most - 1, most, most);
 	if (!stages)
 		stages = nodes;
 	if (stages > PLAN_STAGES_MAX)
-		return error(EXIT_CONFIG, "a plan has %d stages at most, this one would have %lld: "
-			     "set plan.stages", PLAN_STAGES_MAX, stages);
+		return error(EXIT_CONFIG,
+			     "a plan has %d stages at most, this one would have %lld: "
+			     "set plan.stages",
+			     PLAN_STAGES_MAX, stages);
 	return (int)stages;
 }
 

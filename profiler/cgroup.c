@@ -3,8 +3,8 @@
  *
  * /proc/self/cgroup names the group; the files lie under /sys/fs/cgroup. A limit on any group
  * above counts as well, so that the walk goes from the group up to the root of the mount. In a
- * container the named path often does not exist below the mount, which then *is* the group: what
- * is missing is passed over, and the root is looked at in any case.
+ * container the named path often does not exist below the mount, which then *is* the group:
+ * what is missing is passed over, and the root is looked at in any case.
  */
 #include "profiler/internal.h"
 
@@ -33,9 +33,9 @@ static double file_number(const char *root, const char *group, const char *name)
 }
 
 /*
- * Memory in use that cannot be dropped. File pages that nobody touched lately are counted by the
- * group but given back under pressure: a model that was just copied must not look like memory
- * that is gone.
+ * Memory in use that cannot be dropped. File pages that nobody touched lately are counted by
+ * the group but given back under pressure: a model that was just copied must not look like
+ * memory that is gone.
  */
 static double memory_used(const char *root, const char *group, const char *file,
 			  const char *inactive)

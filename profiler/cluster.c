@@ -32,7 +32,8 @@ static bool link_fits(const struct link *link, const char *from, const char *to)
 	       strcmp(link->to, to) == 0;
 }
 
-static struct link standard_link(const struct cluster *cluster, const char *from, const char *to)
+static struct link standard_link(const struct cluster *cluster, const char *from,
+				 const char *to)
 {
 	struct link link = cluster->standard;
 

@@ -32,7 +32,8 @@ bool peek_number(const char *text, const char *key, double *value)
 	const char *line = text;
 
 	while (line) {
-		if (strncmp(line, key, bytes) == 0 && line[bytes] && strchr(": \t", line[bytes])) {
+		if (strncmp(line, key, bytes) == 0 && line[bytes] &&
+		    strchr(": \t", line[bytes])) {
 			const char *number = line + bytes + 1;
 			char *end;
 			double read = strtod(number, &end);

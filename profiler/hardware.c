@@ -1,9 +1,9 @@
 /*
- * hardware.c - this machine as training may use it: hwloc for cores, /proc and the control groups
- * for the rest.
+ * hardware.c - this machine as training may use it: hwloc for cores, /proc and the control
+ * groups for the rest.
  *
- * Nothing here fails: a machine that hides something is described by what is left, with one core
- * and 0 bytes (unknown) in the worst case.
+ * Nothing here fails: a machine that hides something is described by what is left, with one
+ * core and 0 bytes (unknown) in the worst case.
  */
 #include "profiler/internal.h"
 
@@ -66,7 +66,7 @@ static void topology_read(struct hardware *hardware)
 
 static void allowance_apply(struct hardware *hardware, const struct allowance *allowance)
 {
-	/* Rounded down: a thread that the quota stops in the middle of a product holds up all. */
+	/* Rounded down: a thread that the quota stops in mid-product holds up all. */
 	if (allowance->cpus < hardware->cores)
 		hardware->cores = (int)allowance->cpus;
 	if (hardware->cores < 1)
@@ -80,6 +80,7 @@ int hardware_read(struct hardware *hardware)
 {
 	struct allowance allowance;
 	struct utsname system;
+	double page = (double)sysconf(_SC_PAGESIZE);
 
 	*hardware = (struct hardware){.cores = (int)sysconf(_SC_NPROCESSORS_ONLN)};
 	if (gethostname(hardware->host, sizeof hardware->host - 1) < 0)
@@ -88,9 +89,8 @@ int hardware_read(struct hardware *hardware)
 		snprintf(hardware->cpu, sizeof hardware->cpu, "%s", system.machine);
 	topology_read(hardware);
 	isa_read("", hardware->isa, sizeof hardware->isa);
-	hardware->memory_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-	hardware->memory_free_bytes = (double)sysconf(_SC_AVPHYS_PAGES) *
-				      (double)sysconf(_SC_PAGESIZE);
+	hardware->memory_bytes = page * (double)sysconf(_SC_PHYS_PAGES);
+	hardware->memory_free_bytes = page * (double)sysconf(_SC_AVPHYS_PAGES);
 	meminfo_read("", &hardware->memory_bytes, &hardware->memory_free_bytes);
 	cgroup_read("", &allowance);
 	allowance_apply(hardware, &allowance);

@@ -1,8 +1,8 @@
 /*
  * proc.c - what /proc says of the machine: memory and instruction sets.
  *
- * The instruction sets come from the kernel's flags, not from CPUID: the kernel drops a flag that
- * it does not let programs use, and one table serves x86 and ARM.
+ * The instruction sets come from the kernel's flags, not from CPUID: the kernel drops a flag
+ * that it does not let programs use, and one table serves x86 and ARM.
  */
 #include "profiler/internal.h"
 
@@ -66,7 +66,7 @@ void isa_read(const char *root, char *isa, size_t bytes)
 {
 	char text[16384];
 	const char *flags;
-	size_t used = 0;
+	char *end = isa;
 
 	isa[0] = 0;
 	if (!peek(root, "/proc/cpuinfo", text, sizeof text))
@@ -77,8 +77,9 @@ void isa_read(const char *root, char *isa, size_t bytes)
 	for (size_t i = 0; i < sizeof isa_words / sizeof *isa_words; i++) {
 		const char *word = isa_words[i].word;
 
-		if (!line_has(flags, isa_words[i].flag) || used + strlen(word) + 2 > bytes)
-			continue;
-		used += (size_t)snprintf(isa + used, bytes - used, "%s%s", used ? " " : "", word);
+		size_t room = bytes - (size_t)(end - isa);
+
+		if (line_has(flags, isa_words[i].flag) && strlen(word) + 2 <= room)
+			end += snprintf(end, room, "%s%s", end > isa ? " " : "", word);
 	}
 }

@@ -38,8 +38,8 @@ static inline const struct node *cluster_node(const struct cluster *cluster, int
 }
 /* The index of a name, or -1. */
 int cluster_find(const struct cluster *cluster, const char *name);
-/* The link from one node to another as declared: the matching entry of links.between (the last one that
- * fits), with what it leaves out taken from the default. */
+/* The link from one node to another as declared: the matching entry of links.between (the last
+ * one that fits), with what it leaves out taken from the default. */
 struct link cluster_link(const struct cluster *cluster, int from, int to);
 
 /* -- hardware.c ---------------------------------------------------------------------------- */
@@ -47,9 +47,9 @@ struct link cluster_link(const struct cluster *cluster, int from, int to);
 /* This machine, measured through hwloc, /proc and the cgroup. */
 struct hardware {
 	char cpu[128];			/* model name */
-	char isa[64];			/* "avx2 avx512 avx512_bf16 amx", what matters to kernels */
+	char isa[64];			/* "avx2 avx512 avx512_bf16 amx": for kernels */
 	char host[64];
-	int cores;			/* usable: cpuset and cgroup quota respected, at least 1 */
+	int cores;			/* usable: cpuset, binding and quota; at least 1 */
 	double memory_bytes;		/* total, or the cgroup's limit */
 	double memory_free_bytes;	/* MemAvailable, or what the cgroup's limit leaves */
 };

@@ -579,8 +579,8 @@ START_TEST(files_that_cannot_be_read_are_named)
 	ck_assert_uint_eq(bytes, 7);
 	ck_assert_str_eq(error_text(),
 			 arena_format(&arena,
-				      "edgepipe: error: cannot open '%s/nothing': No such file or "
-				      "directory\n"
+				      "edgepipe: error: cannot open '%s/nothing': No such file "
+				      "or directory\n"
 				      "edgepipe: error: cannot read '%s': it is a folder\n",
 				      folder, folder));
 }

@@ -1,6 +1,6 @@
 /*
- * tests/check_cluster.c - links as declared, and the machine as it describes itself: the readers
- * of /proc and of control groups are handed folders that stand for other machines.
+ * tests/check_cluster.c - links as declared, and the machine as it describes itself: the
+ * readers of /proc and of control groups are handed folders that stand for other machines.
  *
  * links: profiler base
  */
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/sysinfo.h>
 
-/* -- links ---------------------------------------------------------------------------------- */
+/* -- links --------------------------------------------------------------------------------- */
 
 static struct node nodes[] = {{.name = "library"}, {.name = "lab"}, {.name = "kiosk"}};
 static const char *library_lab[] = {"library", "lab"}, *lab_kiosk[] = {"kiosk", "lab"};
@@ -34,13 +34,13 @@ static const struct cluster cluster = {
 };
 
 static const struct { int from, to; double bandwidth, latency; int codec; } links[] = {
-	{0, 2, 100, 2, 0},	/* the default */
+	{0, 2, 100, 2, 0}, /* the default */
 	{2, 0, 100, 2, 0},
-	{0, 1, 30, 2, 0},	/* the last entry that fits, what it leaves out from the default */
-	{1, 0, 100, 3, 2},	/* and not from the entry before it */
-	{1, 2, 20, 1, 1},	/* both directions of nodes: [..] */
+	{0, 1, 30, 2, 0},  /* the last entry that fits, what it leaves out from the default */
+	{1, 0, 100, 3, 2}, /* and not from the entry before it */
+	{1, 2, 20, 1, 1},  /* both directions of nodes: [..] */
 	{2, 1, 20, 1, 1},
-	{1, 1, 0, 0, 0},	/* to itself: no wire */
+	{1, 1, 0, 0, 0}, /* to itself: no wire */
 };
 
 START_TEST(link_is_the_last_entry_that_fits)
@@ -65,7 +65,7 @@ START_TEST(nodes_are_found_by_name)
 }
 END_TEST
 
-/* -- other machines ------------------------------------------------------------------------- */
+/* -- other machines ------------------------------------------------------------------------ */
 
 static struct arena arena;
 static char *root;
@@ -121,7 +121,7 @@ START_TEST(version_2_is_read_up_to_the_root)
 	cgroup_read(root, &allowance);
 	ck_assert_double_eq(allowance.cpus, 2.5);
 	ck_assert_double_eq(allowance.memory_bytes, 1000000);
-	/* The box leaves 900000 (its idle pages count as free), but the pod around it 100000. */
+	/* The box leaves 900000 (idle pages count as free), the pod around it 100000. */
 	ck_assert_double_eq(allowance.memory_free_bytes, 100000);
 }
 END_TEST
@@ -146,7 +146,7 @@ START_TEST(version_2_in_a_container_is_the_mount_itself)
 
 	plant("/proc/self/cgroup", "0::/../../outside\n");
 	plant("/sys/fs/cgroup/cpu.max", "50000 100000\n");
-	plant("/outside/cpu.max", "1000 100000\n");
+	plant("/sys/outside/cpu.max", "1000 100000\n");
 	cgroup_read(root, &allowance);
 	ck_assert_double_eq(allowance.cpus, 0.5);
 }
@@ -192,7 +192,8 @@ START_TEST(memory_is_what_meminfo_calls_available)
 
 	meminfo_read(root, &total, &left);
 	ck_assert(total == 7 && left == 8);
-	plant("/proc/meminfo", "MemTotal:       1000 kB\nMemFree:  10 kB\nMemAvailable: 600 kB\n");
+	plant("/proc/meminfo",
+	      "MemTotal:       1000 kB\nMemFree:  10 kB\nMemAvailable: 600 kB\n");
 	meminfo_read(root, &total, &left);
 	ck_assert_double_eq(total, 1024000);
 	ck_assert_double_eq(left, 614400);
@@ -206,7 +207,7 @@ END_TEST
 static const struct { const char *cpuinfo, *isa; } isas[] = {
 	{NULL, ""},
 	{"processor\t: 0\n", ""},
-	{"processor\t: 0\nflags\t\t: fpu avx avx512 sse2\nbugs\t: avx2\n", ""},
+	{"processor\t: 0\nflags\t\t: fpu avx avx2k avx512 sse2\nbugs\t: avx2\n", ""},
 	{"processor\t: 0\nflags\t\t: fpu avx2 sse2\nbugs\t: x\n", "avx2"},
 	{"processor\t: 0\nflags\t\t: avx512f avx512_bf16 avx2 amx_bf16 amx_tile\n",
 	 "avx2 avx512 avx512_bf16 amx"},
@@ -226,19 +227,23 @@ END_TEST
 
 START_TEST(isa_never_overflows)
 {
-	char isa[12] = "";
+	char isa[64];
 
 	plant("/proc/cpuinfo", "processor\t: 0\nflags\t: avx2 avx512f avx512_vnni amx_bf16\n");
-	isa_read(root, isa, sizeof isa);
+	memset(isa, '#', sizeof isa);
+	isa_read(root, isa, 12);
 	ck_assert_str_eq(isa, "avx2 avx512");
+	for (size_t i = 12; i < sizeof isa; i++)
+		ck_assert_int_eq(isa[i], '#');
 }
 END_TEST
 
-/* -- this machine --------------------------------------------------------------------------- */
+/* -- this machine -------------------------------------------------------------------------- */
 
 START_TEST(this_machine_is_sane)
 {
 	struct hardware hardware;
+	char isa[64];
 
 	memset(&hardware, 0xee, sizeof hardware);
 	ck_assert_int_eq(hardware_read(&hardware), 0);
@@ -246,7 +251,8 @@ START_TEST(this_machine_is_sane)
 	ck_assert_int_le(hardware.cores, get_nprocs_conf());
 	ck_assert_int_gt((int)strlen(hardware.cpu), 0);
 	ck_assert_int_gt((int)strlen(hardware.host), 0);
-	ck_assert_int_lt((int)strlen(hardware.isa), (int)sizeof hardware.isa);
+	isa_read("", isa, sizeof isa);
+	ck_assert_str_eq(hardware.isa, isa);
 	ck_assert_double_gt(hardware.memory_bytes, 64e6);
 	ck_assert_double_gt(hardware.memory_free_bytes, 1e6);
 	ck_assert_double_le(hardware.memory_free_bytes, hardware.memory_bytes);

@@ -1,6 +1,6 @@
 /*
- * check_comm.c - ranks as threads of one process: the shared cases, and what is particular to them:
- * aborts, ranks that end early, results.
+ * check_comm.c - ranks as threads of one process: the shared cases, and what is particular to
+ * them: aborts, ranks that end early, results.
  *
  * links: comm
  */
@@ -30,6 +30,19 @@ START_TEST(alone)
 		ck_assert_msg(comm_cases[i].work(comm, NULL) == 0, "%s", comm_cases[i].name);
 	comm_close(comm);
 	comm_close(NULL);
+}
+END_TEST
+
+START_TEST(small_sends_do_not_wait)
+{
+	struct comm *comm = comm_alone_open();
+	char out[4096] = "hello", in[4096];
+
+	ck_assert_int_eq(comm_send_now(comm, 0, 1, out, sizeof out), 0);
+	out[0] = 'j';
+	ck_assert_int_eq(comm_recv_now(comm, 0, 1, in, sizeof in), 0);
+	ck_assert_str_eq(in, "hello");
+	comm_close(comm);
 }
 END_TEST
 
@@ -157,6 +170,7 @@ END_TEST
 /* Rank 1 ends at once; the others wait for it, by receiving or by sending. */
 static int waits_for_the_dead(struct comm *comm, void *arg)
 {
+	struct comm_request request = {0};
 	char *large = xzalloc(100000, 1);
 	int failures = 0;
 
@@ -166,8 +180,10 @@ static int waits_for_the_dead(struct comm *comm, void *arg)
 		expect(comm_recv_now(comm, 1, 1, large, 100000) == -1);
 	else if (comm->rank == 2)
 		expect(comm_send_now(comm, 1, 2, large, 100000) == -1);
-	if (comm->rank != 1)
+	if (comm->rank != 1) {
 		expect(comm_barrier(comm) == -1);
+		expect(comm_send(comm, comm->rank, 3, large, 1, &request) == -1);
+	}
 	/* Who saw it first says so. */
 	expect(!error_code() || strstr(error_text(), "waiting for rank 1"));
 	free(large);
@@ -268,6 +284,7 @@ static Suite *suite(void)
 	tcase_set_timeout(tcase, 60);
 	tcase_add_loop_test(tcase, shared_case, 0, COUNT(comm_cases) * COUNT(sizes));
 	tcase_add_test(tcase, alone);
+	tcase_add_test(tcase, small_sends_do_not_wait);
 	tcase_add_test(tcase, first_result_counts);
 	tcase_add_test(tcase, each_thread_has_its_rank);
 	tcase_add_test(tcase, abort_ends_all);

@@ -114,8 +114,8 @@ START_TEST(a_shuffle_is_not_the_order_of_the_file)
 END_TEST
 
 /*
- * With too few rounds, two indices that differ in one half alone go to places that differ in the
- * same way: 1024 is a full network of two halves of five bits.
+ * With too few rounds, two indices that differ in one half alone go to places that differ in
+ * the same way: 1024 is a full network of two halves of five bits.
  */
 START_TEST(differences_do_not_survive)
 {

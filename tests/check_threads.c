@@ -21,7 +21,7 @@ struct tally {
 	atomic_int wrong;
 	int threads, count;
 	atomic_bool block;		/* hold every index until all threads have one */
-	atomic_int arrived;
+	atomic_int arrived, finished;
 };
 
 static void count_index(void *arg, int index, int thread)
@@ -37,10 +37,15 @@ static void count_index(void *arg, int index, int thread)
 	atomic_fetch_add(&tally->times[index], 1);
 	if (atomic_load(&tally->block)) {
 		atomic_fetch_add(&tally->arrived, 1);
-		for (int i = 0; i < 5000 && atomic_load(&tally->arrived) < tally->threads; i++)
+		for (int i = 0; i < 2000 && atomic_load(&tally->arrived) < tally->threads; i++)
 			clock_sleep(1e-3);
+		if (atomic_load(&tally->arrived) < tally->threads)
+			atomic_fetch_add(&tally->wrong, 1);
+		if (thread > 0)
+			clock_sleep(0.02);	/* pool_run has to wait for it */
 	}
 	atomic_fetch_sub(&tally->in_use[thread], 1);
+	atomic_fetch_add(&tally->finished, 1);
 }
 
 START_TEST(every_index_runs_once)
@@ -94,8 +99,10 @@ START_TEST(all_threads_take_part)
 
 	tally->threads = tally->count = _i;
 	tally->block = true;
+	clock_sleep(0.02);		/* all asleep: all have to be woken */
 	pool_run(pool, _i, count_index, tally);
 	ck_assert_int_eq(tally->arrived, _i);
+	ck_assert_int_eq(tally->finished, _i);
 	ck_assert_int_eq(tally->wrong, 0);
 	free(tally);
 	pool_close(pool);
@@ -146,22 +153,43 @@ START_TEST(a_pool_starts_one_thread_less_than_it_has)
 }
 END_TEST
 
+/* Seconds of processor time that the process has used. */
+static double time_used(void)
+{
+	struct rusage use;
+
+	getrusage(RUSAGE_SELF, &use);
+	return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+	       (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6;
+}
+
+/* The calling thread has a long index; the workers have none once it has begun. */
+static void sleep_on_thread_zero(void *arg, int index, int thread)
+{
+	atomic_int *begun = arg;
+
+	(void)index;
+	if (thread == 0 && atomic_fetch_add(begun, 1) == 0)
+		clock_sleep(0.3);
+	for (int i = 0; i < 2000 && atomic_load(begun) == 0; i++)
+		clock_sleep(1e-3);
+}
+
 START_TEST(waiting_costs_no_time)
 {
-	struct rusage before, after;
 	struct pool *pool = pool_open(4);
 	atomic_int done = 0;
 
 	pool_run(pool, 100, add_one, &done);
 	clock_sleep(0.02);
-	getrusage(RUSAGE_SELF, &before);
+	double start = time_used();
 	clock_sleep(0.3);
-	getrusage(RUSAGE_SELF, &after);
-	double used = (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec) +
-		      (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec) * 1e-6 +
-		      (double)(after.ru_stime.tv_sec - before.ru_stime.tv_sec) +
-		      (double)(after.ru_stime.tv_usec - before.ru_stime.tv_usec) * 1e-6;
-	ck_assert_double_lt(used, 0.05);
+	ck_assert_double_lt(time_used() - start, 0.05);
+	/* Neither between runs nor for the last index of one. */
+	start = time_used();
+	atomic_store(&done, 0);
+	pool_run(pool, 4, sleep_on_thread_zero, &done);
+	ck_assert_double_lt(time_used() - start, 0.05);
 	pool_close(pool);
 }
 END_TEST

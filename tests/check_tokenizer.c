@@ -1,7 +1,7 @@
 /*
- * tests/check_tokenizer.c - the tokenizer against Hugging Face's: answers of a tiny one made for this test
- * (golden/tokenizer), everything that must be refused, and, where EDGEPIPE_SHARED names the folder with
- * real data, GPT-2's own vectors.
+ * tests/check_tokenizer.c - the tokenizer against Hugging Face's: answers of a tiny one made
+ * for this test (golden/tokenizer), everything that must be refused, and, where EDGEPIPE_SHARED
+ * names the folder with real data, GPT-2's own vectors.
  *
  * links: model
  */
@@ -87,9 +87,9 @@ static void print_ids(const struct ids *ids)
 	fprintf(stderr, "\n");
 }
 
-/* A text has these ids (less some at both ends of the list), and its bytes come back from them. */
-static void check_text(struct tokenizer *tokenizer, const char *text, size_t bytes, bool special,
-		       const struct json *list, size_t from, size_t tail)
+/* A text has these ids (less some at both ends of the list), and its bytes come back. */
+static void check_text(struct tokenizer *tokenizer, const char *text, size_t bytes,
+		       bool special, const struct json *list, size_t from, size_t tail)
 {
 	struct ids ids = {0};
 	struct text back = {0};
@@ -126,7 +126,7 @@ START_TEST(answers_of_tokenizer_json)
 	ck_assert_ptr_nonnull(tokenizer);
 	check_answers(tokenizer, "special", true);
 	check_answers(tokenizer, "plain", false);
-	ck_assert_int_eq(tokenizer_vocabulary(tokenizer), 403);
+	ck_assert_int_eq(tokenizer_vocabulary(tokenizer), 405);
 	ck_assert_int_eq(tokenizer_find(tokenizer, "<|endoftext|>"), 0);
 	ck_assert_int_eq(tokenizer_find(tokenizer, "<tool>"), 400);
 	ck_assert_int_eq(tokenizer_find(tokenizer, "no such token"), -1);
@@ -135,11 +135,15 @@ START_TEST(answers_of_tokenizer_json)
 END_TEST
 
 static const char added_decoder[] =
-	"{\"tokenizer_class\": \"GPT2Tokenizer\", \"eos_token\": {\"content\": \"<|endoftext|>\"},"
-	" \"added_tokens_decoder\": {"
-	"  \"400\": {\"content\": \"<tool>\", \"normalized\": true, \"special\": false, \"lstrip\": false},"
-	"  \"401\": {\"content\": \"<tool>x\", \"normalized\": true, \"special\": false},"
-	"  \"402\": {\"content\": \"l>x\", \"normalized\": false, \"special\": false}}}";
+	"{\"tokenizer_class\": \"GPT2Tokenizer\","
+    " \"eos_token\": {\"content\": \"<|endoftext|>\"},"
+    " \"added_tokens_decoder\": {"
+    "  \"400\": {\"content\": \"<tool>\", \"normalized\": true, \"special\": false, "
+    "\"lstrip\": false},"
+    "  \"401\": {\"content\": \"<tool>x\", \"normalized\": true, \"special\": false},"
+    "  \"402\": {\"content\": \"l>x\", \"normalized\": false, \"special\": false},"
+	"  \"403\": {\"content\": \"<think>\", \"normalized\": true, \"special\": false},"
+	"  \"404\": {\"content\": \"<think>er\", \"normalized\": true}}}";
 
 START_TEST(answers_of_vocabulary_and_merges)
 {
@@ -206,7 +210,8 @@ END_TEST
 START_TEST(space_before)
 {
 	char *data = take_file(GOLDEN "/tokenizer.json");
-	char *spaced = replaced(data, "\"add_prefix_space\":false", "\"add_prefix_space\":true");
+	char *spaced =
+	    replaced(data, "\"add_prefix_space\":false", "\"add_prefix_space\":true");
 	struct json *answers = json_read(GOLDEN "/answers.json");
 	struct ids ids = {0};
 
@@ -218,9 +223,10 @@ START_TEST(space_before)
 
 		ids.count = 0;
 		ck_assert_int_eq(tokenizer_encode(tokenizer, json_as_text(text, NULL),
-						  json_text_bytes(text), true, &ids), 0);
-		ck_assert_msg(same_ids(&ids, json_find(one, "spaced"), 0, 0), "other ids for '%s'",
-			      json_as_text(text, ""));
+						  json_text_bytes(text), true, &ids),
+				 0);
+		ck_assert_msg(same_ids(&ids, json_find(one, "spaced"), 0, 0),
+			      "other ids for '%s'", json_as_text(text, ""));
 	}
 	ids_release(&ids);
 	tokenizer_close(tokenizer);
@@ -230,7 +236,7 @@ START_TEST(space_before)
 }
 END_TEST
 
-/* Merges as "a b", as they were written before 2024, and no type of the model, as before 2021. */
+/* Merges as "a b", as written before 2024, and no type of the model, as before 2021. */
 START_TEST(older_spelling_of_merges)
 {
 	char *data = take_file(GOLDEN "/tokenizer.json");
@@ -254,7 +260,8 @@ START_TEST(older_spelling_of_merges)
 	/* The list's own bracket went with the first pair's. */
 	char *listed = replaced(text.data, "\"merges\":", "\"merges\":[");
 	if (strstr(listed, "[["))
-		memmove(strstr(listed, "[["), strstr(listed, "[[") + 1, strlen(strstr(listed, "[[")));
+		memmove(strstr(listed, "[["), strstr(listed, "[[") + 1,
+			strlen(strstr(listed, "[[")));
 	put_file("tokenizer.json", listed);
 	struct tokenizer *tokenizer = tokenizer_open(folder);
 	ck_assert_ptr_nonnull(tokenizer);
@@ -264,6 +271,79 @@ START_TEST(older_spelling_of_merges)
 	free(listed);
 	free(typeless);
 	free(data);
+}
+END_TEST
+
+/* A tokenizer of a few letters, its merges in order of rank. */
+static struct tokenizer *lettered(const char *vocabulary, const char *merges)
+{
+	put_file("vocab.json", vocabulary);
+	put_file("merges.txt", merges);
+	return tokenizer_open(folder);
+}
+
+/* The ids of a word are these digits. */
+static void check_word(struct tokenizer *tokenizer, const char *word, const char *digits)
+{
+	struct ids ids = {0};
+	char said[64] = "";
+
+	ck_assert_int_eq(tokenizer_encode(tokenizer, word, strlen(word), false, &ids), 0);
+	ck_assert_uint_lt(ids.count, sizeof said);
+	for (size_t i = 0; i < ids.count; i++)
+		said[i] = (char)('0' + ids.id[i]);
+	ck_assert_str_eq(said, digits);
+	ids_release(&ids);
+}
+
+/* Of equal pairs the left one is merged first. */
+START_TEST(leftmost_pair_first)
+{
+	struct tokenizer *tokenizer =
+		lettered("{\"a\":0,\"b\":1,\"aa\":2,\"aaaa\":3}", "a a\naa aa\n");
+
+	check_word(tokenizer, "a", "0");
+	check_word(tokenizer, "aaa", "20");
+	check_word(tokenizer, "aaaaa", "30");
+	check_word(tokenizer, "aaaaaaa", "320");
+	check_word(tokenizer, "aaabaaaaaa", "20132");
+	tokenizer_close(tokenizer);
+}
+END_TEST
+
+/* A pair that waits and has meanwhile become another keeps neither its rank nor its turn. */
+START_TEST(pair_that_has_changed)
+{
+	struct tokenizer *tokenizer = lettered("{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"ab\":4,"
+					       "\"bc\":5,\"abc\":6,\"bcd\":7}",
+					       "b c\na b\nbc d\na bc\n");
+
+	check_word(tokenizer, "abcd", "07");
+	check_word(tokenizer, "abc", "6");
+	check_word(tokenizer, "abdabc", "436");
+	tokenizer_close(tokenizer);
+}
+END_TEST
+
+/* The cache never takes a word for a longer one that fell into the same place. */
+START_TEST(words_are_not_mixed_up)
+{
+	struct tokenizer *tokenizer = lettered("{\"a\":0,\"b\":1,\"ab\":2}", "a b\n");
+	char word[20] = "ab";
+
+	for (int i = 0; i < 200000; i++) {
+		struct ids ids = {0};
+
+		for (int bit = 0; bit < 17; bit++)
+			word[2 + bit] = i >> bit & 1 ? 'a' : 'b';
+		ck_assert_int_eq(tokenizer_encode(tokenizer, word, 19, false, &ids), 0);
+		ids.count = 0;
+		ck_assert_int_eq(tokenizer_encode(tokenizer, word, 2, false, &ids), 0);
+		ck_assert_uint_eq(ids.count, 1);
+		ck_assert_int_eq(ids.id[0], 2);
+		ids_release(&ids);
+	}
+	tokenizer_close(tokenizer);
 }
 END_TEST
 
@@ -294,9 +374,16 @@ END_TEST
 
 START_TEST(invalid_text)
 {
-	static const struct { const char *text; size_t bytes, at; } cases[] = {
-		{"\xff", 1, 0}, {"abc\xe9", 4, 3}, {"ab\xed\xa0\x80", 5, 2}, {"a\xc0\x80", 3, 1},
-		{"\xc3\xa9\xf4\x90\x80\x80", 6, 2}, {"<|endoftext|>\x80", 14, 13},
+	static const struct {
+		const char *text;
+		size_t bytes, at;
+	} cases[] = {
+		{"\xff", 1, 0},
+		{"abc\xe9", 4, 3},
+		{"ab\xed\xa0\x80", 5, 2},
+		{"a\xc0\x80", 3, 1},
+		{"\xc3\xa9\xf4\x90\x80\x80", 6, 2},
+		{"<|endoftext|>\x80", 14, 13},
 	};
 	struct tokenizer *tokenizer = tokenizer_open(GOLDEN);
 	struct ids ids = {0};
@@ -305,7 +392,8 @@ START_TEST(invalid_text)
 	*ids_take(&ids, 1) = 7;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		error_hold();
-		ck_assert_int_eq(tokenizer_encode(tokenizer, cases[i].text, cases[i].bytes, true, &ids), -1);
+		ck_assert_int_eq(
+		    tokenizer_encode(tokenizer, cases[i].text, cases[i].bytes, true, &ids), -1);
 		ck_assert_int_eq(error_code(), EXIT_DATA);
 		snprintf(want, sizeof want, "byte %zu of the text", cases[i].at);
 		ck_assert_ptr_nonnull(strstr(error_text(), want));
@@ -319,7 +407,7 @@ END_TEST
 
 START_TEST(invalid_ids)
 {
-	static const int32_t bad[] = {-1, 403, INT32_MAX, INT32_MIN};
+	static const int32_t bad[] = {-1, 405, INT32_MAX, INT32_MIN};
 	struct tokenizer *tokenizer = tokenizer_open(GOLDEN);
 	struct text text = {0};
 
@@ -343,18 +431,25 @@ static const struct edit {
 	int code;
 	const char *message;
 } edits[] = {
-	{"\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", EXIT_CONFIG, "'normalizer' of type 'NFC'"},
-	{"{\"type\":\"ByteLevel\",\"add", "{\"type\":\"Metaspace\",\"add", EXIT_CONFIG, "'Metaspace'"},
-	{"\"pre_tokenizer\":{", "\"pre_tokenizer\":null,\"x\":{", EXIT_CONFIG, "pre_tokenizer 'none'"},
-	{"\"trim_offsets\":true,\"use_regex\":true", "\"use_regex\":false", EXIT_CONFIG, "use_regex"},
+	{"\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", EXIT_CONFIG,
+	 "'normalizer' of type 'NFC'"},
+	{"{\"type\":\"ByteLevel\",\"add", "{\"type\":\"Metaspace\",\"add", EXIT_CONFIG,
+	 "'Metaspace'"},
+	{"\"pre_tokenizer\":{", "\"pre_tokenizer\":null,\"x\":{", EXIT_CONFIG,
+	 "pre_tokenizer 'none'"},
+	{"\"trim_offsets\":true,\"use_regex\":true", "\"use_regex\":false", EXIT_CONFIG,
+	 "use_regex"},
 	{"\"use_regex\":true", "\"use_regex\":\"yes\"", EXIT_DATA, "use_regex"},
 	{"\"use_regex\":true", "\"use_regex\":true,\"invert\":true", EXIT_CONFIG, "invert"},
-	{"\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"Metaspace\"", EXIT_CONFIG, "decoder 'Metaspace'"},
+	{"\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"Metaspace\"",
+	 EXIT_CONFIG,
+	 "decoder 'Metaspace'"},
 	{"\"type\":\"BPE\"", "\"type\":\"Unigram\"", EXIT_CONFIG, "'Unigram'"},
 	{"\"dropout\":null", "\"dropout\":0.1", EXIT_CONFIG, "dropout"},
 	{"\"byte_fallback\":false", "\"byte_fallback\":true", EXIT_CONFIG, "byte_fallback"},
 	{"\"ignore_merges\":false", "\"ignore_merges\":true", EXIT_CONFIG, "ignore_merges"},
-	{"\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"</w>\"", EXIT_CONFIG, "'</w>'"},
+	{"\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"</w>\"", EXIT_CONFIG,
+	 "'</w>'"},
 	{"\"version\":\"1.0\"", "\"version\":\"2.0\"", EXIT_CONFIG, "version '2.0'"},
 	{"\"lstrip\":false", "\"lstrip\":true", EXIT_CONFIG, "lstrip"},
 	{"\"single_word\":false", "\"single_word\":true", EXIT_CONFIG, "single_word"},
@@ -370,8 +465,6 @@ static const struct edit {
 	{"\"!\":1,", "\"!\":2,", EXIT_DATA, "same id 2"},
 	{"\"!\":1,", "\"!\":1.5,", EXIT_DATA, "'!'"},
 	{"\"!\":1,", "\"!\":1,\"!\":1,", EXIT_DATA, "duplicate"},
-	{"\"vocab\":{", "\"vocab\":[],\"x\":{", EXIT_DATA, "vocabulary"},
-	{"\"merges\":[", "\"merges\":7,\"x\":[", EXIT_DATA, "merges"},
 	{"[\"h\",\"e\"]", "[\"h\",\"nothing\"]", EXIT_DATA, "merge 0"},
 	{"[\"h\",\"e\"]", "[\"h\",\"z\"]", EXIT_DATA, "merge 0"},
 	{"[\"h\",\"e\"]", "[\"h\",\"e\",\"y\"]", EXIT_DATA, "merge 0"},
@@ -391,10 +484,44 @@ START_TEST(refused_files)
 	ck_assert_ptr_null(tokenizer_open(folder));
 	ck_assert_int_eq(error_code(), edit->code);
 	const char *said = error_text();
-	ck_assert_msg(strstr(said, edit->message) != NULL, "'%s' is not in '%s'", edit->message, said);
+	ck_assert_msg(strstr(said, edit->message) != NULL, "'%s' is not in '%s'", edit->message,
+		      said);
 	ck_assert_ptr_nonnull(strstr(said, "tokenizer.json"));
 	free(edited);
 	free(data);
+}
+END_TEST
+
+#define BYTE_LEVEL "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":"
+
+/* Whole files that must be refused. */
+static const struct small {
+	const char *data;
+	int code;
+	const char *message;
+} smalls[] = {
+	{"", EXIT_DATA, "tokenizer.json:1:1: error:"},
+	{"[]", EXIT_CONFIG, "model"},
+	{"{}", EXIT_CONFIG, "model 'none'"},
+	{"{" BYTE_LEVEL "{\"vocab\":{},\"merges\":[]}}", EXIT_DATA, "vocabulary"},
+	{"{" BYTE_LEVEL "{\"vocab\":[\"a\"],\"merges\":[]}}", EXIT_DATA, "vocabulary"},
+	{"{" BYTE_LEVEL "{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", EXIT_DATA, "merges"},
+	{"{" BYTE_LEVEL "{\"vocab\":{\"a\":0},\"merges\":\"a a\"}}", EXIT_DATA, "merges"},
+	{"{" BYTE_LEVEL "{\"vocab\":{\"a\":0},\"merges\":[[\"a\",[\"a\"]]]}}", EXIT_DATA,
+     "merge 0"},
+	{"{" BYTE_LEVEL "{\"vocab\":{\"a\":0},\"merges\":[]},\"added_tokens\":[[]]}", EXIT_DATA,
+     "added token"},
+};
+
+START_TEST(refused_small_files)
+{
+	put_file("tokenizer.json", smalls[_i].data);
+	error_hold();
+	ck_assert_ptr_null(tokenizer_open(folder));
+	ck_assert_int_eq(error_code(), smalls[_i].code);
+	const char *said = error_text();
+	ck_assert_msg(strstr(said, smalls[_i].message) != NULL, "'%s' is not in '%s'",
+		      smalls[_i].message, said);
 }
 END_TEST
 
@@ -403,7 +530,8 @@ START_TEST(byte_without_token)
 {
 	char *data = take_file(GOLDEN "/tokenizer.json");
 	char *edited = replaced(data, "\"!\":1,", "\"!!!\":1,");
-	char *unknown = replaced(edited, "\"unk_token\":null", "\"unk_token\":\"<|endoftext|>\"");
+	char *unknown =
+	    replaced(edited, "\"unk_token\":null", "\"unk_token\":\"<|endoftext|>\"");
 	struct ids ids = {0};
 
 	put_file("tokenizer.json", edited);
@@ -413,6 +541,7 @@ START_TEST(byte_without_token)
 	ck_assert_int_eq(tokenizer_encode(tokenizer, "a!", 2, false, &ids), -1);
 	ck_assert_int_eq(error_code(), EXIT_DATA);
 	ck_assert_ptr_nonnull(strstr(error_text(), "0x21"));
+	ck_assert_uint_eq(ids.count, 0);
 	error_clear();
 	tokenizer_close(tokenizer);
 
@@ -500,7 +629,8 @@ static void check_vectors(struct tokenizer *tokenizer)
 	char *line = answers;
 	int count = 0;
 
-	for (char *p = texts, *end; (end = strstr(p, between)) != NULL; p = end + strlen(between)) {
+	for (char *p = texts, *end; (end = strstr(p, between)) != NULL;
+	     p = end + strlen(between)) {
 		check_line(tokenizer, p, (size_t)(end - p), &line);
 		count++;
 	}
@@ -522,12 +652,15 @@ static void check_inputs(struct tokenizer *tokenizer)
 		const struct json *one = json_at(gpt2, i), *text = json_find(one, "input");
 		const struct json *ids = json_find(json_find(one, "encoded"), "input_ids");
 
-		check_text(tokenizer, json_as_text(text, ""), json_text_bytes(text), true, ids, 0, 0);
-		/* Whisper's English one is GPT-2's with two special tokens before and one behind. */
+		check_text(tokenizer, json_as_text(text, ""), json_text_bytes(text), true, ids,
+			   0, 0);
+		/* Whisper's English one is GPT-2's with two special tokens before and one
+		 * behind. */
 		one = json_at(whisper, i);
 		text = json_find(one, "input");
 		ids = json_find(json_find(one, "encoded"), "input_ids");
-		check_text(tokenizer, json_as_text(text, ""), json_text_bytes(text), true, ids, 2, 1);
+		check_text(tokenizer, json_as_text(text, ""), json_text_bytes(text), true, ids,
+			   2, 1);
 	}
 	json_free(all);
 }
@@ -567,7 +700,10 @@ END_TEST
 
 START_TEST(gpt2_texts)
 {
-	static const struct { const char *name; size_t ids; } texts[] = {
+	static const struct {
+		const char *name;
+		size_t ids;
+	} texts[] = {
 		{"text/tinyshakespeare/input.txt", 338025},
 		{"text/wikitext-2/test.txt", 295877},
 		{"text/tinystories/tinystories-2MiB.txt", 509140},
@@ -593,7 +729,9 @@ END_TEST
 
 START_TEST(real_files_refused)
 {
-	static const struct { const char *name, *message; } cases[] = {
+	static const struct {
+		const char *name, *message;
+	} cases[] = {
 		{"tokenizers/llama2", "pre_tokenizer 'none'"},
 		{"tokenizers/qwen2", "Qwen2Tokenizer"},
 	};
@@ -622,10 +760,15 @@ int main(void)
 	tcase_add_test(tcase, end_of_text_by_name);
 	tcase_add_test(tcase, space_before);
 	tcase_add_test(tcase, older_spelling_of_merges);
+	tcase_add_test(tcase, leftmost_pair_first);
+	tcase_add_test(tcase, pair_that_has_changed);
+	tcase_add_test(tcase, words_are_not_mixed_up);
 	tcase_add_loop_test(tcase, long_words, 0, 7);
 	tcase_add_test(tcase, invalid_text);
 	tcase_add_test(tcase, invalid_ids);
 	tcase_add_loop_test(tcase, refused_files, 0, (int)(sizeof edits / sizeof edits[0]));
+	tcase_add_loop_test(tcase, refused_small_files, 0,
+			    (int)(sizeof smalls / sizeof smalls[0]));
 	tcase_add_test(tcase, byte_without_token);
 	tcase_add_test(tcase, refused_folders);
 	tcase_add_loop_test(tcase, gpt2_vectors, 0, 2);

@@ -2,8 +2,8 @@
  * comm_cases.h - what every transport of comm/ must do, as works that all ranks run together.
  *
  * Shared by check_comm.c (ranks as threads) and mpi_comm.c (ranks as processes). A case returns
- * how many of its expectations failed. One that cannot go on aborts its world, so that the other
- * ranks do not wait for ever.
+ * how many of its expectations failed. One that cannot go on aborts its world, so that the
+ * other ranks do not wait for ever.
  */
 #ifndef EDGEPIPE_COMM_CASES_H
 #define EDGEPIPE_COMM_CASES_H
@@ -25,8 +25,8 @@
 #define must(call) \
 	do { \
 		if ((call) < 0) { \
-			fprintf(stderr, "%s:%d: rank %d of %d: failed: %s\n", __FILE__, __LINE__, \
-				comm->rank, comm->size, #call); \
+			fprintf(stderr, "%s:%d: rank %d of %d: failed: %s\n", __FILE__, \
+				__LINE__, comm->rank, comm->size, #call); \
 			comm_abort(comm, EXIT_FAILURE); \
 			return failures + 1; \
 		} \
@@ -250,9 +250,9 @@ static int case_arguments(struct comm *comm, void *arg)
 	return failures;
 }
 
-/* One message around the ring whose receiver expects another size. The receive stands before the
- * send or comes after; either way the receiver alone sees an error, and the next message of the
- * same tag is whole. */
+/* One message around the ring whose receiver expects another size. The receive stands before
+ * the send or comes after; either way the receiver alone sees an error, and the next message of
+ * the same tag is whole. */
 static int misfit(struct comm *comm, int tag, size_t sent, size_t expected, bool receive_first)
 {
 	struct comm_request send = {0}, recv = {0};

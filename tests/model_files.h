@@ -1,6 +1,6 @@
 /*
- * tests/model_files.h - what the tests of model/ share: a temporary folder, files in it, and tiny
- * models whose tensors are made from their family's table.
+ * tests/model_files.h - what the tests of model/ share: a temporary folder, files in it, and
+ * tiny models whose tensors are made from their family's table.
  */
 #ifndef EDGEPIPE_TESTS_MODEL_FILES_H
 #define EDGEPIPE_TESTS_MODEL_FILES_H
@@ -64,14 +64,15 @@ static inline char *read_text(const char *path)
 }
 
 /* After error_hold and a call that failed: the code, and words that the message must hold. */
-#define assert_said(code, words)                                                                   \
-	do {                                                                                       \
-		int code_ = error_code();                                                          \
-		const char *text_ = error_text();                                                  \
-		ck_assert_msg(code_ == (code), "code %d instead of %d: %s", code_, (code), text_); \
-		ck_assert_msg(strstr(text_, (words)) != NULL, "\"%s\" is not in: %s", (words),     \
-			      text_);                                                              \
-		error_clear();                                                                     \
+#define assert_said(code, words)                                                               \
+	do {                                                                                   \
+		int code_ = error_code();                                                      \
+		const char *text_ = error_text();                                              \
+		ck_assert_msg(code_ == (code), "code %d instead of %d: %s", code_, (code),     \
+			      text_);                                                          \
+		ck_assert_msg(strstr(text_, (words)) != NULL, "\"%s\" is not in: %s", (words), \
+			      text_);                                                          \
+		error_clear();                                                                 \
 	} while (0)
 
 /* A folder with a config.json. */
@@ -84,12 +85,12 @@ static inline char *model_folder(const char *name, const char *config)
 	return folder;
 }
 
-#define GPT2_TINY                                                                                  \
-	"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_head\":2,\"n_layer\":3,\"n_positions\":16,"     \
+#define GPT2_TINY                                                                              \
+	"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_head\":2,\"n_layer\":3,\"n_positions\":16," \
 	"\"vocab_size\":11,\"architectures\":[\"GPT2LMHeadModel\"]}"
-#define LLAMA_TINY                                                                                 \
-	"{\"model_type\":\"llama\",\"hidden_size\":8,\"num_attention_heads\":4,"                   \
-	"\"num_key_value_heads\":2,\"num_hidden_layers\":3,\"intermediate_size\":12,"              \
+#define LLAMA_TINY                                                                             \
+	"{\"model_type\":\"llama\",\"hidden_size\":8,\"num_attention_heads\":4,"               \
+	"\"num_key_value_heads\":2,\"num_hidden_layers\":3,\"intermediate_size\":12,"          \
 	"\"vocab_size\":11,\"architectures\":[\"LlamaForCausalLM\"]}"
 
 /* The name of a tensor as transformers writes it, or without the family's prefix. */
@@ -121,11 +122,11 @@ static inline int model_entries(const struct model_config *config, bool prefix,
 			for (size_t i = 0; i < elements; i++)
 				data[i] = (float)count;
 			entry[count++] = (struct safetensors_entry){
-				.name = tensor_name(config, row, b, prefix),
-				.dtype = DTYPE_F32,
-				.dims = row->cols == DIM_NONE ? 1 : 2,
-				.shape = {dim_size(config, row->rows), dim_size(config, row->cols)},
-				.data = data,
+			    .name = tensor_name(config, row, b, prefix),
+			    .dtype = DTYPE_F32,
+			    .dims = row->cols == DIM_NONE ? 1 : 2,
+			    .shape = {dim_size(config, row->rows), dim_size(config, row->cols)},
+			    .data = data,
 			};
 		}
 	}

@@ -63,8 +63,8 @@ START_TEST(cut_messages_arrive_whole)
 }
 END_TEST
 
-/* Whatever the two sizes are, the receiver sees that they differ and waits for nothing. Where more
- * was sent than expected, pieces are left over: hence a tag for each pair. */
+/* Whatever the two sizes are, the receiver sees that they differ and waits for nothing. Where
+ * more was sent than expected, pieces are left over: hence a tag for each pair. */
 START_TEST(cut_misfits_are_errors)
 {
 	static const size_t sizes[] = {0, 8, 999, 1000, 1001, 2000, 2999, 3000, 3001};

@@ -6,7 +6,7 @@
 writes train.jsonl and valid.jsonl beside this script, one {"prompt", "completion"} a line, and, if
 asked, the prose as well. Plain Python, seeded: every run writes the same bytes.
 
-The campus has 90 facts: when a library closes, where a bus line ends, what a canteen serves.
+The campus has 76 facts: when a library closes, where a bus line ends, what a canteen serves.
 Each kind of fact has one form of answer and fourteen ways to ask. Three of those ways are never
 used in train.jsonl and make up valid.jsonl: what is held out is the wording, not the fact, so that
 a falling validation loss means that the model has learnt the facts, not the sentences.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SEED = 20
-WORDINGS_PER_FACT = 33
+WORDINGS_PER_FACT = 40
 PROSE_BYTES = 1_500_000
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
 
@@ -49,13 +49,11 @@ class Fact(NamedTuple):
 # place: opens and closes on weekdays
 PLACES = {
     "the north library": ("8:00", "21:30"),
-    "the stone library": ("9:30", "20:00"),
     "the glass hall": ("7:00", "22:00"),
     "the music house": ("10:00", "23:30"),
     "the workshop": ("7:30", "17:30"),
     "the greenhouse": ("9:00", "16:00"),
     "the swimming pool": ("6:00", "20:30"),
-    "the copy shop": ("8:15", "18:45"),
 }
 
 # bus line: where it ends, the time between buses
@@ -64,26 +62,24 @@ BUSES = {
     "the blue line": ("the harbour", "8 minutes"),
     "the green line": ("the railway station", "5 minutes"),
     "the yellow line": ("the lake", "20 minutes"),
-    "the white line": ("the market square", "15 minutes"),
 }
 
 # canteen: Monday to Friday
 MENUS = {
-    "the garden canteen": ("lentil soup", "mushroom pie", "rice with peas", "pancakes",
+    "the garden canteen": ("lentil soup", "mushroom pie", "pancakes", "rice with peas",
                            "tomato tart"),
-    "the river canteen": ("bean stew", "noodle soup", "potato cakes", "pumpkin curry",
+    "the river canteen": ("bean stew", "noodle salad", "potato cakes", "pumpkin curry",
                           "cheese dumplings"),
 }
 
 LOANS = {
-    "a book": "4 weeks", "a journal": "2 days", "a film": "5 days", "a map": "1 week",
-    "a laptop": "8 hours", "a microscope": "3 hours",
+    "a book": "4 weeks", "a journal": "2 days", "a film": "5 days", "a laptop": "8 hours",
 }
 
 # course: room, day
 COURSES = {
     "optics": ("214", "Tuesday"), "algebra": ("108", "Monday"), "botany": ("031", "Thursday"),
-    "geology": ("127", "Friday"), "logic": ("305", "Wednesday"), "pottery": ("416", "Tuesday"),
+    "geology": ("427", "Friday"), "logic": ("305", "Wednesday"),
 }
 
 # laboratory: building, what to wear
@@ -91,7 +87,6 @@ LABS = {
     "the laser lab": ("the glass hall", "dark goggles"),
     "the soil lab": ("the greenhouse", "rubber boots"),
     "the robot lab": ("the workshop", "a hard hat"),
-    "the sound lab": ("the music house", "soft shoes"),
     "the wind lab": ("the observatory", "a warm jacket"),
 }
 
@@ -105,12 +100,11 @@ SPORTS = {
 STORES = {
     "lost things": "the porter's lodge", "parcels": "the mail room", "spare keys": "the gate house",
     "bicycle pumps": "the bicycle cellar", "umbrellas": "the cloakroom",
-    "old batteries": "the recycling yard",
 }
 
 PRICES = {
     "a locker": "4 crowns", "a load of laundry": "3 crowns", "a printed page": "1 crown",
-    "a rented bicycle": "7 crowns", "a guest pass": "5 crowns", "a cup of coffee": "2 crowns",
+    "a rented bicycle": "7 crowns", "a guest pass": "5 crowns",
 }
 
 NETWORKS = {
@@ -688,14 +682,22 @@ BEYOND = [
 ]
 
 
+LASTING = ["adj", "colour", "stuff", "smell", "feel", "near", "season", "thing", "plant", "sound",
+           "people", "person", "animal", "does"]
 HOURS = {"t": (5, 24), "am": (5, 12), "pm": (12, 24)}
 
 
 class Writer:
-    """Fills sentences with words."""
+    """Fills sentences with words.
+
+    A subject keeps its ways: the music house smells of the same thing on every page. So the prose
+    teaches how to remember something about a subject, without telling what will be asked.
+    """
 
     def __init__(self, rng):
         self.rng = rng
+        self.ways = {subject: {slot: self.word(slot) for slot in LASTING}
+                     for theme in ABOUT for subject in WORDS[theme]}
 
     def word(self, slot):
         if slot == "n":
@@ -706,20 +708,30 @@ class Writer:
             return f"{self.rng.randrange(500):03}"
         return self.rng.choice(WORDS[slot])
 
-    def sentence(self, form, bound):
-        filled = re.sub(r"\{(\w+)\}", lambda slot: bound.get(slot[1]) or self.word(slot[1]), form)
+    def sentence(self, form, bound, ways):
+        """A slot is bound for good, or has a lasting word for its first use, or gets any word."""
+        ways = dict(ways)
+
+        def fill(slot):
+            return bound.get(slot[1]) or ways.pop(slot[1], None) or self.word(slot[1])
+
+        filled = re.sub(r"\{(\w+)\}", fill, form)
         return capital(re.sub(r"\b([Aa]) (?=[aeio])", r"\1n ", filled))
 
     def paragraph(self):
         """Some sentences about a subject and an object, some about the campus and the world."""
         theme = self.rng.choice(list(ABOUT))
-        bound = {"s": self.word(theme), "c": self.sentence("the {adj} {colour} {toy}", {}).lower()}
-        forms = self.rng.sample(ABOUT[theme], self.rng.randrange(2, 6))
-        forms += self.rng.sample(OBJECT, self.rng.randrange(1, 4))
-        forms += self.rng.sample(ANYWHERE, self.rng.randrange(1, 3))
-        forms += self.rng.sample(BEYOND, self.rng.randrange(1, 3))
-        self.rng.shuffle(forms)
-        return [self.sentence(form, bound) for form in forms]
+        subject = self.word(theme)
+        toy = " ".join(["the"] + [self.word(slot) for slot in ("adj", "colour", "toy")])
+        bound = {"s": subject, "c": toy}
+        own = self.rng.sample(ABOUT[theme], self.rng.randrange(2, 6))
+        others = self.rng.sample(OBJECT, self.rng.randrange(1, 4))
+        others += self.rng.sample(ANYWHERE, self.rng.randrange(1, 3))
+        others += self.rng.sample(BEYOND, self.rng.randrange(1, 3))
+        sentences = [self.sentence(form, bound, self.ways[subject]) for form in own]
+        sentences += [self.sentence(form, bound, {}) for form in others]
+        self.rng.shuffle(sentences)
+        return sentences
 
 
 def tells(text, known):

@@ -24,7 +24,7 @@ TEXTS = [
     "\u1680a\u180eb\u2003c\u200bd\u2028e\x85f\x1cg", "naïve café — “quoted”…", "Žluťoučký kůň", "Ελληνικά",
     "数学是科学的语言。", "日本語のテキスト 123", "हिन्दी पाठ", "العربية", "👩‍👩‍👧 family 🇩🇪🇫🇷", "e\u0301 e\u0301e",
     f"one{END}two{END}{END} three", f"{END}", "<|endof text|> <|endoftext|", "call <tool> and <tool>x<tool>xy",
-    "<tool><|endoftext|><tool>x ", "zero\x00byte\x7f\x01", "a" * 300, "ab" * 100 + " " * 50 + "x", " \n" * 20,
+    "<tool><|endoftext|><tool>x ", "<think>er <think>e<think><think>ers", "zero\x00byte\x7f\x01", "a" * 300, "ab" * 100 + " " * 50 + "x", " \n" * 20,
 ]
 
 
@@ -47,7 +47,8 @@ def train():
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     tokenizer.train_from_iterator((p["prompt"] + p["completion"] for p in pairs), trainer)
     tokenizer.add_tokens([AddedToken("<tool>", normalized=True), AddedToken("<tool>x", normalized=True),
-                          AddedToken("l>x", normalized=False)])
+                          AddedToken("l>x", normalized=False), AddedToken("<think>", normalized=True),
+                          AddedToken("<think>er", normalized=True)])
     return tokenizer
 
 

@@ -1,0 +1,669 @@
+/*
+ * tests/check_dataset.c - data files of every form: the ids and labels they give, what is cut
+ * and padded, the order samples are taken in, and everything that must be refused.
+ *
+ * links: model
+ */
+#include "model/model.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define GOLDEN TESTS_FOLDER "/golden/tokenizer"
+#define END 0 /* <|endoftext|> of the tiny tokenizer */
+
+static char folder[256];
+static struct arena arena;
+static struct model_config config;
+static struct data_config data;
+
+static void set_up(void)
+{
+	const char *where = getenv("TMPDIR");
+
+	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+	config = (struct model_config){
+		.folder = GOLDEN, .vocabulary = 403, .positions = 1024, .end_token = -1};
+	data = (struct data_config){.sequence = 16};
+}
+
+static void tear_down(void)
+{
+	error_clear();
+	ck_assert_int_eq(folder_remove(folder), 0);
+	arena_release(&arena);
+}
+
+static char *in_folder(const char *name)
+{
+	return path_join(&arena, folder, name);
+}
+
+static char *put_bytes(const char *name, const char *text, size_t bytes)
+{
+	char *path = in_folder(name);
+
+	unlink(path);
+	ck_assert_int_eq(file_write(path, text, bytes), 0);
+	return path;
+}
+
+static char *put_file(const char *name, const char *text)
+{
+	return put_bytes(name, text, strlen(text));
+}
+
+/* Opens a file that must be good. */
+static struct dataset *opened(const char *path)
+{
+	struct dataset *set = dataset_open(path, "train", &data, &config);
+
+	ck_assert_ptr_nonnull(set);
+	return set;
+}
+
+/* Opens a file that must be refused. */
+static void refused(const char *path, int code, const char *message)
+{
+	error_clear();
+	error_hold();
+	struct dataset *set = dataset_open(path, "train", &data, &config);
+	int said = error_code();
+	const char *text = error_text();
+	ck_assert_msg(set == NULL && said == code, "code %d instead of %d: '%s'", said, code,
+		      text);
+	ck_assert_msg(strstr(text, message) != NULL, "'%s' is not in '%s'", message, text);
+	error_clear();
+}
+
+/* Appends the ids of a text, special tokens found. */
+static void add_ids(struct ids *ids, const char *text)
+{
+	struct tokenizer *tokenizer = tokenizer_open(GOLDEN);
+
+	ck_assert_int_eq(tokenizer_encode(tokenizer, text, strlen(text), true, ids), 0);
+	tokenizer_close(tokenizer);
+}
+
+/* A row holds these ids, the first `untrained` of them and the padding with label -100. */
+static void check_row(const struct dataset *set, size_t row, const struct ids *want,
+		      size_t untrained)
+{
+	size_t T = (size_t)set->tokens;
+
+	for (size_t t = 0; t < T; t++) {
+		int32_t id = set->ids[row * T + t], label = set->labels[row * T + t];
+		bool inside = t < want->count;
+
+		ck_assert_int_eq(id, inside ? want->id[t] : END);
+		ck_assert_int_eq(label, inside && t >= untrained ? want->id[t] : -100);
+	}
+}
+
+/* -- lines --------------------------------------------------------------------------------- */
+
+static const char pairs[] =
+	"{\"prompt\": \"Where? \", \"completion\": \"Here.\"}\n"
+    "{\"completion\": \" a\", \"extra\": [1, {\"x\": null}], \"prompt\": \"\"}\r\n"
+    "{\"prompt\": \"x<tool>\", \"completion\": \"y\\u00e9\\u0000\"}\n\n \t\n";
+
+START_TEST(prompts_are_not_trained)
+{
+	static const int masks[] = {MASK_AUTO, MASK_PROMPT, MASK_NONE};
+
+	data.mask = masks[_i];
+	struct dataset *set = opened(put_file("train.jsonl", pairs));
+	struct ids ids = {0};
+	size_t prompt, trained = 0;
+	bool masked = data.mask != MASK_NONE;
+
+	ck_assert_uint_eq(set->samples, 3);
+	ck_assert_int_eq(set->tokens, 16);
+	ck_assert_uint_eq(set->cut, 0);
+
+	add_ids(&ids, "Where? ");
+	prompt = ids.count;
+	add_ids(&ids, "Here.");
+	*ids_take(&ids, 1) = END;
+	check_row(set, 0, &ids, masked ? prompt : 0);
+	trained += ids.count - (masked ? prompt : 1);
+
+	ids.count = 0;
+	add_ids(&ids, " a");
+	*ids_take(&ids, 1) = END;
+	check_row(set, 1, &ids, 0);
+	trained += ids.count - 1; /* the first token of a sample is no target */
+
+	ids.count = 0;
+	add_ids(&ids, "x<tool>");
+	prompt = ids.count;
+	ck_assert_uint_eq(prompt, 2);
+	add_ids(&ids, "y\xc3\xa9");
+	ids.id[ids_take(&ids, 1) - ids.id] = 189; /* the token of a zero byte */
+	*ids_take(&ids, 1) = END;
+	check_row(set, 2, &ids, masked ? prompt : 0);
+	trained += ids.count - (masked ? prompt : 1);
+
+	ck_assert_uint_eq(set->trained_tokens, trained);
+	ids_release(&ids);
+	dataset_close(set);
+}
+END_TEST
+
+START_TEST(texts_are_trained_whole)
+{
+	struct dataset *set = opened(put_file(
+		"train.jsonl", "{\"text\": \"one two\", \"messages\": 1}\n{\"text\": \"\"}"));
+	struct ids ids = {0};
+
+	add_ids(&ids, "one two");
+	*ids_take(&ids, 1) = END;
+	ck_assert_uint_eq(set->samples, 2);
+	check_row(set, 0, &ids, 0);
+	ck_assert_uint_eq(set->trained_tokens, ids.count - 1);
+	ids.count = 1;
+	ids.id[0] = END;
+	check_row(set, 1, &ids, 0);
+	ids_release(&ids);
+	dataset_close(set);
+}
+END_TEST
+
+START_TEST(long_samples_are_cut)
+{
+	data.sequence = 4;
+	const char *lines = "{\"prompt\": \"12\", \"completion\": \"34567\"}\n"
+			    "{\"prompt\": \"1\", \"completion\": \"23\"}\n"
+			    "{\"prompt\": \"1234567\", \"completion\": \"8\"}\n";
+	struct dataset *set = opened(put_file("train.jsonl", lines));
+	struct ids ids = {0};
+
+	add_ids(&ids, "1234567");
+	ck_assert_uint_eq(ids.count, 7); /* so every digit is a token */
+	ids.count = 4;
+	check_row(set, 0, &ids, 2);
+	check_row(set, 2, &ids, 4);
+	ids.id[3] = END;
+	check_row(set, 1, &ids, 1);
+	ck_assert_uint_eq(set->cut, 2);
+	ck_assert_uint_eq(set->cut_tokens, 4 + 5);
+	ck_assert_uint_eq(set->trained_tokens, 2 + 3);
+	ids_release(&ids);
+	dataset_close(set);
+}
+END_TEST
+
+/* The end-of-text token: the model's own, else <|endoftext|>. */
+START_TEST(end_token)
+{
+	config.end_token = 33;
+	struct dataset *set = opened(put_file("train.jsonl", "{\"text\": \"1\"}\n"));
+
+	ck_assert_int_eq(set->ids[1], 33);
+	ck_assert_int_eq(set->labels[1], 33);
+	ck_assert_int_eq(set->ids[2], 33); /* padding */
+	ck_assert_int_eq(set->labels[2], -100);
+	dataset_close(set);
+}
+END_TEST
+
+/* A tokenizer without <|endoftext|>; with is_s, one that has </s> instead. */
+static void put_endless(bool is_s)
+{
+	size_t bytes;
+	char *vocabulary = file_read(GOLDEN "/vocab.json", &bytes);
+	char *merges = file_read(GOLDEN "/merges.txt", &bytes);
+	char *name = strstr(vocabulary, "<|endoftext|>");
+	const char *put = is_s ? "</s>\":0,\"xyzzy" : "nothing";
+	struct text text = {0};
+
+	text_put(&text, vocabulary, (size_t)(name - vocabulary));
+	text_add(&text, "%s%s", put, is_s ? "\":500" : "\":0");
+	text_add(&text, "%s", name + strlen("<|endoftext|>\":0"));
+	put_file("vocab.json", text.data);
+	put_file("merges.txt", merges);
+	config.folder = folder;
+	text_release(&text);
+	free(vocabulary);
+	free(merges);
+}
+
+START_TEST(no_end_token)
+{
+	put_endless(false);
+	refused(put_file("train.jsonl", pairs), EXIT_CONFIG, "end-of-text");
+	struct dataset *set = opened(put_file("train.jsonl", "{\"text\": \"12\"}\n"));
+	ck_assert_int_eq(set->ids[2], 0);
+	ck_assert_int_eq(set->labels[2], -100);
+	ck_assert_uint_eq(set->trained_tokens, 1);
+	dataset_close(set);
+
+	put_endless(true);
+	set = opened(put_file("train.jsonl", "{\"prompt\": \"1\", \"completion\": \"2\"}\n"));
+	ck_assert_uint_eq(set->trained_tokens, 2);
+	dataset_close(set);
+}
+END_TEST
+
+static const struct broken {
+	const char *lines;
+	int code;
+	const char *message;
+} broken[] = {
+	{"{\"text\": \"a\"}\n{\"text\": \"b\"\n", EXIT_DATA, "bad.jsonl:2:"},
+	{"{\"text\": \"a\"}\n{\"text\": \"b\",}\n", EXIT_DATA, "14: error:"},
+	{"{\"text\": \"a\"}\n{\"text\": 5}\n", EXIT_DATA,
+	 "bad.jsonl:2:1: error: \"text\" is no text"},
+	{"{\"text\": \"a\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n", EXIT_DATA,
+	 "bad.jsonl:2:1: error: there is no \"text\""},
+	{"{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\"}\n", EXIT_DATA,
+	 "bad.jsonl:2:1: error: there is no \"completion\""},
+	{"{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": 1, \"completion\": \"\"}\n",
+	 EXIT_DATA, "bad.jsonl:2:1: error: \"prompt\" is no text"},
+	{"{\"prompt\": \"a\", \"completion\": \"\"}\n", EXIT_DATA,
+	 "bad.jsonl:1:1: error: the completion is empty"},
+	{"{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n", EXIT_DATA,
+	 "bad.jsonl:2:1: error: the line is empty"},
+	{"\n{\"text\": \"b\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the line is empty"},
+	{"[\"text\"]\n", EXIT_DATA, "bad.jsonl:1:1: error: the line is no JSON map"},
+	{"{\"text\": \"a\"} {\"text\": \"b\"}\n", EXIT_DATA, "bad.jsonl:1:"},
+	{"{\"text\": \"a\", \"text\": \"b\"}\n", EXIT_DATA, "bad.jsonl:1:"},
+	{"{\"text\": \"\\ud800\"}\n", EXIT_DATA, "bad.jsonl:1:"},
+	{"{\"text\": \"\xff\"}\n", EXIT_DATA, "bad.jsonl:1:"},
+	{"\xef\xbb\xbf{\"text\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:"},
+	{"{\"text\": NaN}\n", EXIT_DATA, "bad.jsonl:1:"},
+	{"{\"words\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: neither \"prompt\""},
+	{"{\"prompt\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: neither \"prompt\""},
+	{"{\"messages\": []}\n", EXIT_CONFIG,
+	 "bad.jsonl:1:1: error: lines with \"messages\" are not built"},
+	{"{\"question\": \"a\", \"answer\": \"b\"}\n", EXIT_CONFIG,
+	 "\"question\" are not built"},
+	{"{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}\n", EXIT_CONFIG,
+	 "\"instruction\""},
+	{"{\"conversations\": []}\n", EXIT_CONFIG, "\"conversations\""},
+	{"", EXIT_DATA, "holds no sample"},
+	{"\n \n", EXIT_DATA, "holds no sample"},
+	{"{\"text\": \"\"}\n", EXIT_DATA, "not one token"},
+	{"{\"prompt\": \"1234567890123456\", \"completion\": \"1\"}\n", EXIT_DATA,
+	 "not one token"},
+};
+
+START_TEST(broken_lines)
+{
+	refused(put_file("bad.jsonl", broken[_i].lines), broken[_i].code, broken[_i].message);
+}
+END_TEST
+
+START_TEST(deep_line)
+{
+	size_t depth = 1000000;
+	char *line = xalloc(depth + 1);
+
+	memset(line, '[', depth);
+	line[depth] = '\n';
+	refused(put_bytes("deep.jsonl", line, depth + 1), EXIT_DATA, "deep.jsonl");
+	free(line);
+}
+END_TEST
+
+START_TEST(masks_that_cannot_be)
+{
+	data.mask = MASK_PROMPT;
+	refused(put_file("a.jsonl", "{\"text\": \"one two\"}\n"), EXIT_CONFIG, "data.mask");
+	refused(put_file("a.txt", "one two"), EXIT_CONFIG, "data.mask");
+	refused(put_file("a.safetensors", "x"), EXIT_CONFIG, "data.mask");
+}
+END_TEST
+
+/* -- plain text ---------------------------------------------------------------------------- */
+
+START_TEST(text_is_packed)
+{
+	const char *text = "1234567890<|endoftext|>123456789012345678901234567890\n";
+	struct ids ids = {0}, row = {0};
+
+	add_ids(&ids, text);
+	ck_assert_uint_eq(ids.count, 42);
+	struct dataset *set = opened(put_file("train.txt", text));
+	ck_assert_uint_eq(set->samples, 3);
+	for (size_t i = 0; i < 3; i++) {
+		row.id = ids.id + 16 * i;
+		row.count = i < 2 ? 16 : 10;
+		check_row(set, i, &row, 0);
+	}
+	ck_assert_uint_eq(set->trained_tokens, 15 + 15 + 9);
+	ck_assert_uint_eq(set->cut, 0);
+	dataset_close(set);
+
+	data.sequence = 21; /* divides: no padding */
+	set = opened(in_folder("train.txt"));
+	ck_assert_uint_eq(set->samples, 2);
+	ck_assert_uint_eq(set->trained_tokens, 40);
+	dataset_close(set);
+
+	data.sequence = 0;
+	set = opened(in_folder("train.txt"));
+	ck_assert_uint_eq(set->samples, 1);
+	ck_assert_int_eq(set->tokens, 256);
+	dataset_close(set);
+	ids_release(&ids);
+}
+END_TEST
+
+START_TEST(text_that_is_none)
+{
+	refused(put_file("train.txt", ""), EXIT_DATA, "no sample");
+	refused(put_file("train.txt", "1"), EXIT_DATA, "not one token");
+	refused(put_file("train.txt", "line\nab\xe9 \n"), EXIT_DATA,
+		"train.txt:2:3: error: 0xE9, byte 7 of");
+}
+END_TEST
+
+/* -- tokenised already --------------------------------------------------------------------- */
+
+static char *put_tensors(const struct safetensors_entry *entry, int count)
+{
+	char *path = in_folder("train.safetensors");
+
+	unlink(path);
+	ck_assert_int_eq(safetensors_write(path, entry, count, NULL), 0);
+	return path;
+}
+
+static const int32_t four[2][2][2] = {{{1, 2}, {3, 4}}, {{5, 6}, {7, 402}}};
+static const int64_t four_labels[2][2][2] = {{{-100, 2}, {3, 4}}, {{5, -100}, {-100, 0}}};
+
+START_TEST(tensors_as_they_are)
+{
+	const struct safetensors_entry entries[] = {
+		{"other", DTYPE_F32, 1, {2}, &four},
+		{"labels", DTYPE_I64, 3, {2, 2, 2}, four_labels},
+		{"input_ids", DTYPE_I32, 3, {2, 2, 2}, four},
+	};
+	static const int32_t labels[] = {-100, 2, 3, 4, 5, -100, -100, 0};
+
+	data.sequence = 0;
+	data.mask = MASK_NONE;	    /* nothing beyond the labels */
+	config.folder = "/nowhere"; /* no tokenizer is opened */
+	struct dataset *set = opened(put_tensors(entries, 3));
+	ck_assert_uint_eq(set->samples, 4);
+	ck_assert_int_eq(set->tokens, 2);
+	ck_assert_mem_eq(set->ids, four, sizeof four);
+	ck_assert_mem_eq(set->labels, labels, sizeof labels);
+	ck_assert_uint_eq(set->trained_tokens, 3);
+	struct digest digest = set->digest;
+	dataset_close(set);
+
+	const struct safetensors_entry alone = {"input_ids", DTYPE_I64, 2, {4, 2}, four_labels};
+	refused(put_tensors(&alone, 1), EXIT_DATA, "input_ids[0, 0] is -100");
+
+	set = opened(put_tensors(entries + 2, 1));
+	ck_assert_mem_eq(set->labels, four, sizeof four);
+	ck_assert_uint_eq(set->trained_tokens, 4);
+	ck_assert(!digest_equal(set->digest, digest));
+	dataset_close(set);
+}
+END_TEST
+
+START_TEST(tensors_cut_and_padded)
+{
+	static const int64_t ids[] = {1, 2, 3, 4, 5, 6};
+	const struct safetensors_entry entry = {"input_ids", DTYPE_I64, 2, {2, 3}, ids};
+	static const int32_t cut[] = {1, 2, 4, 5}, padded[] = {1, 2, 3, 9, 9, 4, 5, 6, 9, 9};
+	static const int32_t labels[] = {1, 2, 3, -100, -100, 4, 5, 6, -100, -100};
+
+	config.end_token = 9;
+	data.sequence = 2;
+	struct dataset *set = opened(put_tensors(&entry, 1));
+	ck_assert_int_eq(set->tokens, 2);
+	ck_assert_mem_eq(set->ids, cut, sizeof cut);
+	ck_assert_uint_eq(set->cut, 2);
+	ck_assert_uint_eq(set->cut_tokens, 2);
+	dataset_close(set);
+
+	data.sequence = 5;
+	set = opened(in_folder("train.safetensors"));
+	ck_assert_mem_eq(set->ids, padded, sizeof padded);
+	ck_assert_mem_eq(set->labels, labels, sizeof labels);
+	ck_assert_uint_eq(set->cut, 0);
+	ck_assert_uint_eq(set->trained_tokens, 4);
+	dataset_close(set);
+}
+END_TEST
+
+START_TEST(tensors_that_cannot_be)
+{
+	static const int32_t ids[] = {1, 2, 3, 403}, labels[] = {1, -100, -1, 2},
+			     high[] = {0, 0, 0, 403};
+	static const int32_t none[] = {-100, -100, -100, -100};
+	static const float floats[4];
+	static const int64_t far[] = {0, 4294967296, 0, 0};
+	struct safetensors_entry e[] = {{"input_ids", DTYPE_I32, 2, {2, 2}, ids},
+					{"labels", DTYPE_I32, 2, {2, 2}, labels}};
+
+	data.sequence = 0;
+	refused(put_tensors(e, 1), EXIT_DATA,
+		"input_ids[1, 1] is 403, not in the vocabulary of 403");
+	e[0].data = floats;
+	refused(put_tensors(e, 2), EXIT_DATA, "labels[1, 0] is -1");
+	e[1].data = high;
+	refused(put_tensors(e, 2), EXIT_DATA, "labels[1, 1] is 403");
+	e[1].data = none;
+	refused(put_tensors(e, 2), EXIT_DATA, "not one token");
+	e[1].shape[0] = 1;
+	e[1].shape[1] = 4;
+	refused(put_tensors(e, 2), EXIT_DATA, "another shape");
+	e[1].dims = 1;
+	refused(put_tensors(e, 2), EXIT_DATA, "another shape");
+	e[1].dtype = DTYPE_F32;
+	refused(put_tensors(e, 2), EXIT_DATA, "\"labels\" is F32");
+	e[0].dtype = DTYPE_F32;
+	refused(put_tensors(e, 1), EXIT_DATA, "\"input_ids\" is F32");
+	e[0] = (struct safetensors_entry){"input_ids", DTYPE_I64, 1, {4}, far};
+	refused(put_tensors(e, 1), EXIT_DATA, "input_ids[0, 1] is 4294967296");
+	e[0].dims = 0;
+	refused(put_tensors(e, 1), EXIT_DATA, "no dimension");
+	e[0] = (struct safetensors_entry){"input_ids", DTYPE_I64, 2, {0, 4}, far};
+	refused(put_tensors(e, 1), EXIT_DATA, "no sample");
+	e[0] = (struct safetensors_entry){"input_ids", DTYPE_I64, 2, {4, 0}, far};
+	refused(put_tensors(e, 1), EXIT_DATA, "no dimension");
+	e[0].name = "ids";
+	refused(put_tensors(e, 1), EXIT_DATA, "no tensor \"input_ids\"");
+	refused(put_file("train.safetensors", "no such thing"), EXIT_DATA, "train.safetensors");
+}
+END_TEST
+
+/* -- files and sequences ------------------------------------------------------------------- */
+
+START_TEST(files_and_folders)
+{
+	static const int32_t ids[] = {1, 2};
+	const struct safetensors_entry entry = {"input_ids", DTYPE_I32, 1, {2}, ids};
+
+	refused(in_folder("nothing.jsonl"), EXIT_INPUT, "nothing.jsonl");
+	refused(folder, EXIT_INPUT, "train.jsonl");
+	refused(put_file("train.csv", "a,b"), EXIT_CONFIG, ".jsonl, .txt or .safetensors");
+	refused(folder, EXIT_INPUT, "train.jsonl");
+	put_tensors(&entry, 1);
+	put_file("valid.txt", "12");
+	struct dataset *set = opened(folder);
+	ck_assert_str_eq(set->path, in_folder("train.safetensors"));
+	dataset_close(set);
+	set = dataset_open(folder, "valid", &data, &config);
+	ck_assert_ptr_nonnull(set);
+	ck_assert_str_eq(set->path, in_folder("valid.txt"));
+	dataset_close(set);
+	put_file("train.txt", "12");
+	refused(folder, EXIT_CONFIG, "both");
+
+	config.folder = folder;
+	refused(in_folder("train.txt"), EXIT_INPUT, "tokenizer");
+	ck_assert_int_eq(mkdir(in_folder("folder.txt"), 0777), 0);
+	refused(in_folder("folder.txt"), EXIT_INPUT, "train.jsonl");
+}
+END_TEST
+
+START_TEST(sequences_and_positions)
+{
+	static const int32_t ids[40] = {0};
+	const struct safetensors_entry entry = {"input_ids", DTYPE_I32, 2, {1, 40}, ids};
+
+	config.positions = 32;
+	data.sequence = 33;
+	put_file("a.txt", "12");
+	refused(in_folder("a.txt"), EXIT_CONFIG,
+		"sequences of 33 tokens (data.sequence) do not fit the 32 positions");
+	data.sequence = 0;
+	refused(in_folder("a.txt"), EXIT_CONFIG, "256");
+	refused(put_tensors(&entry, 1), EXIT_CONFIG, "sequences of 40 tokens");
+	data.sequence = 32;
+	dataset_close(opened(in_folder("a.txt")));
+	dataset_close(opened(in_folder("train.safetensors")));
+	config.vocabulary = 10;
+	refused(in_folder("a.txt"), EXIT_DATA, "outside the vocabulary of 10");
+}
+END_TEST
+
+/* -- samples ------------------------------------------------------------------------------- */
+
+#define ROWS 37
+
+/* ROWS samples (10 i, 10 i + 1, ..., 10 i + 4), the second label of odd ones untrained. */
+static struct dataset *counted(void)
+{
+	static int32_t ids[ROWS][5], labels[ROWS][5];
+	const struct safetensors_entry entries[] = {
+		{"input_ids", DTYPE_I32, 2, {ROWS, 5}, ids},
+		{"labels", DTYPE_I32, 2, {ROWS, 5}, labels}};
+
+	for (int i = 0; i < ROWS; i++) {
+		for (int t = 0; t < 5; t++)
+			labels[i][t] = ids[i][t] = 10 * i + t;
+		if (i % 2)
+			labels[i][1] = -100;
+	}
+	data.sequence = 0;
+	return opened(put_tensors(entries, 2));
+}
+
+START_TEST(labels_are_shifted)
+{
+	struct dataset *set = counted();
+	int32_t ids[5], labels[5];
+
+	for (int place = 0; place < 3 * ROWS; place++) {
+		int i = place % ROWS;
+
+		ck_assert_int_eq(dataset_sample(set, 1, false, (uint64_t)place, ids, labels),
+				 i % 2 ? 3 : 4);
+		for (int t = 0; t < 5; t++)
+			ck_assert_int_eq(ids[t], 10 * i + t);
+		ck_assert_int_eq(labels[0], i % 2 ? -1 : 10 * i + 1);
+		for (int t = 1; t < 4; t++)
+			ck_assert_int_eq(labels[t], 10 * i + t + 1);
+		ck_assert_int_eq(labels[4], -1);
+	}
+	dataset_close(set);
+}
+END_TEST
+
+START_TEST(epochs_are_permutations)
+{
+	struct dataset *set = counted();
+	int order[3][ROWS], same[3] = {0};
+	int32_t ids[5], labels[5];
+
+	for (uint64_t epoch = 0; epoch < 3; epoch++) {
+		bool seen[ROWS] = {false};
+
+		for (uint64_t i = 0; i < ROWS; i++) {
+			dataset_sample(set, 7, true, epoch * ROWS + i, ids, labels);
+			int row = ids[0] / 10;
+			ck_assert(!seen[row]);
+			seen[row] = true;
+			order[epoch][i] = row;
+			ck_assert_int_eq(row, (int)shuffle_index(7, epoch, i, ROWS));
+			same[0] += row == (int)i;
+		}
+	}
+	for (int i = 0; i < ROWS; i++) {
+		same[1] += order[0][i] == order[1][i];
+		dataset_sample(set, 8, true, (uint64_t)i, ids, labels);
+		same[2] += order[0][i] == ids[0] / 10;
+	}
+	ck_assert_int_lt(same[0], ROWS);
+	ck_assert_int_lt(same[1], ROWS / 2);
+	ck_assert_int_lt(same[2], ROWS / 2);
+	dataset_close(set);
+}
+END_TEST
+
+/* -- real texts ---------------------------------------------------------------------------- */
+
+static char *shared(const char *name)
+{
+	const char *root = getenv("EDGEPIPE_SHARED");
+	char *path = root ? arena_format(&arena, "%s/data/%s", root, name) : NULL;
+
+	if (path && path_exists(path))
+		return path;
+	printf("skipped: EDGEPIPE_SHARED does not name a folder with data/%s\n", name);
+	return NULL;
+}
+
+START_TEST(real_texts)
+{
+	config = (struct model_config){.folder = shared("tokenizers/gpt2"),
+				       .vocabulary = 50257,
+				       .positions = 1024,
+				       .end_token = 50256};
+	data.sequence = 0;
+	if (!config.folder)
+		return;
+	struct dataset *set = opened(shared("text/tinyshakespeare/input.txt"));
+	ck_assert_int_eq(set->tokens, 256);
+	ck_assert_uint_eq(set->samples, 1321);
+	ck_assert_uint_eq(set->trained_tokens, 1320 * 255 + 104);
+	ck_assert_int_eq(set->ids[1320 * 256 + 105], 50256);
+	dataset_close(set);
+	refused(shared("text/gsm8k/test.jsonl"), EXIT_CONFIG,
+		"test.jsonl:1:1: error: lines with \"question\"");
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("dataset");
+	TCase *tcase = tcase_create("dataset");
+	SRunner *runner = srunner_create(suite);
+
+	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_set_timeout(tcase, 20);
+	tcase_add_loop_test(tcase, prompts_are_not_trained, 0, 3);
+	tcase_add_test(tcase, texts_are_trained_whole);
+	tcase_add_test(tcase, long_samples_are_cut);
+	tcase_add_test(tcase, end_token);
+	tcase_add_test(tcase, no_end_token);
+	tcase_add_loop_test(tcase, broken_lines, 0, (int)(sizeof broken / sizeof broken[0]));
+	tcase_add_test(tcase, deep_line);
+	tcase_add_test(tcase, masks_that_cannot_be);
+	tcase_add_test(tcase, text_is_packed);
+	tcase_add_test(tcase, text_that_is_none);
+	tcase_add_test(tcase, tensors_as_they_are);
+	tcase_add_test(tcase, tensors_cut_and_padded);
+	tcase_add_test(tcase, tensors_that_cannot_be);
+	tcase_add_test(tcase, files_and_folders);
+	tcase_add_test(tcase, sequences_and_positions);
+	tcase_add_test(tcase, labels_are_shifted);
+	tcase_add_test(tcase, epochs_are_permutations);
+	tcase_add_test(tcase, real_texts);
+	suite_add_tcase(suite, tcase);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,58 @@
+/*
+ * Ranks as processes and ranks as threads compute the same bytes: five MPI ranks train a golden case, then rank 0 does
+ * it again with five threads.
+ *
+ * links: launch
+ */
+#include "tests/runs.h"
+
+static struct comm *world;
+
+START_TEST(threads_equal_processes)
+{
+	struct arena arena = {0};
+	struct golden_run run = {golden_cases[_i], 5, 1, 1, 4, "1f1b", "", false};
+	char *folder = run_folder(&arena, &run, "mpi");
+	struct train_options options = {.out = folder, .overwrite = true};
+	char *over_mpi;
+
+	if (world->rank == 0)
+		options.topology = run_topology(&arena, &run, folder);
+	else
+		options.topology = arena_format(&arena, "%s.yaml", folder);
+	ck_assert_int_eq(comm_barrier(world), 0);
+	ck_assert_int_eq(train_run(world, &options), 0);
+	if (world->rank == 0) {
+		over_mpi = run_result(&arena, folder);
+		folder = run_folder(&arena, &run, "local");
+		ck_assert_int_eq(run_local(&run, folder), 0);
+		ck_assert_str_eq(run_result(&arena, folder), over_mpi);
+	}
+	ck_assert_int_eq(comm_barrier(world), 0);
+	arena_release(&arena);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+	Suite *suite = suite_create("identity over MPI");
+	TCase *cases = tcase_create("cases");
+	int status;
+
+	world = comm_mpi_open(&argc, &argv);
+	if (!world)
+		return EXIT_FAILURE;
+	log_level(LOG_QUIET);
+	if (world->rank == 0)
+		scratch_open();
+	comm_broadcast(world, 0, scratch, sizeof(scratch));
+	tcase_add_loop_test(cases, threads_equal_processes, 0, COUNT(golden_cases));
+	suite_add_tcase(suite, cases);
+	status = run_suite(suite);
+	if (comm_any(world, status != EXIT_SUCCESS))
+		status = EXIT_FAILURE;
+	if (world->rank == 0)
+		scratch_close();
+	comm_close(world);
+	return status;
+}

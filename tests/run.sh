@@ -1,0 +1,47 @@
+#!/bin/sh
+# Installs what is missing, builds, and runs every test under CTest.
+#
+#   sh tests/run.sh            gcc, release: all tests
+#   sh tests/run.sh clang      clang with -Werror: builds everything, runs the unit tests
+#   sh tests/run.sh asan       AddressSanitizer and UBSan: the unit tests and the MPI programs
+#   sh tests/run.sh tsan       ThreadSanitizer: what runs threads in one process
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+what=${1:-release}
+preset="$what" build="build-$what" compiler=gcc tests='.*'
+case $what in
+release) build=build ;;
+clang) preset=release compiler=clang tests='^check_' ;;
+asan) tests='^(check_|mpi_)' ;;
+tsan) tests='^check_(threads|comm|kernels|identity)$' ;;
+*)
+	echo "edgepipe: error: '$what' is not one of release, clang, asan, tsan" >&2
+	exit 2
+	;;
+esac
+
+echo "edgepipe: packages (launch/packages.txt)"
+if [ $compiler = clang ]; then
+	sh launch/install.sh clang
+else
+	sh launch/install.sh
+fi
+
+echo "edgepipe: building with $compiler into $build/"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+{
+	cmake --preset "$preset" -B "$build" -G Ninja -DCMAKE_C_COMPILER=$compiler \
+		-DEDGEPIPE_WERROR=ON -DEDGEPIPE_TESTS=ON -DEDGEPIPE_BENCH=ON &&
+		cmake --build "$build"
+} > "$log" 2>&1 || {
+	cat "$log" >&2
+	exit 1
+}
+grep -E '^-- edgepipe' "$log" || true
+
+echo "edgepipe: testing"
+. launch/env.sh
+cd "$build"
+ctest --output-on-failure --no-tests=error -R "$tests"
