@@ -252,7 +252,7 @@ struct yaml *yaml_read(struct arena *arena, const char *path);
 struct yaml *yaml_parse(struct arena *arena, const char *data, size_t bytes, const char *name);
 struct yaml *yaml_find(const struct yaml *map, const char *key);	/* null: not there */
 
-/* -- schema.c ------------------------------------------------------------------------------ */
+/* -- schema.c, config.c, schema_write.c, schema_help.c ------------------------------------- */
 
 /*
  * One table row per configuration key drives parsing, defaults, ranges, --set, the resolved file
@@ -286,8 +286,8 @@ struct field {
 	size_t offset;
 	const char *standard;		/* default as text; null: none, the value stays 0 */
 	double least, most;		/* range of numbers, both included; both 0: any */
-	/* FIELD_WORD: the choices, ended by null; one that starts with '-' is known and not built
-	 * yet. For a number: a word that stands for 0 ("auto", "unlimited"). */
+	/* FIELD_WORD, FIELD_TEXT: the choices, ended by null; one that starts with '-' is known and
+	 * not built yet. A number: one word that stands for 0 ("auto", "unlimited"). */
 	const char *const *words;
 	size_t item_bytes;		/* FIELD_LIST */
 	bool required;

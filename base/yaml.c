@@ -285,7 +285,8 @@ static int take_event(struct reader *reader, const yaml_event_t *event)
 	case YAML_SEQUENCE_START_EVENT:
 	case YAML_MAPPING_START_EVENT:
 		if (++reader->values > VALUES_MOST)
-			return stop(reader, &event->start_mark, "more than 400000 keys and values");
+			return stop(reader, &event->start_mark,
+				    "more than 400000 keys and values");
 		if (event->type == YAML_SCALAR_EVENT)
 			return take_scalar(reader, event);
 		if (event->type == YAML_ALIAS_EVENT)
@@ -355,8 +356,8 @@ static int read_events(struct reader *reader)
 }
 
 /*
- * What libyaml is not even shown. UTF-16, which it would take. And %TAG lines before the document: it
- * compares each with all others, which makes minutes of a large file.
+ * What libyaml is not even shown. UTF-16, which it would take. And %TAG lines before the document:
+ * it compares each with all others, which makes minutes of a large file.
  */
 static int check_start(struct source *source)
 {

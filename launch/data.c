@@ -14,20 +14,20 @@
 
 static const char usage[] =
 	"edgepipe data - text to token ids and back\n"
-    "\n"
-    "Examples:\n"
-    "  edgepipe data tokenize --tokenizer campus/model texts.jsonl > ids.jsonl\n"
-    "  edgepipe data detokenize --tokenizer campus/model ids.jsonl\n"
-    "  echo '{\"text\": \"Hello\"}' | edgepipe data tokenize --tokenizer gpt2 -\n"
-    "\n"
-    "Usage: edgepipe data tokenize|detokenize --tokenizer DIR [--special] FILE.jsonl\n"
-    "  tokenize          a line {\"text\": \"..\"} becomes a line {\"ids\": [..]}\n"
-    "  detokenize        a line {\"ids\": [..]} becomes a line {\"text\": \"..\"}\n"
-    "  FILE.jsonl        one JSON map a line, other keys are ignored; - is standard input\n"
-    "  --tokenizer DIR   a folder with tokenizer.json, or with vocab.json and merges.txt\n"
-    "  --special         special tokens in a text become their ids, and ids of special\n"
-    "                    tokens are written out (without: plain text; left out)\n"
-    "  -h, --help        this text\n";
+	"\n"
+	"Examples:\n"
+	"  edgepipe data tokenize --tokenizer campus/model texts.jsonl > ids.jsonl\n"
+	"  edgepipe data detokenize --tokenizer campus/model ids.jsonl\n"
+	"  echo '{\"text\": \"Hello\"}' | edgepipe data tokenize --tokenizer gpt2 -\n"
+	"\n"
+	"Usage: edgepipe data tokenize|detokenize --tokenizer DIR [--special] FILE.jsonl\n"
+	"  tokenize          a line {\"text\": \"..\"} becomes a line {\"ids\": [..]}\n"
+	"  detokenize        a line {\"ids\": [..]} becomes a line {\"text\": \"..\"}\n"
+	"  FILE.jsonl        one JSON map a line, other keys are ignored; - is standard input\n"
+	"  --tokenizer DIR   a folder with tokenizer.json, or with vocab.json and merges.txt\n"
+	"  --special         special tokens in a text become their ids, and ids of special\n"
+	"                    tokens are written out (without: plain text; left out)\n"
+	"  -h, --help        this text\n";
 
 struct data_command {
 	const char *action, *folder, *file;

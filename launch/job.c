@@ -394,8 +394,9 @@ static void check_plan(struct job *job)
 		config_error(&job->config, "plan.layers", "has %d entries for %d node%s",
 			     plan->layers.count, nodes, nodes == 1 ? "" : "s");
 	else if (stages > 0 && plan->stages && plan->stages != stages)
-		config_error(&job->config, "plan.stages", "plan.layers has %d stages, not %lld",
-			     stages, plan->stages);
+		config_error(&job->config, "plan.stages",
+			     "plan.layers has %d stage%s, not %lld", stages,
+			     stages == 1 ? "" : "s", plan->stages);
 }
 
 /* -- the whole ----------------------------------------------------------------------------- */

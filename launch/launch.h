@@ -7,7 +7,7 @@
 #include "base/base.h"
 #include "partition/partition.h"
 
-/* -- job.c --------------------------------------------------------------------------------- */
+/* -- job.c, job_table.c -------------------------------------------------------------------- */
 
 /* `emulate`: not built yet, refused by name where it is not the default. */
 struct emulate_config { bool links, compute; double slowdown; };
@@ -49,6 +49,9 @@ struct option;		/* getopt.h */
 /* Says what is wrong with the option that getopt_long (with ":" first) just refused, with the nearest right one.
  * Always -1. */
 int option_error(const char *command, const struct option *options, int option, char **argv);
+
+/* Whether this process is the one that speaks before the ranks are joined: rank 0, or the only one. */
+bool speaks_first(void);
 
 /* -- version.c ----------------------------------------------------------------------------- */
 

@@ -1,10 +1,18 @@
 /* What is wrong with an option. */
 #include <getopt.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "launch/launch.h"
 
 enum { OPTIONS_MAX = 64 };
+
+bool speaks_first(void)
+{
+	const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+
+	return !rank || !strcmp(rank, "0");
+}
 
 int option_error(const char *command, const struct option *options, int option, char **argv)
 {

@@ -92,6 +92,18 @@ int rundir_open(struct session *s)
 	return lock(s);
 }
 
+void rundir_close(struct session *s, bool began)
+{
+	if (s->lock < 0)
+		return;
+	if (!began && !any_entry(&s->arena, s->run)) {
+		unlink(path_join(&s->arena, s->run, ".lock"));
+		rmdir(s->run);
+	}
+	close(s->lock);
+	s->lock = -1;
+}
+
 static int write_text(struct session *s, const char *name, struct text *text)
 {
 	int status = file_replace(path_join(&s->arena, s->run, name), text->data, text->bytes);
@@ -104,6 +116,7 @@ int rundir_begin(struct session *s)
 {
 	struct text config = {0}, plan = {0};
 
+	s->began = true;
 	for (size_t i = 0; s->options.overwrite && i < sizeof(run_files) / sizeof(*run_files); i++) {
 		const char *path = path_join(&s->arena, s->run, run_files[i]);
 

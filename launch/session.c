@@ -1,7 +1,6 @@
 /* All ranks fail together, and one fault is said once. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "launch/session.h"
 
@@ -133,8 +132,7 @@ int session_compare(const struct session *s)
 
 void session_release(struct session *s)
 {
-	if (s->lock >= 0)
-		close(s->lock);
+	rundir_close(s, s->began);
 	stage_close(s->stage);
 	device_close(s->device);
 	dataset_close(s->train);

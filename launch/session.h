@@ -58,6 +58,7 @@ struct session {
 	const char **identity, **circumstance;
 	char *run;			/* rank 0: the run directory, absolute */
 	int lock;			/* rank 0: descriptor of its lock, or -1 */
+	bool began;			/* the run directory has been written to */
 	struct arena arena;
 };
 
@@ -96,6 +97,8 @@ int setup_stage(struct session *session);
 int rundir_open(struct session *session);
 /* Clears what --overwrite gives up, writes config.resolved.yaml and plan.json. */
 int rundir_begin(struct session *session);
+/* Gives the lock back; an empty directory of a run that never began is removed. */
+void rundir_close(struct session *session, bool began);
 /* Appends every rank's notes to log/rank-NN.log. Collective. */
 int rundir_logs(struct session *session);
 

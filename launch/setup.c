@@ -7,18 +7,24 @@
 
 /* -- job ----------------------------------------------------------------------------------- */
 
-static int check_ranks(const struct session *s)
+/* How this file should have been started; the arena owns it. */
+static const char *right_command(struct session *s, int nodes)
+{
+	if (nodes == 1)
+		return arena_format(&s->arena, "edgepipe train %s", s->options.topology);
+	return arena_format(&s->arena, "mpirun -np %d%s edgepipe train %s", nodes,
+			    nodes == 2 ? " --bind-to none" : "", s->options.topology);
+}
+
+static int check_ranks(struct session *s)
 {
 	int nodes = s->job.cluster.nodes.count, ranks = s->comm->size;
 
 	if (nodes == ranks)
 		return 0;
-	return error(EXIT_CONFIG,
-		     "'%s' has %d node%s, but %d rank%s started: run it as\n"
-		     "    %s%s %d %sedgepipe train %s",
+	return error(EXIT_CONFIG, "'%s' has %d node%s, but %d rank%s started: run it as\n    %s",
 		     s->options.topology, nodes, nodes == 1 ? "" : "s", ranks,
-		     ranks == 1 ? " was" : "s were", "mpirun", " -np", nodes,
-		     nodes <= 2 ? "--bind-to none " : "", s->options.topology);
+		     ranks == 1 ? " was" : "s were", right_command(s, nodes));
 }
 
 int setup_job(struct session *s)

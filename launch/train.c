@@ -176,6 +176,7 @@ static int run_training(struct session *s, struct training *t)
 	if (rundir_logs(s))
 		return EXIT_RETRY;
 	error_clear();
+	log_rank(s->comm->rank);
 	status = training_run(t);
 	if (status || say_memory(s) || rundir_logs(s))
 		return status ? status : EXIT_RETRY;
@@ -210,7 +211,7 @@ int train_run(struct comm *comm, const struct train_options *options)
 	struct training training = {0};
 	int status;
 
-	log_rank(comm->rank);
+	log_rank(-1);		/* set-up speaks without rank, so that one fault is one text */
 	error_hold();
 	status = run_phases(&session, &training);
 	session_release(&session);
@@ -222,20 +223,37 @@ static struct comm *open_comm(void)
 	return comm_mpi_launched() > 1 ? comm_mpi_open(NULL, NULL) : comm_alone_open();
 }
 
+/* What to print when the options did not lead to a run, by one rank for all; the exit code. */
+static int stop_before(int status)
+{
+	int code = status > 0 ? 0 : error_code();
+
+	if (speaks_first() && status > 0)
+		fputs(train_help, stdout);
+	else if (speaks_first())
+		fputs(error_text(), stderr);
+	error_clear();
+	return code;
+}
+
 int command_train(int argc, char **argv)
 {
 	struct train_options options = {0};
-	int status = read_options(&options, argc, argv);
-	struct comm *comm = status ? NULL : open_comm();
+	struct comm *comm;
+	int status;
 
-	if (status > 0)
-		fputs(train_help, stdout);
-	if (comm) {
-		status = train_run(comm, &options);
-		comm_close(comm);
-	} else {
-		status = status > 0 ? 0 : error_code();
+	error_hold();
+	status = read_options(&options, argc, argv);
+	if (status) {
+		free(options.set);
+		return stop_before(status);
 	}
+	error_clear();
+	comm = open_comm();
+	if (!comm)
+		return error_code();
+	status = train_run(comm, &options);
+	comm_close(comm);
 	free(options.set);
 	return status;
 }

@@ -170,6 +170,9 @@ static struct fields rope_fields(struct fields *f)
 						     : old,
 			      false};
 
+	if (chosen_now && !json_is_nothing(old))
+		warn("'%s' has both \"rope_parameters\" and \"rope_scaling\": the former counts",
+		     f->path);
 	if (rope.map && json_kind(rope.map) != JSON_MAP)
 		nonsense(f, chosen_now ? "rope_parameters" : "rope_scaling",
 			 "is not an object");

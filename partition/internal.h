@@ -14,8 +14,9 @@ int stages_wanted(const struct problem *problem);
 /* Adds a stage after those that are there: a node and the next so many blocks. */
 void stage_add(struct plan *plan, int node, int blocks);
 
-/* -- uniform.c, proportional.c, manual.c: the solve of their rows -------------------------- */
+/* -- uniform.c, proportional.c, manual.c --------------------------------------------------- */
 
+/* The solve of their rows. */
 int uniform_solve(const struct problem *problem, struct plan *plan);
 int proportional_solve(const struct problem *problem, struct plan *plan);
 int manual_solve(const struct problem *problem, struct plan *plan);

@@ -1,7 +1,8 @@
 /*
- * The proof of a schedule: plays all stages together against bounded queues, and checks at every op that what it
- * needs is there. The play is deterministic and monotone (an op that can run stays able to run until it has), so
- * one order of play shows what every order would: if it ends, no timing can deadlock. Larger queues only help.
+ * The proof of a schedule: plays all stages together against bounded queues, and checks at
+ * every op that what it needs is there. The play is deterministic and monotone (an op that can
+ * run stays able to run until it has), so one order of play shows what every order would: if it
+ * ends, no timing can deadlock. Larger queues only help.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +39,8 @@ static int refuse(const struct play *play, int stage, const char *reason)
 	int at = play->player[stage].next;
 	struct op op = play->schedule->op[stage][at];
 
-	snprintf(play->why, play->why_bytes, "stage %d, op %d (%s of micro-batch %d): %s", stage, at,
-		 kind_name(op.kind), op.micro, reason);
+	snprintf(play->why, play->why_bytes, "stage %d, op %d (%s of micro-batch %d): %s",
+		 stage, at, kind_name(op.kind), op.micro, reason);
 	return -1;
 }
 
@@ -69,7 +70,8 @@ static int freed(const struct play *play, int stage)
 static int play_recv(const struct play *play, int stage, bool forward)
 {
 	struct player *p = &play->player[stage];
-	int from = forward ? stage - 1 : stage + 1, m = play->schedule->op[stage][p->next].micro;
+	int from = forward ? stage - 1 : stage + 1;
+	int m = play->schedule->op[stage][p->next].micro;
 
 	if (from < 0 || from >= play->schedule->stages)
 		return refuse(play, stage, "there is no stage to receive from");
@@ -105,7 +107,7 @@ static int play_forward(const struct play *play, int stage)
 	if (stage > 0 && p->received_forward <= m)
 		return refuse(play, stage, "its input has not been received");
 	if (play->trains && m - p->backward >= play->schedule->room[stage])
-		return refuse(play, stage, "more micro-batches in flight than the stage has room for");
+		return refuse(play, stage, "more micro-batches in flight than it has room for");
 	if (m - freed(play, stage) >= play->schedule->room[stage])
 		return refuse(play, stage, "its slot is still in use");
 	return take(play, stage, &p->forward);
@@ -179,8 +181,8 @@ static int complain(const struct play *play, int stage, const char *reason)
 	return -1;
 }
 
-/* Nothing stuck, nothing left undone. Every message was received then, since each of the computations
- * needed its own. */
+/* Nothing stuck, nothing left undone. Every message was received then, since each of the
+ * computations needed its own. */
 static int check_end(const struct play *play)
 {
 	const struct schedule *s = play->schedule;
@@ -193,9 +195,10 @@ static int check_end(const struct play *play)
 
 		if (p->forward < s->micro_batches)
 			return complain(play, stage, "a micro-batch never goes forward");
-		if (play->trains && (p->backward < s->micro_batches || !p->updated))
-			return complain(play, stage, "a micro-batch never goes backward, or there "
-						     "is no update");
+		if (play->trains && p->backward < s->micro_batches)
+			return complain(play, stage, "a micro-batch never goes backward");
+		if (play->trains && !p->updated)
+			return complain(play, stage, "there is no update");
 	}
 	return 0;
 }

@@ -1,7 +1,9 @@
 /*
- * Generators of schedules: each fills, per stage, an array of ops. Nothing else in the tree knows a schedule by name.
+ * Generators of schedules: each fills, per stage, an array of ops. Nothing else in the tree
+ * knows a schedule by name.
  *
- * 4 stages, 4 micro-batches, 1F1B (Narayanan et al., PipeDream, 2019; as flushed in Megatron-LM, 2021):
+ * 4 stages, 4 micro-batches, 1F1B (Narayanan et al., PipeDream, 2019; as flushed in
+ * Megatron-LM, 2021):
  *
  *     stage 0   F0 F1 F2 F3 B0 B1 B2 B3
  *     stage 1   F0 F1 F2 B0 F3 B1 B2 B3
@@ -122,10 +124,12 @@ struct schedule *schedule_make(struct arena *arena, const char *name, int stages
 	if (!row)
 		return NULL;
 	if (stages < 1 || micro_batches < 1)
-		return error_null(EXIT_BUG, "a schedule of %d stages and %d micro-batches", stages,
-				  micro_batches);
+		return error_null(EXIT_BUG, "a schedule of %d stages and %d micro-batches",
+				  stages, micro_batches);
 	s = arena_take(arena, sizeof(*s));
-	*s = (struct schedule){.name = row->name, .stages = stages, .micro_batches = micro_batches};
+	s->name = row->name;
+	s->stages = stages;
+	s->micro_batches = micro_batches;
 	s->op = arena_take(arena, (size_t)stages * sizeof(*s->op));
 	s->count = arena_take(arena, (size_t)stages * sizeof(*s->count));
 	s->room = arena_take(arena, (size_t)stages * sizeof(*s->room));

@@ -14,7 +14,7 @@
 #include "tensor/internal.h"
 #include "tensor/vector.h"
 
-#define BLOCK 128
+#define BLOCK 64
 
 struct heads {
 	struct matrix dq, dk, dv, d_o;	/* backward */

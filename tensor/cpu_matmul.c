@@ -3,19 +3,22 @@
  * the shape alone and the inner dimension is never split, so that the bits do not depend on the
  * number of threads (OpenBLAS's own threads change them on some of its cores).
  *
- * Every tile packs its rows of a and its columns of b again, so tiles are as large and as square
- * as leaves work for eight threads or so.
+ * Every tile packs its rows of a and its columns of b again, so the larger and the squarer the
+ * tiles, the better.
  */
 #include <cblas.h>
 
 #include "tensor/internal.h"
 
-/* The tiles wanted: one for each TILE_WORK floating-point operations, up to MOST_TILES. */
+/* A tile is worth a thread's while from so many floating-point operations on. */
 #define TILE_WORK 4e6
-#define MOST_TILES 8
-/* Sides below which packing costs more than another thread brings. */
-#define LEAST_ROWS 128
-#define LEAST_COLS 192
+/*
+ * Tiles are halved until there are enough of them, unless a side fell below the least. First so
+ * that eight threads have work, at a cost of 5 % or so; then, where that costs nothing, for more.
+ */
+static const struct cut_goal {
+	int tiles, least_rows, least_cols;
+} cut_goals[] = {{8, 256, 192}, {32, 512, 512}};
 /* OpenBLAS has unpacked AVX-512 kernels, about twice as fast, for products of at most so many
  * multiplications and (for some transposes) so many results; thin ones (LoRA) are cut to fit. */
 #define SMALL_WORK 1000000
@@ -28,7 +31,8 @@ struct product {
 	bool a_t, b_t;
 	float alpha, beta;
 	int inner;
-	int row_step, col_step, col_tiles;
+	int row_parts, col_parts;	/* asked of the sides; rounding may leave fewer tiles */
+	int row_step, col_step, row_tiles, col_tiles;
 };
 
 static int at_most(int x, int most)
@@ -67,42 +71,52 @@ static int small_step(int thin, int inner)
 	return step / ALIGN * ALIGN;
 }
 
-/* Halves the longer side of the tiles until there are enough. */
-static void cut(struct product *p)
+/* Halves the longer side of the tiles, or else the other, until there are enough. */
+static void halve(struct product *p, const struct cut_goal *goal, double most)
 {
-	int m = p->c.rows, n = p->c.cols, thin = at_most(m, n), step = small_step(thin, p->inner);
-	double wanted = 2.0 * m * n * p->inner / TILE_WORK;
-	int rows = 1, cols = 1;
+	int m = p->c.rows, n = p->c.cols;
 
-	p->row_step = m;
-	p->col_step = n;
-	if (step) {
-		p->row_step = m > n ? part(m, (m - 1) / step + 1) : m;
-		p->col_step = m > n ? n : part(n, (n - 1) / step + 1);
-		return;
-	}
-	while (rows * cols < at_most((int)(wanted < 1e6 ? wanted : 1e6), MOST_TILES)) {
-		if (p->row_step >= p->col_step && part(m, 2 * rows) >= LEAST_ROWS)
-			p->row_step = part(m, rows *= 2);
-		else if (part(n, 2 * cols) >= LEAST_COLS)
-			p->col_step = part(n, cols *= 2);
-		else if (part(m, 2 * rows) >= LEAST_ROWS)
-			p->row_step = part(m, rows *= 2);
+	while (p->row_parts * p->col_parts < goal->tiles &&
+	       p->row_parts * p->col_parts * 2 <= most) {
+		bool rows = part(m, 2 * p->row_parts) >= goal->least_rows;
+		bool cols = part(n, 2 * p->col_parts) >= goal->least_cols;
+
+		if (rows && (!cols || p->row_step >= p->col_step))
+			p->row_step = part(m, p->row_parts *= 2);
+		else if (cols)
+			p->col_step = part(n, p->col_parts *= 2);
 		else
 			break;
 	}
 }
 
+static void cut(struct product *p)
+{
+	int m = p->c.rows, n = p->c.cols, step = small_step(at_most(m, n), p->inner);
+
+	p->row_parts = p->col_parts = 1;
+	p->row_step = m;
+	p->col_step = n;
+	if (step && m > n)
+		p->row_step = part(m, (m - 1) / step + 1);
+	else if (step)
+		p->col_step = part(n, (n - 1) / step + 1);
+	for (int i = 0; !step && i < 2; i++)
+		halve(p, &cut_goals[i], 2.0 * m * n * p->inner / TILE_WORK);
+	p->col_tiles = (n - 1) / p->col_step + 1;
+	p->row_tiles = (m - 1) / p->row_step + 1;
+}
+
 static void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta)
 {
-	struct product p = {c, a, b, a_t, b_t, alpha, beta, a_t ? a.rows : a.cols, 0, 0, 0};
+	struct product p = {.c = c, .a = a, .b = b, .a_t = a_t, .b_t = b_t, .alpha = alpha,
+			    .beta = beta, .inner = a_t ? a.rows : a.cols};
 
 	if (c.rows < 1 || c.cols < 1)
 		return;
 	cut(&p);
-	p.col_tiles = (c.cols - 1) / p.col_step + 1;
-	pool_run(dev->pool, ((c.rows - 1) / p.row_step + 1) * p.col_tiles, tile, &p);
+	pool_run(dev->pool, p.row_tiles * p.col_tiles, tile, &p);
 }
 
 void cpu_matmul_slots(struct kernels *k)

@@ -92,13 +92,27 @@ static void listen(void)
 	close(file);
 }
 
-static void assert_heard(const char *words)
+static char *stop_listening(void)
 {
 	fflush(stderr);
 	dup2(saved_stderr, 2);
 	close(saved_stderr);
-	char *heard = read_text(at("stderr"));
+	return read_text(at("stderr"));
+}
+
+static void assert_heard(const char *words)
+{
+	char *heard = stop_listening();
+
 	ck_assert_msg(strstr(heard, words) != NULL, "\"%s\" is not in: %s", words, heard);
+	free(heard);
+}
+
+static void assert_heard_nothing(void)
+{
+	char *heard = stop_listening();
+
+	ck_assert_str_eq(heard, "");
 	free(heard);
 }
 
@@ -208,7 +222,9 @@ START_TEST(leftovers_are_removed_and_other_names_ignored)
 	folder_make(at("foreign/ckpt/step-00000002.tmp-0123456789abcdef"));
 	put_text(at("foreign/ckpt/step-00000002.tmp-0123456789abcdef/state.safetensors"),
 		 "half");
+	listen();
 	assert_loads(&b, 1);
+	assert_heard_nothing();
 	ck_assert(!path_exists(at("foreign/ckpt/step-00000002.tmp-0123456789abcdef")));
 	for (int i = 0; i < COUNT(foreign); i++)
 		ck_assert(path_exists(arena_format(&paths, "%s/ckpt/%s", b.run, foreign[i])));

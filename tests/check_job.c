@@ -529,6 +529,15 @@ START_TEST(without_nodes_or_a_model_there_is_no_job)
 }
 END_TEST
 
+START_TEST(a_section_that_is_no_map_is_one_error)
+{
+	ck_assert_str_eq(said("nodes: [{name: a}]\nmodel: m\n", NULL, 0),
+			 "t.yaml:2:8: error: model: must be a map of keys, not a text\n"
+			 "      2 | model: m\n"
+			 "        |        ^\n");
+}
+END_TEST
+
 START_TEST(a_missing_file_is_said_once)
 {
 	error_hold();
@@ -587,6 +596,22 @@ START_TEST(errors_of_overrides_name_them)
 		"stage can be without a block (head alone)\n"
 		"edgepipe: error: --set 'plan.layers=[0,2,out]': plan.layers: has 3 entries "
 		"for 2 nodes\n");
+}
+END_TEST
+
+START_TEST(overrides_are_checked_together)
+{
+	static const char *const set[] = {
+		"nodes.0.name=b", "plan.layers=[2,out]", "plan.stages=2",
+	};
+
+	ck_assert_str_eq(said("nodes: [{name: a}, {name: b}]\nmodel: {path: m}\n", set, 3),
+		"t.yaml:1:27: error: nodes[1].name: duplicate node name \"b\" "
+		"(nodes[0] has it)\n"
+		"      1 | nodes: [{name: a}, {name: b}]\n"
+		"        |                           ^\n"
+		"edgepipe: error: --set 'plan.stages=2': plan.stages: plan.layers has 1 stage, "
+		"not 2\n");
 }
 END_TEST
 
@@ -687,9 +712,11 @@ static TCase *cases(void)
 	tcase_add_loop_test(tests, a_bad_node_is_refused, 0,
 			    sizeof bad_node / sizeof *bad_node);
 	tcase_add_test(tests, without_nodes_or_a_model_there_is_no_job);
+	tcase_add_test(tests, a_section_that_is_no_map_is_one_error);
 	tcase_add_test(tests, a_missing_file_is_said_once);
 	tcase_add_test(tests, any_value_can_be_set);
 	tcase_add_test(tests, errors_of_overrides_name_them);
+	tcase_add_test(tests, overrides_are_checked_together);
 	tcase_add_test(tests, solvers_and_schedules_are_those_that_are_built);
 	tcase_add_test(tests, every_row_explains_itself);
 	tcase_add_test(tests, a_large_cluster_is_read_at_once);

@@ -398,7 +398,8 @@ START_TEST(an_older_adapter_is_replaced_whole)
 	put_text(at("old.tmp/half"), "of an attempt that died");
 	struct lora *lora =
 	    write_adapter(config, want(&(struct words){{"all"}}), at("old"), &values);
-	ck_assert(!path_exists(at("old/README.md")) && !path_exists(at("old.tmp")));
+	ck_assert(!path_exists(at("old/README.md")) && !path_exists(at("old/half")));
+	ck_assert(!path_exists(at("old.tmp")));
 	struct digest first, second;
 	ck_assert_int_eq(digest_file(at("old/adapter_model.safetensors"), &first), 0);
 	ck_assert_int_eq(adapter_write(at("old"), lora, config, values), 0);

@@ -423,6 +423,20 @@ START_TEST(what_is_written_reads_back)
 }
 END_TEST
 
+START_TEST(data_is_aligned_whatever_the_header)
+{
+	const double one[1] = {1};
+	const char *const name = "nnnnnnnn";
+
+	const struct safetensors_entry entry = {name + _i, DTYPE_F64, 1, {1}, one};
+	ck_assert_int_eq(safetensors_write(at("a"), &entry, 1, NULL), 0);
+	struct safetensors *file = safetensors_open(at("a"));
+	ck_assert_ptr_nonnull(file);
+	ck_assert_uint_eq((uintptr_t)file->tensor[0].data % 8, 0);
+	safetensors_close(file);
+}
+END_TEST
+
 START_TEST(the_header_digest_covers_the_header_alone)
 {
 	const float one[1] = {1}, two[1] = {2};
@@ -477,6 +491,7 @@ int main(void)
 	tcase_add_test(t, a_hundred_thousand_tensors_are_read);
 	tcase_add_test(t, a_sparse_terabyte_is_refused_at_once);
 	tcase_add_test(t, what_is_written_reads_back);
+	tcase_add_loop_test(t, data_is_aligned_whatever_the_header, 0, 8);
 	tcase_add_test(t, the_header_digest_covers_the_header_alone);
 	tcase_add_test(t, a_disk_that_is_full_is_an_io_error);
 	suite_add_tcase(s, t);

@@ -259,7 +259,7 @@ static const struct verdict {
 	{2, 1, 1, 1, {"F0 B0 U0", "F0 B0 U0"}, "received"},
 	/* Only some stages train. */
 	{2, 1, 1, 1, {"F0 s0 R0 B0 U0", "r0 F0"}, "stage 0, op 2"},
-	{2, 1, 1, 1, {"F0 s0 R0", "r0 F0 B0 S0 U0"}, "backward"},
+	{2, 1, 1, 1, {"F0 s0 R0", "r0 F0 B0 S0 U0"}, "never goes backward"},
 	/* Forward alone: room, and the output leaves before its slot is taken again. */
 	{2, 2, 1, 1, {"F0 s0 F1 s1", "r0 F0 r1 F1"}, NULL},
 	{3, 2, 2, 1, {"F0 s0 F1 s1", "r0 F0 r1 s0 F1 s1", "r0 F0 r1 F1"}, NULL},
@@ -268,7 +268,8 @@ static const struct verdict {
 	 "stage 1, op 2"},
 	{2, 2, 1, 1, {"F0 s0 F1 s1", "r0 r1 F0 F1"}, "slot is still in use"},
 	{2, 2, 1, 1, {"F0 s0 F1 s1", "r0 F0 r1"}, "never goes forward"},
-	{1, 1, 1, 1, {"F0 U0"}, "update"},
+	{1, 1, 1, 1, {"F0 B0"}, "no update"},
+	{1, 1, 1, 1, {"F0 U0"}, "gradients are missing"},
 	{1, 1, 1, 1, {""}, "never goes forward"},
 };
 

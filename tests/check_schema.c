@@ -353,6 +353,28 @@ START_TEST(all_errors_are_said_at_once_in_order)
 }
 END_TEST
 
+START_TEST(one_value_has_one_error)
+{
+	ck_assert_str_eq(said_of("title: &x y\n<<: {title: z}\n"
+				 "kitchen: {guests: !!str many}\n"),
+			 "m.yaml:1:8: error: anchors are not allowed here (\"x\"): write the "
+			 "value out\n"
+			 "      1 | title: &x y\n"
+			 "        |        ^~~~\n"
+			 "m.yaml:2:1: error: merge keys (<<) are not allowed here: write the "
+			 "keys out\n"
+			 "      2 | <<: {title: z}\n"
+			 "        | ^~\n"
+			 "m.yaml:3:19: error: tags are not allowed here "
+			 "(\"tag:yaml.org,2002:str\"): the type of a key is fixed\n"
+			 "      3 | kitchen: {guests: !!str many}\n"
+			 "        |                   ^~~~~~~~~~\n");
+	said_of("title: x\nkitchen: {prices: [1, x], cooks: [a]}\n");
+	ck_assert(!config_sound(&menu.config, "kitchen.prices"));
+	ck_assert(config_sound(&menu.config, "kitchen.cooks"));
+}
+END_TEST
+
 START_TEST(the_whole_must_be_a_map)
 {
 	ck_assert_str_eq(said_of("- a\n"),
@@ -405,6 +427,7 @@ START_TEST(overrides_replace_and_create)
 		"dishes[0].name=pie: # 1", "later.trial=false", "kitchen.oven.wait=5 ms",
 		"kitchen.prices=[3,4,5]", "kitchen.cooks=[a, 'b']", "kitchen.notes=n.txt",
 		"dishes.0.size={weight: 2 KiB}", "kitchen.vegan=yes", "kitchen.vegan=true",
+		"dishes.1.tags='b #'",
 	};
 	const char *text = "title: x\nkitchen: {guests: many}\n"
 			   "dishes: [{name: a}, {name: b, servings: 1}]\n";
@@ -416,12 +439,14 @@ START_TEST(overrides_replace_and_create)
 	ck_assert_str_eq(dish[0].name, "pie: # 1");
 	ck_assert_double_eq(dish[0].weight, 2048);
 	ck_assert_int_eq(dish[1].servings, 3);
+	ck_assert_str_eq(dish[1].tags.item[0], "b #");
 	ck_assert_double_eq(menu.wait, 0.005);
 	ck_assert_int_eq(menu.prices.count, 3);
 	ck_assert_int_eq(menu.cooks.count, 2);
 	ck_assert(menu.vegan);
 	ck_assert_str_eq(menu.notes, path_join(&arena, folder, "n.txt"));
 	ck_assert(config_given(&menu.config, "kitchen.oven.wait"));
+	ck_assert(!config_given(&menu.config, "dishes.2.name"));
 	ck_assert_int_eq(config_line(&menu.config, "dishes.1.name"), 3);
 	ck_assert_int_eq(config_line(&menu.config, "dishes.1.servings"), 0);
 	ck_assert_int_eq(config_line(&menu.config, "dishes.0.size.weight"), 0);
@@ -790,6 +815,7 @@ static TCase *cases(void)
 	tcase_add_test(tests, nothing_said_is_the_default);
 	tcase_add_loop_test(tests, a_bad_value_is_refused, 0, sizeof bad / sizeof *bad);
 	tcase_add_test(tests, all_errors_are_said_at_once_in_order);
+	tcase_add_test(tests, one_value_has_one_error);
 	tcase_add_test(tests, the_whole_must_be_a_map);
 	tcase_add_test(tests, a_file_that_is_not_there);
 	tcase_add_test(tests, a_terminal_is_safe);

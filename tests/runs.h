@@ -67,7 +67,7 @@ static inline char *run_topology(struct arena *arena, const struct golden_run *r
 	text_add(&text, "data: {train: %s/%s/batches.safetensors, shuffle: false}\n", GOLDEN,
 		 run->name);
 	text_add(&text, "train: {batch: 4, micro_batch: %d, steps: %d, learning_rate: 1e-2, "
-		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 2}\n", run->micro_batch,
+		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 0}\n", run->micro_batch,
 		 run->steps);
 	text_add(&text, "plan: {schedule: %s}\n%s", run->schedule, run->extra ? run->extra : "");
 	file = fopen(path, "w");
