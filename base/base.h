@@ -286,13 +286,13 @@ struct field {
 	size_t offset;
 	const char *standard;		/* default as text; null: none, the value stays 0 */
 	double least, most;		/* range of numbers, both included; both 0: any */
-	/* FIELD_WORD, FIELD_TEXT: the choices, ended by null; one that starts with '-' is known and
-	 * not built yet. A number: one word that stands for 0 ("auto", "unlimited"). */
+	/* FIELD_WORD, FIELD_TEXT: the choices, ended by null; one that starts with '-' is known
+	 * and not built yet. A number: one word that stands for 0 ("auto", "unlimited"). */
 	const char *const *words;
 	size_t item_bytes;		/* FIELD_LIST */
 	bool required;
-	const char *refused;		/* not built, and why or what to do instead: a value other
-					 * than the default is an error that says this */
+	const char *refused;		/* not built, and what is the case instead: a value
+					 * other than the default is an error that says this */
 	const char *help;		/* one line for `help config` */
 };
 

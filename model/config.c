@@ -164,16 +164,12 @@ static struct fields rope_fields(struct fields *f)
 	const struct json *now = json_find(f->map, "rope_parameters");
 	const struct json *old = json_find(f->map, "rope_scaling");
 	bool chosen_now = !json_is_nothing(now);
-	struct fields rope = {f->path,
-			      chosen_now	     ? now
-			      : json_is_nothing(old) ? NULL
-						     : old,
-			      false};
+	struct fields rope = {f->path, chosen_now ? now : old, false};
 
 	if (chosen_now && !json_is_nothing(old))
 		warn("'%s' has both \"rope_parameters\" and \"rope_scaling\": the former counts",
 		     f->path);
-	if (rope.map && json_kind(rope.map) != JSON_MAP)
+	if (!json_is_nothing(rope.map) && json_kind(rope.map) != JSON_MAP)
 		nonsense(f, chosen_now ? "rope_parameters" : "rope_scaling",
 			 "is not an object");
 	if (json_kind(rope.map) != JSON_MAP)
