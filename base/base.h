@@ -205,6 +205,8 @@ enum json_kind { JSON_NONE, JSON_NIL, JSON_FLAG, JSON_WHOLE, JSON_NUMBER, JSON_T
  * after an error (EXIT_INPUT, EXIT_DATA). Free with json_free. */
 struct json *json_read(const char *path);
 struct json *json_parse(const char *data, size_t bytes, const char *name);
+/* The same, for a piece of a file that starts at this line, from 1. */
+struct json *json_parse_at(const char *data, size_t bytes, const char *name, size_t line);
 void json_free(struct json *document);
 /* All of these take a null pointer as JSON_NONE. */
 enum json_kind json_kind(const struct json *value);

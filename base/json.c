@@ -40,7 +40,7 @@ static size_t tree_bytes(const char *data, size_t bytes)
 	return total;
 }
 
-struct json *json_parse(const char *data, size_t bytes, const char *name)
+struct json *json_parse_at(const char *data, size_t bytes, const char *name, size_t line)
 {
 	const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
 	json_error_t why;
@@ -52,10 +52,15 @@ struct json *json_parse(const char *data, size_t bytes, const char *name)
 	if (!tree && json_error_code(&why) == json_error_numeric_overflow)
 		tree = json_loadb(data, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
 	if (!tree)
-		return error_null(EXIT_DATA, "%s:%d:%d: error: %s", name,
-				  why.line > 0 ? why.line : 1, why.column > 0 ? why.column : 1,
+		return error_null(EXIT_DATA, "%s:%zu:%d: error: %s", name,
+				  (size_t)(why.line > 0 ? why.line : 1) + line - 1, why.column > 0 ? why.column : 1,
 				  why.text);
 	return (struct json *)tree;
+}
+
+struct json *json_parse(const char *data, size_t bytes, const char *name)
+{
+	return json_parse_at(data, bytes, name, 1);
 }
 
 struct json *json_read(const char *path)

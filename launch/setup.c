@@ -32,7 +32,7 @@ int setup_job(struct session *s)
 	int status = job_read(&s->job, s->options.topology, s->options.set, s->options.set_count);
 
 	if (!status && !s->job.data.train)
-		config_error(&s->job.config, "data.train", "train needs data: data.train is missing");
+		config_error(&s->job.config, "data.train", "missing, and there is nothing to train on without it");
 	if (!status && error_code())
 		status = -1;
 	if (!status)

@@ -74,11 +74,7 @@ static bool is_blank(const char *line, ssize_t bytes)
 
 static int parse_line(struct jsonl *lines, size_t bytes)
 {
-	struct text place = {0};
-
-	text_add(&place, "%s:%zu", lines->path, lines->number);
-	lines->map = json_parse(lines->line, bytes, place.data);
-	text_release(&place);
+	lines->map = json_parse_at(lines->line, bytes, lines->path, lines->number);
 	if (!lines->map)
 		return -1;
 	if (json_kind(lines->map) != JSON_MAP)
