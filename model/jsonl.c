@@ -74,6 +74,8 @@ static bool is_blank(const char *line, ssize_t bytes)
 
 static int parse_line(struct jsonl *lines, size_t bytes)
 {
+	while (bytes > 0 && (lines->line[bytes - 1] == '\n' || lines->line[bytes - 1] == '\r'))
+		bytes--;
 	lines->map = json_parse_at(lines->line, bytes, lines->path, lines->number);
 	if (!lines->map)
 		return -1;

@@ -308,6 +308,7 @@ static const struct sizes sizes[] = {
 	{.B = 1, .T = 601, .C = 8, .H = 1, .G = 1, .D = 64, .gap = 8, .window = 150},
 	{.B = 1, .T = 7, .C = 2500, .H = 5, .G = 5, .D = 6, .window = 7},
 	{.B = 1, .T = 2, .C = 33000, .H = 1, .G = 1, .D = 128},
+	{.B = 2, .T = 300, .C = 800, .H = 1, .G = 1, .D = 70, .gap = 5},
 };
 
 /* Allowed difference from the reference, as a part of the largest number of the output. The
