@@ -21,6 +21,7 @@ struct loop {
 	bool logging;
 	uint64_t place;			/* next sample of the stream */
 	long long checkpointed;		/* step of the last checkpoint */
+	double valid_before, valid_after;	/* losses; 0: none */
 	char *path;			/* of metrics.jsonl */
 };
 
@@ -239,8 +240,12 @@ static int validate(struct loop *loop, long long step)
 	}
 	if (loss_to_root(t, &loss))
 		return -1;
-	if (loop->logging)
-		record_valid(loop, step, loss / (double)tokens, tokens);
+	if (!loop->logging)
+		return 0;
+	loop->valid_after = loss / (double)tokens;
+	if (step == 0)
+		loop->valid_before = loop->valid_after;
+	record_valid(loop, step, loop->valid_after, tokens);
 	return 0;
 }
 
@@ -443,6 +448,8 @@ int training_run(struct training *t)
 		status = run_steps(&loop, first);
 	if (loop.logging && status >= 0)
 		line_end(&loop, first, status);
+	if (!status && loop.valid_before > 0)
+		say("valid   loss %.4f before, %.4f after", loop.valid_before, loop.valid_after);
 	if (status < 0)
 		comm_abort(t->comm, error_code() ? error_code() : EXIT_RETRY);
 	loop_close(&loop);

@@ -39,7 +39,7 @@ trap 'rm -f "$log"' EXIT
 	cat "$log" >&2
 	exit 1
 }
-grep -E '^-- edgepipe' "$log" || true
+grep -E '^-- (edgepipe|  )' "$log" || true
 
 echo "edgepipe: testing"
 . launch/env.sh
