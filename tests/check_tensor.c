@@ -6,6 +6,7 @@
  * links: tensor base
  */
 #include "tensor/tensor.h"
+#include "tensor/vector.h"
 
 #include <check.h>
 #include <math.h>
@@ -275,6 +276,38 @@ START_TEST(matmul_of_parts)
 }
 END_TEST
 
+/* -- vector functions ---------------------------------------------------------------------- */
+
+/* The largest error in units of the last place of the right answer. */
+static double worst_ulps(float (*approximate)(float), double (*exact)(double), float from, float to)
+{
+	double worst = 0;
+
+	for (float x = from; x < to; x += 1e-4f * fmaxf(1e-2f, fabsf(x))) {
+		double want = exact(x), ulp = ldexp(1, ilogb(want) - 23);
+
+		worst = fmax(worst, fabs(approximate(x) - want) / ulp);
+	}
+	return worst;
+}
+
+START_TEST(vector_functions_are_right)
+{
+	ck_assert_double_le(worst_ulps(vector_exp, exp, -87.3f, 88.3f), 1);
+	ck_assert_double_le(worst_ulps(vector_erf, erf, -5, -1e-6f), 2);
+	ck_assert_double_le(worst_ulps(vector_erf, erf, 1e-6f, 5), 2);
+	ck_assert_float_eq(vector_exp(0), 1);
+	ck_assert_float_eq(vector_exp(-88), 0);
+	ck_assert_float_eq(vector_exp(-INFINITY), 0);
+	ck_assert_float_eq(vector_exp(-1e30f), 0);
+	ck_assert(isinf(vector_exp(89)) && isinf(vector_exp(INFINITY)));
+	ck_assert(isnan(vector_exp(NAN)) && isnan(vector_erf(NAN)));
+	ck_assert_float_eq(vector_erf(0), 0);
+	ck_assert_float_eq(vector_erf(30), 1);
+	ck_assert_float_eq(vector_erf(-INFINITY), -1);
+}
+END_TEST
+
 /* -- views --------------------------------------------------------------------------------- */
 
 START_TEST(views_count_in_their_dtype)
@@ -379,6 +412,7 @@ int main(void)
 	tcase_add_loop_test(identities, window_of_one_is_the_value, 0, 2);
 	tcase_add_loop_test(identities, grouped_heads_are_repeated_heads, 0, 2);
 	tcase_add_loop_test(identities, matmul_of_parts, 0, 2);
+	tcase_add_test(numbers, vector_functions_are_right);
 	tcase_add_loop_test(numbers, views_count_in_their_dtype, 0, 6);
 	tcase_add_loop_test(numbers, convert_sixteen_bits, 0, 2);
 	tcase_add_test(numbers, convert_wide);
