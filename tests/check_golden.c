@@ -130,7 +130,7 @@ START_TEST(golden)
 {
 	struct arena arena = {0};
 	struct golden_run run = {golden_cases[_i / COUNT(worlds)], worlds[_i % COUNT(worlds)],
-				 1, 2, 4, "1f1b", "", false};
+				 1, 2, 4, "1f1b", NULL, NULL, false};
 	char *folder = run_folder(&arena, &run, "golden");
 	struct safetensors *answers = safetensors_open(
 		arena_format(&arena, "%s/%s/answers.safetensors", GOLDEN, run.name));

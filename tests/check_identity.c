@@ -19,10 +19,9 @@ static char *run_and_read(struct arena *arena, const struct golden_run *run)
 }
 
 
-static void compare_all(const char *name, int micro_batch)
+static void compare_all(struct golden_run base)
 {
 	struct arena arena = {0};
-	struct golden_run base = {name, 1, 1, micro_batch, 4, "1f1b", "", false};
 	char *first = run_and_read(&arena, &base);
 
 	for (int r = 0; r < COUNT(ranks); r++)
@@ -40,13 +39,22 @@ static void compare_all(const char *name, int micro_batch)
 
 START_TEST(identity)
 {
-	compare_all(golden_cases[_i], 1);
+	compare_all((struct golden_run){golden_cases[_i], 1, 1, 1, 4, "1f1b", NULL, NULL, false});
 }
 END_TEST
 
 START_TEST(identity_of_larger_micro_batches)
 {
-	compare_all(golden_cases[_i], 2);
+	compare_all((struct golden_run){golden_cases[_i], 1, 1, 2, 4, "1f1b", NULL, NULL, false});
+}
+END_TEST
+
+/* New adapters, dropout, shuffling and validation must not depend on the cuts either. */
+START_TEST(identity_with_dropout)
+{
+	compare_all((struct golden_run){golden_cases[_i], 1, 1, 1, 6, "1f1b",
+					"{rank: 3, alpha: 6, dropout: 0.3, targets: all}",
+					golden_cases[_i], false});
 }
 END_TEST
 
@@ -54,7 +62,7 @@ END_TEST
 START_TEST(difference_is_seen)
 {
 	struct arena arena = {0};
-	struct golden_run a = {"gpt2", 2, 1, 2, 4, "1f1b", "", false}, b = a;
+	struct golden_run a = {"gpt2", 2, 1, 2, 4, "1f1b", NULL, NULL, false}, b = a;
 
 	b.steps = 5;
 	ck_assert_str_ne(run_and_read(&arena, &a), run_and_read(&arena, &b));
@@ -73,6 +81,7 @@ int main(void)
 	tcase_set_timeout(cases, 120);
 	tcase_add_loop_test(cases, identity, 0, COUNT(golden_cases));
 	tcase_add_loop_test(cases, identity_of_larger_micro_batches, 0, COUNT(golden_cases));
+	tcase_add_loop_test(cases, identity_with_dropout, 0, COUNT(golden_cases));
 	tcase_add_test(cases, difference_is_seen);
 	suite_add_tcase(suite, cases);
 	status = run_suite(suite);

@@ -11,7 +11,7 @@ static struct comm *world;
 START_TEST(threads_equal_processes)
 {
 	struct arena arena = {0};
-	struct golden_run run = {golden_cases[_i], 5, 1, 1, 4, "1f1b", "", false};
+	struct golden_run run = {golden_cases[_i], 5, 1, 1, 4, "1f1b", NULL, NULL, false};
 	char *folder = run_folder(&arena, &run, "mpi");
 	struct train_options options = {.out = folder, .overwrite = true};
 	char *over_mpi;

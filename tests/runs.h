@@ -40,7 +40,8 @@ struct golden_run {
 	const char *name;		/* of the case */
 	int ranks, threads, micro_batch, steps;
 	const char *schedule;
-	const char *extra;		/* more lines of the topology file, or "" */
+	const char *lora;		/* the `lora` map; null: goes on from the case's adapter */
+	const char *valid;		/* the case whose batches validate; null: none */
 	bool resume;
 };
 
@@ -63,13 +64,18 @@ static inline char *run_topology(struct arena *arena, const struct golden_run *r
 	for (int i = 0; i < run->ranks; i++)
 		text_add(&text, "  - {name: n%d, cores: %d}\n", i, run->threads);
 	text_add(&text, "model: {path: %s/%s/model}\n", GOLDEN, run->name);
-	text_add(&text, "lora: {init: %s/%s/initial}\n", GOLDEN, run->name);
-	text_add(&text, "data: {train: %s/%s/batches.safetensors, shuffle: false}\n", GOLDEN,
-		 run->name);
+	if (run->lora)
+		text_add(&text, "lora: %s\n", run->lora);
+	else
+		text_add(&text, "lora: {init: %s/%s/initial}\n", GOLDEN, run->name);
+	text_add(&text, "data: {train: %s/%s/batches.safetensors, ", GOLDEN, run->name);
+	if (run->valid)
+		text_add(&text, "valid: %s/%s/batches.safetensors, ", GOLDEN, run->valid);
+	text_add(&text, "shuffle: %s}\n", run->valid ? "true" : "false");
 	text_add(&text, "train: {batch: 4, micro_batch: %d, steps: %d, learning_rate: 1e-2, "
 		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 0}\n", run->micro_batch,
 		 run->steps);
-	text_add(&text, "plan: {schedule: %s}\n%s", run->schedule, run->extra ? run->extra : "");
+	text_add(&text, "plan: {schedule: %s}\n", run->schedule);
 	file = fopen(path, "w");
 	if (!file || fwrite(text.data, 1, text.bytes, file) != text.bytes || fclose(file))
 		abort();
