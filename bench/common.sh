@@ -1,5 +1,5 @@
 # Sourced by train.sh and ranks.sh: inputs, and numbers out of what programs write. Needs $root, $build, $work, $folder.
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154,SC2034
 
 # -- inputs ----------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ watch_start() {
 watch_end() {
 	own_s
 	other_cores=$(echo "$watch $(cut -d ' ' -f 1 /proc/uptime) $(machine_s) $(cat "$work/own_s")" |
-		awk '{ x = ($5 - $2 - ($6 - $3)) / ($4 - $1); printf "%.2f", x > 0 ? x : 0 }')
+		awk '{ x = ($5 - $2 - ($6 - $3)) / ($4 - $1); printf "%.2f", (x > 0 ? x : 0) }')
 }
 
 # is_quiet "CORES CORES": no more than a tenth of a core each

@@ -34,7 +34,7 @@ void feed_close(struct feed *feed);
 /* One family of values (elements of all stages, global order) to rank 0, or from it. Collective. `all`
  * matters on rank 0 only. */
 int state_gather(const struct training *training, enum stage_family family, float *all);
-int state_scatter(const struct training *training, enum stage_family family, const float *all);
+int state_scatter(const struct training *training, enum stage_family family, float *all);
 
 /* -- dump.c -------------------------------------------------------------------------------- */
 

@@ -28,76 +28,63 @@ static int ranges(const struct training *t, struct range *range)
 	return 0;
 }
 
-static int gather_on_root(const struct training *t, enum stage_family family, float *all)
+/* Rank 0's side: its own range by copy, everybody else's by a message each. */
+static int move_on_root(const struct training *t, enum stage_family family, float *all,
+			bool gather)
 {
 	struct range *range = xzalloc((size_t)t->comm->size, sizeof(*range));
 	int status = ranges(t, range);
 
-	if (!status && t->stage)
+	if (!status && t->stage && gather)
 		stage_read(t->stage, family, all + range[0].first);
-	for (int rank = 1; !status && rank < t->comm->size; rank++)
-		if (range[rank].count > 0)
-			status = comm_recv_now(t->comm, rank, TAG_STATE, all + range[rank].first,
-					       range[rank].count * sizeof(float));
+	else if (!status && t->stage)
+		stage_write(t->stage, family, all + range[0].first);
+	for (int rank = 1; !status && rank < t->comm->size; rank++) {
+		float *at = all + range[rank].first;
+		size_t bytes = range[rank].count * sizeof(float);
+
+		if (bytes > 0 && gather)
+			status = comm_recv_now(t->comm, rank, TAG_STATE, at, bytes);
+		else if (bytes > 0)
+			status = comm_send_now(t->comm, rank, TAG_STATE, at, bytes);
+	}
 	free(range);
+	return status;
+}
+
+static int move_elsewhere(const struct training *t, enum stage_family family, bool gather)
+{
+	size_t elements = 0;
+	int from, to, status;
+	float *mine;
+
+	if (t->stage)
+		stage_adapters(t->stage, &from, &to, &elements);
+	if (ranges(t, NULL))
+		return -1;
+	if (elements == 0)
+		return 0;
+	mine = xalloc(elements * sizeof(float));
+	if (gather) {
+		stage_read(t->stage, family, mine);
+		status = comm_send_now(t->comm, 0, TAG_STATE, mine, elements * sizeof(float));
+	} else {
+		status = comm_recv_now(t->comm, 0, TAG_STATE, mine, elements * sizeof(float));
+		if (!status)
+			stage_write(t->stage, family, mine);
+	}
+	free(mine);
 	return status;
 }
 
 int state_gather(const struct training *t, enum stage_family family, float *all)
 {
-	size_t elements = 0;
-	int from, to, status;
-	float *mine;
-
-	if (t->comm->rank == 0)
-		return gather_on_root(t, family, all);
-	if (t->stage)
-		stage_adapters(t->stage, &from, &to, &elements);
-	if (ranges(t, NULL))
-		return -1;
-	if (elements == 0)
-		return 0;
-	mine = xalloc(elements * sizeof(float));
-	stage_read(t->stage, family, mine);
-	status = comm_send_now(t->comm, 0, TAG_STATE, mine, elements * sizeof(float));
-	free(mine);
-	return status;
+	return t->comm->rank == 0 ? move_on_root(t, family, all, true)
+				  : move_elsewhere(t, family, true);
 }
 
-static int scatter_from_root(const struct training *t, enum stage_family family,
-			     const float *all)
+int state_scatter(const struct training *t, enum stage_family family, float *all)
 {
-	struct range *range = xzalloc((size_t)t->comm->size, sizeof(*range));
-	int status = ranges(t, range);
-
-	if (!status && t->stage)
-		stage_write(t->stage, family, all + range[0].first);
-	for (int rank = 1; !status && rank < t->comm->size; rank++)
-		if (range[rank].count > 0)
-			status = comm_send_now(t->comm, rank, TAG_STATE, all + range[rank].first,
-					       range[rank].count * sizeof(float));
-	free(range);
-	return status;
-}
-
-int state_scatter(const struct training *t, enum stage_family family, const float *all)
-{
-	size_t elements = 0;
-	int from, to, status;
-	float *mine;
-
-	if (t->comm->rank == 0)
-		return scatter_from_root(t, family, all);
-	if (t->stage)
-		stage_adapters(t->stage, &from, &to, &elements);
-	if (ranges(t, NULL))
-		return -1;
-	if (elements == 0)
-		return 0;
-	mine = xalloc(elements * sizeof(float));
-	status = comm_recv_now(t->comm, 0, TAG_STATE, mine, elements * sizeof(float));
-	if (!status)
-		stage_write(t->stage, family, mine);
-	free(mine);
-	return status;
+	return t->comm->rank == 0 ? move_on_root(t, family, all, false)
+				  : move_elsewhere(t, family, false);
 }

@@ -1,10 +1,10 @@
 /*
  * What OpenBLAS says of itself, and whether it chose its core well.
  *
- * Builds for many cores (DYNAMIC_ARCH) read the CPU's family at start. A family that is newer than
- * the library falls back to Haswell or Zen kernels (AVX2), even where the CPU has all that the
- * SkylakeX kernels (AVX-512) need. The choice is made in the library's constructor, so it can only
- * be changed by OPENBLAS_CORETYPE in the environment of a fresh start.
+ * Builds for many cores (DYNAMIC_ARCH) read the CPU's family at start. A family that is newer
+ * than the library falls back to Haswell or Zen kernels (AVX2), even where the CPU has all that
+ * the SkylakeX kernels (AVX-512) need. The choice is made in the library's constructor, so it
+ * can only be changed by OPENBLAS_CORETYPE in the environment of a fresh start.
  */
 #include <cblas.h>
 #include <stdlib.h>
@@ -39,7 +39,8 @@ const char *blas_better_core(void)
 	return "SkylakeX";
 }
 
-/* openblas_get_config() is "OpenBLAS 0.3.21 DYNAMIC_ARCH ..."; the first two words are wanted. */
+/* openblas_get_config() is "OpenBLAS 0.3.21 DYNAMIC_ARCH ..."; the first two words are wanted.
+ */
 const char *blas_describe(char *buffer, size_t bytes)
 {
 	const char *config = openblas_get_config();

@@ -14,9 +14,9 @@ static float float_of_bits(uint32_t bits)
 }
 
 /*
- * IEEE binary16: sign 1, exponent 5 (bias 15), fraction 10. Shifted into a float's place, only the
- * bias is wrong: multiplying by 2^112 (= 127 - 15) corrects it, subnormals included. Infinity and
- * NaN need the exponent full.
+ * IEEE binary16: sign 1, exponent 5 (bias 15), fraction 10. Shifted into a float's place, only
+ * the bias is wrong: multiplying by 2^112 (= 127 - 15) corrects it, subnormals included.
+ * Infinity and NaN need the exponent full.
  */
 static float float_of_half(uint16_t half)
 {

@@ -1,11 +1,12 @@
 /*
- * Attention on the CPU: a block of queries of one head at a time, its scores against all keys that
- * any of them sees, made and used by OpenBLAS on strided views (nothing is copied) while they lie
- * in the second cache. Of the probabilities only lse, the log-sum-exp of every row, is kept.
+ * Attention on the CPU: a block of queries of one head at a time, its scores against all keys
+ * that any of them sees, made and used by OpenBLAS on strided views (nothing is copied) while
+ * they lie in the second cache. Of the probabilities only lse, the log-sum-exp of every row, is
+ * kept.
  *
- * A piece of work is one block (forward) or one key/value head of one sequence (backward, where dk
- * and dv sum over the query heads of the group and over their blocks in that order), so that no
- * sum depends on which thread does what.
+ * A piece of work is one block (forward) or one key/value head of one sequence (backward, where
+ * dk and dv sum over the query heads of the group and over their blocks in that order), so that
+ * no sum depends on which thread does what.
  */
 #include <cblas.h>
 #include <math.h>
@@ -17,12 +18,12 @@
 #define BLOCK 64
 
 struct heads {
-	struct matrix dq, dk, dv, d_o;	/* backward */
+	struct matrix dq, dk, dv, d_o; /* backward */
 	struct matrix q, k, v, o, lse;
 	struct attention shape;
 	float *scratch;
-	size_t width;			/* floats in a row of scores */
-	int blocks;			/* of a sequence */
+	size_t width; /* floats in a row of scores */
+	int blocks;   /* of a sequence */
 };
 
 /* Queries first..first+rows-1 of head h of sequence s, and the keys that they see. */
@@ -31,8 +32,8 @@ struct block {
 	int key, keys;
 };
 
-/* Floats in a row of scores: all keys a block may see, whole cache lines, and one line more lest
- * all rows fall on the same cache sets. */
+/* Floats in a row of scores: all keys a block may see, whole cache lines, and one line more
+ * lest all rows fall on the same cache sets. */
 static size_t width_of(struct attention shape)
 {
 	int keys = shape.tokens;
@@ -57,8 +58,15 @@ static struct heads heads_of(struct matrix q, struct matrix k, struct matrix v, 
 			     struct matrix lse, struct attention shape, void *scratch)
 {
 	return (struct heads){
-		.q = q, .k = k, .v = v, .o = o, .lse = lse, .shape = shape, .scratch = scratch,
-		.width = width_of(shape), .blocks = (shape.tokens - 1) / BLOCK + 1,
+	    .q = q,
+	    .k = k,
+	    .v = v,
+	    .o = o,
+	    .lse = lse,
+	    .shape = shape,
+	    .scratch = scratch,
+	    .width = width_of(shape),
+	    .blocks = (shape.tokens - 1) / BLOCK + 1,
 	};
 }
 
@@ -80,8 +88,8 @@ static float *head_of(const struct heads *a, struct matrix m, int s, int i, int 
 	return row_of(m, s * a->shape.tokens + i) + (size_t)h * (size_t)a->shape.head_size;
 }
 
-/* The keys that query i of a block sees: from *low to before *high, counted from the block's first
- * key. */
+/* The keys that query i of a block sees: from *low to before *high, counted from the block's
+ * first key. */
 static void visible(const struct heads *a, const struct block *b, int i, int *low, int *high)
 {
 	int query = b->first + i, first = query - a->shape.window + 1;
@@ -93,9 +101,10 @@ static void visible(const struct heads *a, const struct block *b, int i, int *lo
 /* Scaled scores of a block: scale q kᵀ. */
 static void scores(const struct heads *a, const struct block *b, float *s)
 {
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, b->rows, b->keys, a->shape.head_size,
-		    a->shape.scale, head_of(a, a->q, b->s, b->first, b->h), (int)a->q.ld,
-		    head_of(a, a->k, b->s, b->key, b->kv), (int)a->k.ld, 0, s, (int)a->width);
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, b->rows, b->keys,
+		    a->shape.head_size, a->shape.scale, head_of(a, a->q, b->s, b->first, b->h),
+		    (int)a->q.ld, head_of(a, a->k, b->s, b->key, b->kv), (int)a->k.ld, 0, s,
+		    (int)a->width);
 }
 
 /* x = exp(x - most), and their sum. */
@@ -153,8 +162,9 @@ static void attend_block(void *arg, int index, int thread)
 		divide_row(o + (size_t)i * a->o.ld, D, sums[i]);
 }
 
-static void cpu_attention(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
-			  struct matrix k, struct matrix v, struct attention shape, void *scratch)
+static void cpu_attention(struct device *dev, struct matrix o, struct matrix lse,
+			  struct matrix q, struct matrix k, struct matrix v,
+			  struct attention shape, void *scratch)
 {
 	struct heads a = heads_of(q, k, v, o, lse, shape, scratch);
 
@@ -183,8 +193,8 @@ VECTOR static void probabilities(float *x, int n, float lse)
 }
 
 /* ds = scale p (dp - delta) */
-VECTOR static void score_gradient(float *restrict dp, const float *restrict p, int n, float delta,
-				  float scale)
+VECTOR static void score_gradient(float *restrict dp, const float *restrict p, int n,
+				  float delta, float scale)
 {
 	for (int j = 0; j < n; j++)
 		dp[j] = scale * p[j] * (dp[j] - delta);
@@ -222,13 +232,14 @@ static void block_gradient(const struct heads *a, const struct block *b, float *
 	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, b->keys, D, b->rows, 1, p, ld, d_o,
 		    (int)a->d_o.ld, 1, head_of(a, a->dv, b->s, b->key, b->kv), (int)a->dv.ld);
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, b->rows, b->keys, D, 1, d_o,
-		    (int)a->d_o.ld, head_of(a, a->v, b->s, b->key, b->kv), (int)a->v.ld, 0, ds, ld);
+		    (int)a->d_o.ld, head_of(a, a->v, b->s, b->key, b->kv), (int)a->v.ld, 0, ds,
+		    ld);
 	for (int i = 0; i < b->rows; i++)
 		score_gradient(ds + (size_t)i * a->width, p + (size_t)i * a->width, b->keys,
 			       dot(d_o + (size_t)i * a->d_o.ld, o + (size_t)i * a->o.ld, D),
 			       a->shape.scale);
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, b->rows, D, b->keys, 1, ds, ld, k,
-		    (int)a->k.ld, 0, head_of(a, a->dq, b->s, b->first, b->h), (int)a->dq.ld);
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, b->rows, D, b->keys, 1, ds, ld,
+		    k, (int)a->k.ld, 0, head_of(a, a->dq, b->s, b->first, b->h), (int)a->dq.ld);
 	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, b->keys, D, b->rows, 1, ds, ld, q,
 		    (int)a->q.ld, 1, head_of(a, a->dk, b->s, b->key, b->kv), (int)a->dk.ld);
 }

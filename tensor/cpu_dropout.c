@@ -1,6 +1,7 @@
 /*
  * Dropout on the CPU: Philox in LANES counters at once, since four channels a call of philox()
- * would cost as much as a product with a thin matrix. The words are base/random.c's, bit for bit.
+ * would cost as much as a product with a thin matrix. The words are base/random.c's, bit for
+ * bit.
  */
 #include "tensor/internal.h"
 #include "tensor/vector.h"
@@ -9,8 +10,8 @@
 #define SPAN (4 * LANES)
 
 /*
- * factor[0..SPAN-1] = 1 / (1 - p) where kept, else 0, for the channels from 4 * group on. Words lie
- * in 64 bits, where vector units multiply 32 by 32 without shuffling.
+ * factor[0..SPAN-1] = 1 / (1 - p) where kept, else 0, for the channels from 4 * group on. Words
+ * lie in 64 bits, where vector units multiply 32 by 32 without shuffling.
  */
 VECTOR static void factors(float factor[SPAN], const struct dropout *d, uint32_t sample,
 			   uint32_t position, uint32_t group)
@@ -73,7 +74,8 @@ static void drop_rows(const void *arg, int first, int end)
 		uint32_t sample = a->d.first_sample + (uint32_t)(i / a->d.tokens);
 
 		for (int j = 0; j < C; j += SPAN) {
-			factors(factor, &a->d, sample, (uint32_t)(i % a->d.tokens), (uint32_t)j / 4);
+			factors(factor, &a->d, sample, (uint32_t)(i % a->d.tokens),
+				(uint32_t)j / 4);
 			a->apply(row_of(a->y, i) + j, row_of(a->x, i) + j, factor,
 				 C - j < SPAN ? C - j : SPAN);
 		}

@@ -1,6 +1,6 @@
 /*
- * Kernels of the CPU that touch each element on its own: plain loops over rows, vectorised by the
- * compiler. Where an output may be an input, the pointers are not restrict (EACH_ALONE).
+ * Kernels of the CPU that touch each element on its own: plain loops over rows, vectorised by
+ * the compiler. Where an output may be an input, the pointers are not restrict (EACH_ALONE).
  */
 #include <math.h>
 #include <string.h>
@@ -238,7 +238,8 @@ ROWS(swiglu_rows)
 		swiglu_row(row_of(a->y, i), row_of(a->x, i), row_of(a->w, i), a->y.cols);
 }
 
-static void cpu_swiglu(struct device *dev, struct matrix y, struct matrix gate, struct matrix up)
+static void cpu_swiglu(struct device *dev, struct matrix y, struct matrix gate,
+		       struct matrix up)
 {
 	struct maps a = {.y = y, .x = gate, .w = up};
 

@@ -1,6 +1,6 @@
 /*
- * Cross-entropy and AdamW on the CPU. squared_norm stays the reference's: its order of summation
- * is part of its contract, and its tensors are small.
+ * Cross-entropy and AdamW on the CPU. squared_norm stays the reference's: its order of
+ * summation is part of its contract, and its tensors are small.
  */
 #include <math.h>
 #include <string.h>
@@ -50,7 +50,8 @@ static double exp_sum(float *logits, int V, float most, bool keep)
 	return sum;
 }
 
-/* loss = log(sum of exp(logit)) - logit[label], so dlogit = p - 1 at the label and p elsewhere. */
+/* loss = log(sum of exp(logit)) - logit[label], so dlogit = p - 1 at the label and p elsewhere.
+ */
 static double loss_row(float *logits, int V, int label, float scale, bool gradient)
 {
 	float most = most_of(logits, V), picked = logits[label];
@@ -127,15 +128,18 @@ static void cpu_adamw(struct device *dev, struct matrix p, struct matrix m, stru
 		      struct matrix gradient, struct adamw a)
 {
 	struct update u = {
-		.p = p, .m = m, .v = v, .gradient = gradient,
-		.decay = (float)(1 - a.learning_rate * a.weight_decay),
-		.take1 = (float)(1 - a.beta1),
-		.keep2 = (float)a.beta2,
-		.take2 = (float)(1 - a.beta2),
-		.step_size = (float)(a.learning_rate / (1 - pow(a.beta1, (double)a.step))),
-		.root = (float)sqrt(1 - pow(a.beta2, (double)a.step)),
-		.epsilon = (float)a.epsilon,
-		.grad_scale = a.grad_scale,
+	    .p = p,
+	    .m = m,
+	    .v = v,
+	    .gradient = gradient,
+	    .decay = (float)(1 - a.learning_rate * a.weight_decay),
+	    .take1 = (float)(1 - a.beta1),
+	    .keep2 = (float)a.beta2,
+	    .take2 = (float)(1 - a.beta2),
+	    .step_size = (float)(a.learning_rate / (1 - pow(a.beta1, (double)a.step))),
+	    .root = (float)sqrt(1 - pow(a.beta2, (double)a.step)),
+	    .epsilon = (float)a.epsilon,
+	    .grad_scale = a.grad_scale,
 	};
 
 	run_rows(dev, update_rows, &u, p.rows, 4 * (size_t)p.cols);

@@ -1,7 +1,7 @@
 /*
- * Products on the CPU: OpenBLAS on one thread, tiles of c shared by the pool. The tiles depend on
- * the shape alone and the inner dimension is never split, so that the bits do not depend on the
- * number of threads (OpenBLAS's own threads change them on some of its cores).
+ * Products on the CPU: OpenBLAS on one thread, tiles of c shared by the pool. The tiles depend
+ * on the shape alone and the inner dimension is never split, so that the bits do not depend on
+ * the number of threads (OpenBLAS's own threads change them on some of its cores).
  *
  * Every tile packs its rows of a and its columns of b again, so the larger and the squarer the
  * tiles, the better.
@@ -14,24 +14,26 @@
 #define TILE_WORK 4e6
 /*
  * Tiles are halved until there are enough of them, unless a side fell below the least. First so
- * that eight threads have work, at a cost of 5 % or so; then, where that costs nothing, for more.
+ * that eight threads have work, at a cost of 5 % or so; then, where that costs nothing, for
+ * more.
  */
 static const struct cut_goal {
 	int tiles, least_rows, least_cols;
-} cut_goals[] = {{8, 256, 192}, {32, 512, 512}};
+} cut_goals[] = {{8, 256, 192}, {32, 512, 1024}};
 /* OpenBLAS has unpacked AVX-512 kernels, about twice as fast, for products of at most so many
- * multiplications and (for some transposes) so many results; thin ones (LoRA) are cut to fit. */
+ * multiplications and (for some transposes) so many results; thin ones (LoRA) are cut to fit.
+ */
 #define SMALL_WORK 1000000
 #define SMALL_RESULTS 1200
 #define THIN 32
-#define ALIGN 16			/* what kernels do at once */
+#define ALIGN 16 /* what kernels do at once */
 
 struct product {
 	struct matrix c, a, b;
 	bool a_t, b_t;
 	float alpha, beta;
 	int inner;
-	int row_parts, col_parts;	/* asked of the sides; rounding may leave fewer tiles */
+	int row_parts, col_parts; /* asked of the sides; rounding may leave fewer tiles */
 	int row_step, col_step, row_tiles, col_tiles;
 };
 
@@ -44,7 +46,8 @@ static void tile(void *arg, int index, int thread)
 {
 	const struct product *p = arg;
 	int i = index / p->col_tiles * p->row_step, j = index % p->col_tiles * p->col_step;
-	int rows = at_most(p->c.rows - i, p->row_step), cols = at_most(p->c.cols - j, p->col_step);
+	int rows = at_most(p->c.rows - i, p->row_step),
+	    cols = at_most(p->c.cols - j, p->col_step);
 	const float *a = p->a.data, *b = p->b.data;
 
 	(void)thread;
@@ -61,7 +64,8 @@ static int part(int side, int parts)
 	return ((side - 1) / parts / ALIGN + 1) * ALIGN;
 }
 
-/* How far to go along the long side of a thin product so that a tile is small; 0 if it cannot. */
+/* How far to go along the long side of a thin product so that a tile is small; 0 if it cannot.
+ */
 static int small_step(int thin, int inner)
 {
 	if (thin > THIN)
@@ -71,7 +75,9 @@ static int small_step(int thin, int inner)
 	return step / ALIGN * ALIGN;
 }
 
-/* Halves the longer side of the tiles, or else the other, until there are enough. */
+/* Halves the longer side of the tiles, or else the other, until there are enough. A row counts
+ * for one and a half: cutting columns costs more, since rows of c are what OpenBLAS streams
+ * over. */
 static void halve(struct product *p, const struct cut_goal *goal, double most)
 {
 	int m = p->c.rows, n = p->c.cols;
@@ -81,7 +87,7 @@ static void halve(struct product *p, const struct cut_goal *goal, double most)
 		bool rows = part(m, 2 * p->row_parts) >= goal->least_rows;
 		bool cols = part(n, 2 * p->col_parts) >= goal->least_cols;
 
-		if (rows && (!cols || p->row_step >= p->col_step))
+		if (rows && (!cols || 3LL * p->row_step >= 2LL * p->col_step))
 			p->row_step = part(m, p->row_parts *= 2);
 		else if (cols)
 			p->col_step = part(n, p->col_parts *= 2);
@@ -110,8 +116,14 @@ static void cut(struct product *p)
 static void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta)
 {
-	struct product p = {.c = c, .a = a, .b = b, .a_t = a_t, .b_t = b_t, .alpha = alpha,
-			    .beta = beta, .inner = a_t ? a.rows : a.cols};
+	struct product p = {.c = c,
+			    .a = a,
+			    .b = b,
+			    .a_t = a_t,
+			    .b_t = b_t,
+			    .alpha = alpha,
+			    .beta = beta,
+			    .inner = a_t ? a.rows : a.cols};
 
 	if (c.rows < 1 || c.cols < 1)
 		return;

@@ -1,6 +1,7 @@
 /*
- * Layer norm and RMS norm on the CPU: a row stays in the first cache, its sums run in double (they
- * are cheap beside the products, and statistics of rows with a few large channels need it).
+ * Layer norm and RMS norm on the CPU: a row stays in the first cache, its sums run in double
+ * (they are cheap beside the products, and statistics of rows with a few large channels need
+ * it).
  */
 #include <math.h>
 
@@ -8,8 +9,8 @@
 #include "tensor/vector.h"
 
 struct norm {
-	struct matrix y, stats, x, gain, bias;	/* forward */
-	struct matrix dx, dy;			/* backward */
+	struct matrix y, stats, x, gain, bias; /* forward */
+	struct matrix dx, dy;		       /* backward */
 	float epsilon;
 	bool accumulate;
 };
@@ -87,8 +88,8 @@ VECTOR static void scale(float *restrict y, const float *restrict x, const float
 
 /* dx = (accumulate ? dx : 0) + rstd (dy gain - middle - (x - mean) slope); dx may be dy, which
  * is why dy is not restrict. */
-VECTOR static void spread_gradient(float *dx, const float *dy, const float *x, const float *gain,
-				   const float factor[4], int n)
+VECTOR static void spread_gradient(float *dx, const float *dy, const float *x,
+				   const float *gain, const float factor[4], int n)
 {
 	float rstd = factor[0], middle = factor[1], mean = factor[2], slope = factor[3];
 
@@ -117,18 +118,19 @@ static void layer_norm_rows(const void *arg, int first, int end)
 		double mean = sum_of(x, C) / C;
 		double rstd = 1 / sqrt(spread_of(x, mean, C) / C + a->epsilon);
 
-		normalise(row_of(a->y, i), x, a->gain.data, a->bias.data, (float)mean, (float)rstd,
-			  C);
+		normalise(row_of(a->y, i), x, a->gain.data, a->bias.data, (float)mean,
+			  (float)rstd, C);
 		row_of(a->stats, i)[0] = (float)mean;
 		row_of(a->stats, i)[1] = (float)rstd;
 	}
 }
 
 static void cpu_layer_norm(struct device *dev, struct matrix y, struct matrix stats,
-			   struct matrix x, struct matrix gain, struct matrix bias, float epsilon)
+			   struct matrix x, struct matrix gain, struct matrix bias,
+			   float epsilon)
 {
-	struct norm a = {.y = y, .stats = stats, .x = x, .gain = gain, .bias = bias,
-			 .epsilon = epsilon};
+	struct norm a = {
+	    .y = y, .stats = stats, .x = x, .gain = gain, .bias = bias, .epsilon = epsilon};
 
 	run_rows(dev, layer_norm_rows, &a, x.rows, (size_t)x.cols);
 }
@@ -172,8 +174,8 @@ static void rms_norm_rows(const void *arg, int first, int end)
 	}
 }
 
-static void cpu_rms_norm(struct device *dev, struct matrix y, struct matrix stats, struct matrix x,
-			 struct matrix gain, float epsilon)
+static void cpu_rms_norm(struct device *dev, struct matrix y, struct matrix stats,
+			 struct matrix x, struct matrix gain, float epsilon)
 {
 	struct norm a = {.y = y, .stats = stats, .x = x, .gain = gain, .epsilon = epsilon};
 
@@ -203,8 +205,8 @@ static void cpu_rms_norm_backward(struct device *dev, struct matrix dx, struct m
 				  struct matrix x, struct matrix stats, struct matrix gain,
 				  bool accumulate)
 {
-	struct norm a = {.dx = dx, .dy = dy, .x = x, .stats = stats, .gain = gain,
-			 .accumulate = accumulate};
+	struct norm a = {
+	    .dx = dx, .dy = dy, .x = x, .stats = stats, .gain = gain, .accumulate = accumulate};
 
 	run_rows(dev, rms_norm_gradient_rows, &a, x.rows, (size_t)x.cols);
 }

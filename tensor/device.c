@@ -17,8 +17,8 @@ static const struct {
 	const char *name;
 	size_t bytes;
 } dtypes[] = {
-	[DTYPE_F32] = {"F32", 4}, [DTYPE_F64] = {"F64", 8},   [DTYPE_F16] = {"F16", 2},
-	[DTYPE_BF16] = {"BF16", 2}, [DTYPE_I32] = {"I32", 4}, [DTYPE_I64] = {"I64", 8},
+    [DTYPE_F32] = {"F32", 4},	[DTYPE_F64] = {"F64", 8}, [DTYPE_F16] = {"F16", 2},
+    [DTYPE_BF16] = {"BF16", 2}, [DTYPE_I32] = {"I32", 4}, [DTYPE_I64] = {"I64", 8},
 };
 
 size_t dtype_bytes(enum dtype dtype)
@@ -97,7 +97,8 @@ static int choose_kernels(struct device *dev, const char *name)
 		dev->k = kernels_far();
 		dev->offset = FAR_OFFSET;
 	} else {
-		return error(EXIT_CONFIG, "no device '%s' (there are: cpu, reference, far)", name);
+		return error(EXIT_CONFIG, "no device '%s' (there are: cpu, reference, far)",
+			     name);
 	}
 	return 0;
 }

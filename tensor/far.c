@@ -1,7 +1,7 @@
 /*
  * The far device: the CPU kernels behind pointers that fault when the host touches them, as a
- * GPU's would. Every slot brings its pointers near and calls the CPU's; what forgets to go through
- * the device is found by a test on a machine that has no GPU.
+ * GPU's would. Every slot brings its pointers near and calls the CPU's; what forgets to go
+ * through the device is found by a test on a machine that has no GPU.
  */
 #include "tensor/internal.h"
 
@@ -47,7 +47,8 @@ static void far_embed(struct device *dev, struct matrix y, const int32_t *ids,
 }
 
 static void far_layer_norm(struct device *dev, struct matrix y, struct matrix stats,
-			   struct matrix x, struct matrix gain, struct matrix bias, float epsilon)
+			   struct matrix x, struct matrix gain, struct matrix bias,
+			   float epsilon)
 {
 	kernels_cpu().layer_norm(dev, NEAR(y), NEAR(stats), NEAR(x), NEAR(gain), NEAR(bias),
 				 epsilon);
@@ -70,8 +71,8 @@ static void far_rms_norm_backward(struct device *dev, struct matrix dx, struct m
 				  struct matrix x, struct matrix stats, struct matrix gain,
 				  bool accumulate)
 {
-	kernels_cpu().rms_norm_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), NEAR(stats), NEAR(gain),
-					accumulate);
+	kernels_cpu().rms_norm_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), NEAR(stats),
+					NEAR(gain), accumulate);
 }
 
 static void far_rope(struct device *dev, struct matrix x, struct matrix table, int head_size,
@@ -80,8 +81,9 @@ static void far_rope(struct device *dev, struct matrix x, struct matrix table, i
 	kernels_cpu().rope(dev, NEAR(x), NEAR(table), head_size, backward);
 }
 
-static void far_attention(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
-			  struct matrix k, struct matrix v, struct attention shape, void *scratch)
+static void far_attention(struct device *dev, struct matrix o, struct matrix lse,
+			  struct matrix q, struct matrix k, struct matrix v,
+			  struct attention shape, void *scratch)
 {
 	kernels_cpu().attention(dev, NEAR(o), NEAR(lse), NEAR(q), NEAR(k), NEAR(v), shape,
 				near(dev, scratch));
@@ -108,7 +110,8 @@ static void far_gelu_backward(struct device *dev, struct matrix dx, struct matri
 	kernels_cpu().gelu_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), kind);
 }
 
-static void far_swiglu(struct device *dev, struct matrix y, struct matrix gate, struct matrix up)
+static void far_swiglu(struct device *dev, struct matrix y, struct matrix gate,
+		       struct matrix up)
 {
 	kernels_cpu().swiglu(dev, NEAR(y), NEAR(gate), NEAR(up));
 }
@@ -116,7 +119,8 @@ static void far_swiglu(struct device *dev, struct matrix y, struct matrix gate, 
 static void far_swiglu_backward(struct device *dev, struct matrix dgate, struct matrix dup,
 				struct matrix dy, struct matrix gate, struct matrix up)
 {
-	kernels_cpu().swiglu_backward(dev, NEAR(dgate), NEAR(dup), NEAR(dy), NEAR(gate), NEAR(up));
+	kernels_cpu().swiglu_backward(dev, NEAR(dgate), NEAR(dup), NEAR(dy), NEAR(gate),
+				      NEAR(up));
 }
 
 static void far_dropout(struct device *dev, struct matrix y, struct matrix x, struct dropout d)
@@ -133,8 +137,8 @@ static void far_dropout_backward(struct device *dev, struct matrix dx, struct ma
 static void far_cross_entropy(struct device *dev, double *losses, struct matrix logits,
 			      const int32_t *labels, float scale, bool gradient)
 {
-	kernels_cpu().cross_entropy(dev, near(dev, losses), NEAR(logits), near(dev, labels), scale,
-				    gradient);
+	kernels_cpu().cross_entropy(dev, near(dev, losses), NEAR(logits), near(dev, labels),
+				    scale, gradient);
 }
 
 static void far_squared_norm(struct device *dev, double *sum, struct matrix x)

@@ -16,12 +16,13 @@ void blas_one_thread(void);
 
 /* Does rows first..end-1 of a kernel. */
 typedef void rows_work(const void *arg, int first, int end);
-/* Cuts the rows of a kernel into pieces that depend on the shape alone, and runs them on the pool;
- * cost is what one row costs, in elements touched. */
+/* Cuts the rows of a kernel into pieces that depend on the shape alone, and runs them on the
+ * pool; cost is what one row costs, in elements touched. */
 void run_rows(struct device *dev, rows_work *work, const void *arg, int rows, size_t cost);
 
-/* -- cpu_*.c: each overwrites the slots that it has ------------------------------------------ */
+/* -- cpu_*.c ------------------------------------------------------------------------------- */
 
+/* Each overwrites the slots that its file has. */
 void cpu_matmul_slots(struct kernels *k);
 void cpu_attention_slots(struct kernels *k);
 void cpu_norm_slots(struct kernels *k);
@@ -29,7 +30,7 @@ void cpu_elementwise_slots(struct kernels *k);
 void cpu_dropout_slots(struct kernels *k);
 void cpu_loss_slots(struct kernels *k);
 
-/* -- views ---------------------------------------------------------------------------------- */
+/* -- views --------------------------------------------------------------------------------- */
 
 static inline float *row_of(struct matrix m, int i)
 {

@@ -1,10 +1,12 @@
 /*
  * The scalar reference: every kernel in its plainest form, each forward with its backward right
- * after it, sums in double. The other tables start as copies of this one and are compared with it.
+ * after it, sums in double. The other tables start as copies of this one and are compared with
+ * it.
  *
  * A backward quotes the line of the forward that it differentiates; dx stands for d loss / dx.
- * Compiled twice: as float here, and by the tests as double (REAL and KERNELS_REF defined before
- * this file is included) so that finite differences can tell a wrong gradient from rounding.
+ * Compiled twice: as float here, and by the tests as double (REAL and KERNELS_REF defined
+ * before this file is included) so that finite differences can tell a wrong gradient from
+ * rounding.
  */
 #include <math.h>
 #include <string.h>
@@ -88,7 +90,8 @@ static void ref_embed(UNUSED struct device *dev, struct matrix y, const int32_t 
 /* -- norms --------------------------------------------------------------------------------- */
 
 static void ref_layer_norm(UNUSED struct device *dev, struct matrix y, struct matrix stats,
-			   struct matrix x, struct matrix gain, struct matrix bias, float epsilon)
+			   struct matrix x, struct matrix gain, struct matrix bias,
+			   float epsilon)
 {
 	const REAL *g = row(gain, 0), *b = row(bias, 0);
 	int C = x.cols;
@@ -112,11 +115,12 @@ static void ref_layer_norm(UNUSED struct device *dev, struct matrix y, struct ma
 }
 
 /*
- * y = xhat * g + b, xhat = (x - mean) * rstd. With d = dy * g: mean takes mean(d) away, rstd takes
- * xhat * mean(d * xhat) away.
+ * y = xhat * g + b, xhat = (x - mean) * rstd. With d = dy * g: mean takes mean(d) away, rstd
+ * takes xhat * mean(d * xhat) away.
  */
-static void ref_layer_norm_backward(UNUSED struct device *dev, struct matrix dx, struct matrix dy,
-				    struct matrix x, struct matrix stats, struct matrix gain)
+static void ref_layer_norm_backward(UNUSED struct device *dev, struct matrix dx,
+				    struct matrix dy, struct matrix x, struct matrix stats,
+				    struct matrix gain)
 {
 	const REAL *g = row(gain, 0);
 	int C = x.cols;
@@ -133,8 +137,8 @@ static void ref_layer_norm_backward(UNUSED struct device *dev, struct matrix dx,
 		for (int j = 0; j < C; j++) {
 			double xhat = (in[j] - mean) * rstd;
 
-			row(dx, i)[j] += rstd * ((double)din[j] * g[j] - sum / C -
-						 xhat * sum_xhat / C);
+			row(dx, i)[j] +=
+			    rstd * ((double)din[j] * g[j] - sum / C - xhat * sum_xhat / C);
 		}
 	}
 }
@@ -169,7 +173,8 @@ static void ref_rms_norm_backward(UNUSED struct device *dev, struct matrix dx, s
 		for (int j = 0; j < C; j++)
 			sum += (double)din[j] * g[j] * in[j];
 		for (int j = 0; j < C; j++) {
-			double d = rstd * ((double)din[j] * g[j] - in[j] * rstd * rstd * sum / C);
+			double d =
+			    rstd * ((double)din[j] * g[j] - in[j] * rstd * rstd * sum / C);
 
 			row(dx, i)[j] = accumulate ? row(dx, i)[j] + d : d;
 		}
@@ -182,8 +187,8 @@ static void ref_rms_norm_backward(UNUSED struct device *dev, struct matrix dx, s
  * (a, b) -> (a cos - b sin, b cos + a sin). The transpose of a rotation is the rotation by the
  * opposite angle: backward changes the sign of sin.
  */
-static void ref_rope(UNUSED struct device *dev, struct matrix x, struct matrix table, int head_size,
-		     bool backward)
+static void ref_rope(UNUSED struct device *dev, struct matrix x, struct matrix table,
+		     int head_size, bool backward)
 {
 	int half = head_size / 2;
 
@@ -254,8 +259,8 @@ static void ref_attention(UNUSED struct device *dev, struct matrix o, struct mat
 		for (int h = 0; h < shape.heads; h++)
 			for (int i = 0; i < shape.tokens; i++)
 				row(lse, s * shape.tokens + i)[h] =
-					attend(head(o, shape, s, i, h), head(q, shape, s, i, h), k,
-					       v, shape, s, i, h, scratch);
+				    attend(head(o, shape, s, i, h), head(q, shape, s, i, h), k,
+					   v, shape, s, i, h, scratch);
 }
 
 /* What backward takes. */
@@ -299,8 +304,8 @@ static void query_gradient(const struct attention_gradients *g, int s, int i, in
 		head(g->dq, g->shape, s, i, h)[d] = dq[d];
 }
 
-/* score = scale q.k, o = sum of p v: dk = sum of dscore q, dv = sum of p do, over the queries that
- * see key j, of every head of the group. */
+/* score = scale q.k, o = sum of p v: dk = sum of dscore q, dv = sum of p do, over the queries
+ * that see key j, of every head of the group. */
 static void key_gradient(const struct attention_gradients *g, int s, int j, int kv, double *dk,
 			 double *dv)
 {
@@ -325,10 +330,11 @@ static void key_gradient(const struct attention_gradients *g, int s, int j, int 
 	}
 }
 
-static void ref_attention_backward(UNUSED struct device *dev, struct matrix dq, struct matrix dk,
-				   struct matrix dv, struct matrix d_o, struct matrix q,
-				   struct matrix k, struct matrix v, struct matrix o,
-				   struct matrix lse, struct attention shape, void *scratch)
+static void ref_attention_backward(UNUSED struct device *dev, struct matrix dq,
+				   struct matrix dk, struct matrix dv, struct matrix d_o,
+				   struct matrix q, struct matrix k, struct matrix v,
+				   struct matrix o, struct matrix lse, struct attention shape,
+				   void *scratch)
 {
 	struct attention_gradients g = {dq, dk, dv, d_o, q, k, v, o, lse, shape};
 	double *sums = scratch;
@@ -360,14 +366,16 @@ static double gelu_of(double x, enum gelu kind)
 static double gelu_slope(double x, enum gelu kind)
 {
 	if (kind == GELU_EXACT)
-		return 0.5 * (1 + erf(x * M_SQRT1_2)) + 0.5 * x * GELU_SLOPE * exp(-0.5 * x * x);
+		return 0.5 * (1 + erf(x * M_SQRT1_2)) +
+		       0.5 * x * GELU_SLOPE * exp(-0.5 * x * x);
 	double t = tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x));
 	double du = GELU_SLOPE * (1 + 3 * GELU_CUBE * x * x);
 
 	return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du;
 }
 
-static void ref_gelu(UNUSED struct device *dev, struct matrix y, struct matrix x, enum gelu kind)
+static void ref_gelu(UNUSED struct device *dev, struct matrix y, struct matrix x,
+		     enum gelu kind)
 {
 	for (int i = 0; i < x.rows; i++)
 		for (int j = 0; j < x.cols; j++)
@@ -396,8 +404,9 @@ static void ref_swiglu(UNUSED struct device *dev, struct matrix y, struct matrix
 }
 
 /* y = g s(g) * up, s the logistic function, s' = s (1 - s). */
-static void ref_swiglu_backward(UNUSED struct device *dev, struct matrix dgate, struct matrix dup,
-				struct matrix dy, struct matrix gate, struct matrix up)
+static void ref_swiglu_backward(UNUSED struct device *dev, struct matrix dgate,
+				struct matrix dup, struct matrix dy, struct matrix gate,
+				struct matrix up)
 {
 	for (int i = 0; i < dy.rows; i++) {
 		for (int j = 0; j < dy.cols; j++) {
@@ -442,8 +451,8 @@ static void ref_dropout_backward(UNUSED struct device *dev, struct matrix dx, st
 /* -- loss ---------------------------------------------------------------------------------- */
 
 /*
- * loss = log(sum of exp(logit)) - logit[label], taken after the largest logit; so dlogit = p - 1
- * at the label and p elsewhere.
+ * loss = log(sum of exp(logit)) - logit[label], taken after the largest logit; so dlogit = p -
+ * 1 at the label and p elsewhere.
  */
 static double cross_entropy_row(REAL *logits, int V, int label, double scale, bool gradient)
 {
@@ -466,8 +475,8 @@ static void ref_cross_entropy(UNUSED struct device *dev, double *losses, struct 
 	for (int i = 0; i < logits.rows; i++) {
 		losses[i] = 0;
 		if (labels[i] >= 0)
-			losses[i] = cross_entropy_row(row(logits, i), logits.cols, labels[i], scale,
-						      gradient);
+			losses[i] = cross_entropy_row(row(logits, i), logits.cols, labels[i],
+						      scale, gradient);
 		else if (gradient)
 			memset(row(logits, i), 0, (size_t)logits.cols * sizeof(REAL));
 	}
@@ -485,15 +494,16 @@ static void ref_squared_norm(UNUSED struct device *dev, double *sum, struct matr
 	*sum = total;
 }
 
-static void ref_adamw(UNUSED struct device *dev, struct matrix p, struct matrix m, struct matrix v,
-		      struct matrix gradient, struct adamw a)
+static void ref_adamw(UNUSED struct device *dev, struct matrix p, struct matrix m,
+		      struct matrix v, struct matrix gradient, struct adamw a)
 {
 	double step_size = a.learning_rate / (1 - pow(a.beta1, (double)a.step));
 	double root = sqrt(1 - pow(a.beta2, (double)a.step));
 
 	for (int i = 0; i < p.rows; i++) {
 		for (int j = 0; j < p.cols; j++) {
-			REAL *param = &row(p, i)[j], *first = &row(m, i)[j], *second = &row(v, i)[j];
+			REAL *param = &row(p, i)[j], *first = &row(m, i)[j],
+			     *second = &row(v, i)[j];
 			double g = row(gradient, i)[j] * (double)a.grad_scale;
 
 			*first = a.beta1 * *first + (1 - a.beta1) * g;
@@ -505,27 +515,27 @@ static void ref_adamw(UNUSED struct device *dev, struct matrix p, struct matrix 
 }
 
 const struct kernels KERNELS_REF = {
-	.name = "reference",
-	.matmul = ref_matmul,
-	.add_bias = ref_add_bias,
-	.add = ref_add,
-	.fill = ref_fill,
-	.embed = ref_embed,
-	.layer_norm = ref_layer_norm,
-	.layer_norm_backward = ref_layer_norm_backward,
-	.rms_norm = ref_rms_norm,
-	.rms_norm_backward = ref_rms_norm_backward,
-	.rope = ref_rope,
-	.attention = ref_attention,
-	.attention_backward = ref_attention_backward,
-	.attention_scratch = ref_attention_scratch,
-	.gelu = ref_gelu,
-	.gelu_backward = ref_gelu_backward,
-	.swiglu = ref_swiglu,
-	.swiglu_backward = ref_swiglu_backward,
-	.dropout = ref_dropout,
-	.dropout_backward = ref_dropout_backward,
-	.cross_entropy = ref_cross_entropy,
-	.squared_norm = ref_squared_norm,
-	.adamw = ref_adamw,
+    .name = "reference",
+    .matmul = ref_matmul,
+    .add_bias = ref_add_bias,
+    .add = ref_add,
+    .fill = ref_fill,
+    .embed = ref_embed,
+    .layer_norm = ref_layer_norm,
+    .layer_norm_backward = ref_layer_norm_backward,
+    .rms_norm = ref_rms_norm,
+    .rms_norm_backward = ref_rms_norm_backward,
+    .rope = ref_rope,
+    .attention = ref_attention,
+    .attention_backward = ref_attention_backward,
+    .attention_scratch = ref_attention_scratch,
+    .gelu = ref_gelu,
+    .gelu_backward = ref_gelu_backward,
+    .swiglu = ref_swiglu,
+    .swiglu_backward = ref_swiglu_backward,
+    .dropout = ref_dropout,
+    .dropout_backward = ref_dropout_backward,
+    .cross_entropy = ref_cross_entropy,
+    .squared_norm = ref_squared_norm,
+    .adamw = ref_adamw,
 };

@@ -22,8 +22,9 @@
 /* -- device.c ------------------------------------------------------------------------------ */
 
 enum dtype { DTYPE_F32, DTYPE_F64, DTYPE_F16, DTYPE_BF16, DTYPE_I32, DTYPE_I64 };
+/* Bytes of one number, and its name as safetensors spells it: "F32", "BF16", ... */
 size_t dtype_bytes(enum dtype dtype);
-const char *dtype_name(enum dtype dtype);	/* as safetensors spells it: "F32", "BF16", ... */
+const char *dtype_name(enum dtype dtype);
 
 /* A view of device memory. Row i starts ld elements after row i-1; ld >= cols. */
 struct matrix {
@@ -171,6 +172,7 @@ void convert_to_f32(float *to, const void *from, enum dtype dtype, size_t count)
 
 /* -- ref.c, cpu.c, far.c ------------------------------------------------------------------- */
 
+/* The scalar reference, and the table that starts as its copy and uses OpenBLAS. */
 extern const struct kernels kernels_ref;
 struct kernels kernels_cpu(void);
 /* The table whose slots take far pointers, over the CPU table. */

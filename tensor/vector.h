@@ -1,9 +1,9 @@
 /*
  * Scalar functions and row sums that the compiler turns into vector code.
  *
- * No branch and no conversion that may trap, so that loops over them vectorise at every width; and
- * sums run in LANES partial sums whatever the width, so that AVX-512, AVX2 and SSE give the same
- * bits (fused multiply-adds are off in the whole build).
+ * No branch and no conversion that may trap, so that loops over them vectorise at every width;
+ * and sums run in LANES partial sums whatever the width, so that AVX-512, AVX2 and SSE give the
+ * same bits (fused multiply-adds are off in the whole build).
  */
 #ifndef EDGEPIPE_TENSOR_VECTOR_H
 #define EDGEPIPE_TENSOR_VECTOR_H
@@ -13,18 +13,18 @@
 
 /*
  * Compiles a function for several instruction sets and picks one when the program is loaded. By
- * feature, not by "arch=haswell", which matches Intel's model numbers only. Clang 14 cannot, and
- * the sanitizers' start-up does not stand such functions.
+ * feature, not by "arch=haswell", which matches Intel's model numbers only. Clang 14 cannot,
+ * and the sanitizers' start-up does not stand such functions.
  */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-	!defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                         \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define VECTOR __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define VECTOR
 #endif
 
-/* Before a loop whose pointers may be equal but never overlap otherwise: no element meets another,
- * so it may be vectorised without a check. */
+/* Before a loop whose pointers may be equal but never overlap otherwise: no element meets
+ * another, so it may be vectorised without a check. */
 #if defined(__clang__)
 #define EACH_ALONE _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -51,8 +51,8 @@ static inline uint32_t vector_bits(float x)
 
 /*
  * exp to 0.7 ulp: 2^n p(f) with x = n ln 2 + f, |f| <= ln 2 / 2, ln 2 in two parts and Cephes'
- * polynomial. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. 0 below -87.33
- * (no subnormals), infinity above 88.37; NaN stays NaN.
+ * polynomial. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. 0 below
+ * -87.33 (no subnormals), infinity above 88.37; NaN stays NaN.
  */
 static inline float vector_exp(float x)
 {
@@ -74,8 +74,8 @@ static inline float vector_exp(float x)
 }
 
 /*
- * erf to 2 ulp, after Norbert Juffa's published fits: near 0 a polynomial in x², else 1 - exp of a
- * polynomial in |x|. Both are computed and one is taken by its bits.
+ * erf to 2 ulp, after Norbert Juffa's published fits: near 0 a polynomial in x², else 1 - exp
+ * of a polynomial in |x|. Both are computed and one is taken by its bits.
  */
 static inline float vector_erf(float x)
 {

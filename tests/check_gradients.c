@@ -1,7 +1,8 @@
 /*
- * tests/check_gradients.c - the reference is right: every backward equals central differences of
- * its forward, in double (the reference compiled a second time), forwards equal what PyTorch
- * gives, and attention equals its formula. check_kernels then compares the CPU with the reference.
+ * tests/check_gradients.c - the reference is right: every backward equals central differences
+ * of its forward, in double (the reference compiled a second time), forwards equal what PyTorch
+ * gives, and attention equals its formula. check_kernels then compares the CPU with the
+ * reference.
  *
  * links: tensor base
  */
@@ -75,13 +76,13 @@ static void check_gradient(const char *name, struct matrix x, struct matrix dx, 
 			*at = kept - h;
 			double below = loss(arg);
 			*at = kept;
-			loss(arg);	/* and the statistics that it keeps */
+			loss(arg); /* and the statistics that it keeps */
 			double seen = (above - below) / (2 * h);
 			double scale = fmax(fmax(fabs(seen), fabs(said)), 1e-3);
 
 			ck_assert_msg(fabs(seen - said) <= 1e-6 * scale,
-				      "%s: row %d, column %d: %.12g said, %.12g seen", name, i, j,
-				      said, seen);
+				      "%s: row %d, column %d: %.12g said, %.12g seen", name, i,
+				      j, said, seen);
 		}
 	}
 }
@@ -125,9 +126,12 @@ static double layer_norm_loss(void *arg)
 START_TEST(layer_norm_gradient)
 {
 	struct bench b = {0};
-	struct forward f = {.y = made(&b, 3, 7, 1), .weight = made(&b, 3, 7, 1),
-			    .x = made(&b, 3, 7, 3), .stats = made(&b, 3, 2, 1),
-			    .gain = made(&b, 1, 7, 2), .bias = made(&b, 1, 7, 1)};
+	struct forward f = {.y = made(&b, 3, 7, 1),
+			    .weight = made(&b, 3, 7, 1),
+			    .x = made(&b, 3, 7, 3),
+			    .stats = made(&b, 3, 2, 1),
+			    .gain = made(&b, 1, 7, 2),
+			    .bias = made(&b, 1, 7, 1)};
 	struct matrix dx = made(&b, 3, 7, 1), before = copied(&b, dx);
 
 	layer_norm_loss(&f);
@@ -149,8 +153,10 @@ static double rms_norm_loss(void *arg)
 START_TEST(rms_norm_gradient)
 {
 	struct bench b = {0};
-	struct forward f = {.y = made(&b, 3, 7, 1), .weight = made(&b, 3, 7, 1),
-			    .x = made(&b, 3, 7, 3), .stats = made(&b, 3, 1, 1),
+	struct forward f = {.y = made(&b, 3, 7, 1),
+			    .weight = made(&b, 3, 7, 1),
+			    .x = made(&b, 3, 7, 3),
+			    .stats = made(&b, 3, 1, 1),
 			    .gain = made(&b, 1, 7, 2)};
 	struct matrix dx = made(&b, 3, 7, 1), before = copied(&b, dx);
 
@@ -178,8 +184,10 @@ static double gelu_loss(void *arg)
 START_TEST(gelu_gradient)
 {
 	struct bench b = {0};
-	struct forward f = {.y = made(&b, 5, 9, 1), .weight = made(&b, 5, 9, 1),
-			    .x = made(&b, 5, 9, 4), .kind = (enum gelu)_i};
+	struct forward f = {.y = made(&b, 5, 9, 1),
+			    .weight = made(&b, 5, 9, 1),
+			    .x = made(&b, 5, 9, 4),
+			    .kind = (enum gelu)_i};
 	struct matrix dx = copied(&b, f.weight);
 
 	k->gelu_backward(NULL, dx, dx, f.x, f.kind);
@@ -199,8 +207,10 @@ static double swiglu_loss(void *arg)
 START_TEST(swiglu_gradient)
 {
 	struct bench b = {0};
-	struct forward f = {.y = made(&b, 4, 6, 1), .weight = made(&b, 4, 6, 1),
-			    .x = made(&b, 4, 6, 5), .z = made(&b, 4, 6, 2)};
+	struct forward f = {.y = made(&b, 4, 6, 1),
+			    .weight = made(&b, 4, 6, 1),
+			    .x = made(&b, 4, 6, 5),
+			    .z = made(&b, 4, 6, 2)};
 	struct matrix dgate = made(&b, 4, 6, 1), dup = copied(&b, f.weight);
 
 	k->swiglu_backward(NULL, dgate, dup, dup, f.x, f.z);
@@ -223,8 +233,10 @@ static double rope_loss(void *arg)
 START_TEST(rope_gradient)
 {
 	struct bench b = {0};
-	struct forward f = {.y = made(&b, 8, 12, 1), .weight = made(&b, 8, 12, 1),
-			    .x = made(&b, 8, 12, 1), .gain = made(&b, 4, 6, 1)};
+	struct forward f = {.y = made(&b, 8, 12, 1),
+			    .weight = made(&b, 8, 12, 1),
+			    .x = made(&b, 8, 12, 1),
+			    .gain = made(&b, 4, 6, 1)};
 	struct matrix dx = copied(&b, f.weight);
 
 	k->rope(NULL, dx, f.gain, 6, true);
@@ -244,8 +256,10 @@ static double dropout_loss(void *arg)
 START_TEST(dropout_gradient)
 {
 	struct bench b = {0};
-	struct forward f = {.y = made(&b, 6, 9, 1), .weight = made(&b, 6, 9, 1),
-			    .x = made(&b, 6, 9, 1), .d = {.p = 0.4f, .step = 3, .tokens = 3}};
+	struct forward f = {.y = made(&b, 6, 9, 1),
+			    .weight = made(&b, 6, 9, 1),
+			    .x = made(&b, 6, 9, 1),
+			    .d = {.p = 0.4f, .step = 3, .tokens = 3}};
 	struct matrix dx = made(&b, 6, 9, 1), before = copied(&b, dx);
 
 	k->dropout_backward(NULL, dx, f.weight, f.d);
@@ -284,11 +298,16 @@ END_TEST
 /* -- attention ----------------------------------------------------------------------------- */
 
 static const struct attention shapes[] = {
-	{.sequences = 2, .tokens = 5, .heads = 2, .kv_heads = 2, .head_size = 3, .scale = 0.6f},
-	{.sequences = 1, .tokens = 6, .heads = 4, .kv_heads = 2, .head_size = 2, .scale = 1.5f},
-	{.sequences = 1, .tokens = 7, .heads = 3, .kv_heads = 1, .head_size = 4, .scale = 0.5f,
-	 .window = 3},
-	{.sequences = 3, .tokens = 1, .heads = 1, .kv_heads = 1, .head_size = 1, .scale = 1},
+    {.sequences = 2, .tokens = 5, .heads = 2, .kv_heads = 2, .head_size = 3, .scale = 0.6f},
+    {.sequences = 1, .tokens = 6, .heads = 4, .kv_heads = 2, .head_size = 2, .scale = 1.5f},
+    {.sequences = 1,
+     .tokens = 7,
+     .heads = 3,
+     .kv_heads = 1,
+     .head_size = 4,
+     .scale = 0.5f,
+     .window = 3},
+    {.sequences = 3, .tokens = 1, .heads = 1, .kv_heads = 1, .head_size = 1, .scale = 1},
 };
 
 struct attended {
@@ -304,9 +323,14 @@ static struct attended attended(struct bench *b, struct attention s)
 	void *scratch = xalloc(kernels_double.attention_scratch(1, s));
 
 	b->memory[b->memories++] = scratch;
-	return (struct attended){s, made(b, n, wide, 1), made(b, n, s.heads, 1),
-				 made(b, n, wide, 2), made(b, n, narrow, 2),
-				 made(b, n, narrow, 2), made(b, n, wide, 1), scratch};
+	return (struct attended){s,
+				 made(b, n, wide, 1),
+				 made(b, n, s.heads, 1),
+				 made(b, n, wide, 2),
+				 made(b, n, narrow, 2),
+				 made(b, n, narrow, 2),
+				 made(b, n, wide, 1),
+				 scratch};
 }
 
 static double attention_loss(void *arg)
@@ -347,7 +371,8 @@ static double naive(const struct attended *a, int s, int i, int h, int d, double
 			score += row(a->q, base + i)[h * at->head_size + e] *
 				 row(a->k, base + j)[kv * at->head_size + e];
 		sum += mask * exp(at->scale * score);
-		out += mask * exp(at->scale * score) * row(a->v, base + j)[kv * at->head_size + d];
+		out +=
+		    mask * exp(at->scale * score) * row(a->v, base + j)[kv * at->head_size + d];
 	}
 	*lse = log(sum);
 	return out / sum;
@@ -395,15 +420,30 @@ static void check_row(const char *name, const double *got, const double *want, i
 
 START_TEST(activations_are_torch)
 {
-	static const double tanh8[] = {-8.43964897967453e-11, -0.0036373920817729943,
-		-0.15880800939172324, -0.046017248954564841, 0, 0.18537092354275922,
-		1.3995715769802328, 3.9999297540518075};
-	static const double exact8[] = {-5.9195258694799691e-09, -0.0040496940948903104,
-		-0.15865525393145702, -0.046017216272297101, 0, 0.1853734266566858,
-		1.399789198096713, 3.9998733150326675};
-	static const double silu8[] = {-0.014835738939808647, -0.14227761953270035,
-		-0.2689414213699951, -0.047502081252106004, 0, 0.17233275504349771,
-		1.2263617142904655, 3.9280551601516338};
+	static const double tanh8[] = {-8.43964897967453e-11,
+				       -0.0036373920817729943,
+				       -0.15880800939172324,
+				       -0.046017248954564841,
+				       0,
+				       0.18537092354275922,
+				       1.3995715769802328,
+				       3.9999297540518075};
+	static const double exact8[] = {-5.9195258694799691e-09,
+					-0.0040496940948903104,
+					-0.15865525393145702,
+					-0.046017216272297101,
+					0,
+					0.1853734266566858,
+					1.399789198096713,
+					3.9998733150326675};
+	static const double silu8[] = {-0.014835738939808647,
+				       -0.14227761953270035,
+				       -0.2689414213699951,
+				       -0.047502081252106004,
+				       0,
+				       0.17233275504349771,
+				       1.2263617142904655,
+				       3.9280551601516338};
 	double y[8], one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
 
 	k->gelu(NULL, row8(y), row8(x8), GELU_TANH);
@@ -417,12 +457,18 @@ END_TEST
 
 START_TEST(norms_are_torch)
 {
-	static const double layer8[] = {-1.8615737634557263, -0.64213962402835012,
-		-0.032165808914699612, -0.15710545016235797, 0.78952290101348821,
-		-0.42481382027944298, 1.7316625250418385, 3.8882238636230797};
-	static const double rms8[] = {-2.1155434098894745, -0.52888585247236863,
-		-0.70518113662982485, 0.035259056831491241, 0, 0.026444292623618432,
-		0.52888585247236863, 4.2310868197789491};
+	static const double layer8[] = {-1.8615737634557263,   -0.64213962402835012,
+					-0.032165808914699612, -0.15710545016235797,
+					0.78952290101348821,   -0.42481382027944298,
+					1.7316625250418385,    3.8882238636230797};
+	static const double rms8[] = {-2.1155434098894745,
+				      -0.52888585247236863,
+				      -0.70518113662982485,
+				      0.035259056831491241,
+				      0,
+				      0.026444292623618432,
+				      0.52888585247236863,
+				      4.2310868197789491};
 	double y[8], stats[2];
 	struct matrix kept = {stats, 1, 2, 2, DTYPE_F64};
 
@@ -436,8 +482,9 @@ END_TEST
 START_TEST(cross_entropy_is_torch)
 {
 	static const double want[] = {3.9499080440373515e-05, 0.0007933602386170814,
-		0.005862183309802621, 0.014418644306962877, 0.015935066366132365,
-		-0.97848991031636812, 0.071416012768207138, 0.87002514424620558};
+				      0.005862183309802621,   0.014418644306962877,
+				      0.015935066366132365,   -0.97848991031636812,
+				      0.071416012768207138,   0.87002514424620558};
 	static const int32_t label = 5;
 	double x[8], loss;
 
@@ -451,13 +498,30 @@ END_TEST
 /* A head of 8 at positions 0, 1, 2; base 10000. */
 START_TEST(rope_is_transformers)
 {
-	static const double want[] = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8,
-		-0.36670526181713425, 0.13910078306750828, 0.29298511679108297,
-		0.39919980013334999, 0.35429825141485954, 0.61696918249618116,
-		0.70296495029191575, 0.80039959993336662, -0.49626339706755507,
-		0.076811717091211582, 0.28594093531464021, 0.39839920106693311,
-		-0.11714367559100303, 0.62777381286375722, 0.7058596046746044,
-		0.80079839946720011};
+	static const double want[] = {0.1,
+				      0.2,
+				      0.3,
+				      0.4,
+				      0.5,
+				      0.6,
+				      0.7,
+				      0.8,
+				      -0.36670526181713425,
+				      0.13910078306750828,
+				      0.29298511679108297,
+				      0.39919980013334999,
+				      0.35429825141485954,
+				      0.61696918249618116,
+				      0.70296495029191575,
+				      0.80039959993336662,
+				      -0.49626339706755507,
+				      0.076811717091211582,
+				      0.28594093531464021,
+				      0.39839920106693311,
+				      -0.11714367559100303,
+				      0.62777381286375722,
+				      0.7058596046746044,
+				      0.80079839946720011};
 	double x[24], table[24];
 
 	for (int i = 0; i < 24; i++)
@@ -479,8 +543,8 @@ START_TEST(adamw_is_torch)
 {
 	static const double gradients[3][2] = {{1, -4}, {-0.5, 2e-3}, {2, 0}};
 	static const double want[3][2] = {{0.899000002, -0.3995000005},
-		{0.87146729870584627, -0.33213190939752002},
-		{0.80478467237638396, -0.28003286255283488}};
+					  {0.87146729870584627, -0.33213190939752002},
+					  {0.80478467237638396, -0.28003286255283488}};
 	double p[2] = {1, -0.5}, m[2] = {0}, v[2] = {0};
 	struct adamw a = {0.1, 0.9, 0.999, 1e-8, 0.01, 0.5f, 1};
 

@@ -24,17 +24,17 @@ struct run {
 	struct device *dev;
 	void *memory[MOST];
 	int memories;
-	uint32_t inputs;		/* so far: the key of the next one's numbers */
-	float *out;			/* all outputs, one after the other */
+	uint32_t inputs; /* so far: the key of the next one's numbers */
+	float *out;	 /* all outputs, one after the other */
 	size_t count;
-	size_t ends[MOST];		/* of the outputs */
+	size_t ends[MOST]; /* of the outputs */
 	int outs;
 };
 
 /* n = B * T rows; the other letters are the slot's. */
 struct sizes {
 	int B, T, C, H, G, D, window;
-	int gap;			/* ld - cols of every matrix */
+	int gap; /* ld - cols of every matrix */
 };
 
 static float number(uint32_t key, uint32_t index)
@@ -137,7 +137,7 @@ static void run_layer_norm(struct run *r, const struct sizes *s)
 	struct matrix stats = input(r, n, 2, 1, 1), gain = input(r, 1, s->C, 0, 2);
 	struct matrix dx = input(r, n, s->C, s->gap, 1);
 
-	r->dev->k.add_bias(r->dev, x, input(r, 1, s->C, 0, 100));	/* outlying channels */
+	r->dev->k.add_bias(r->dev, x, input(r, 1, s->C, 0, 100)); /* outlying channels */
 	r->dev->k.layer_norm(r->dev, y, stats, x, gain, input(r, 1, s->C, 0, 1), 1e-5f);
 	r->dev->k.layer_norm_backward(r->dev, dx, y, x, stats, gain);
 	output(r, y);
@@ -186,7 +186,7 @@ static void run_attention(struct run *r, const struct sizes *s)
 	size_t bytes = r->dev->k.attention_scratch(pool_threads(r->dev->pool), shape);
 	char *noise = xalloc(bytes);
 
-	memset(noise, 0xff, bytes);	/* NaN: scratch brings nothing along */
+	memset(noise, 0xff, bytes); /* NaN: scratch brings nothing along */
 	void *scratch = on_device(r, noise, bytes);
 
 	r->dev->k.attention(r->dev, o, lse, q, k, v, shape, scratch);
@@ -233,8 +233,8 @@ static void run_dropout(struct run *r, const struct sizes *s)
 {
 	struct matrix x = input(r, s->B * s->T, s->C, s->gap, 1);
 	struct matrix y = input(r, s->B * s->T, s->C, s->gap, 1);
-	struct dropout d = {.p = 0.3f, .key0 = 5, .key1 = 6, .step = 7, .first_sample = 8,
-			    .tokens = s->T};
+	struct dropout d = {
+	    .p = 0.3f, .key0 = 5, .key1 = 6, .step = 7, .first_sample = 8, .tokens = s->T};
 
 	r->dev->k.dropout(r->dev, y, x, d);
 	output(r, y);
@@ -262,14 +262,15 @@ static void run_cross_entropy(struct run *r, const struct sizes *s)
 	double *far_losses = on_device(r, losses, (size_t)n * sizeof *losses);
 
 	for (int gradient = 0; gradient < 2; gradient++) {
-		r->dev->k.cross_entropy(r->dev, far_losses, logits, far_labels, 0.25f, gradient);
+		r->dev->k.cross_entropy(r->dev, far_losses, logits, far_labels, 0.25f,
+					gradient);
 		output(r, logits);
 		r->dev->download(r->dev, losses, far_losses, (size_t)n * sizeof *losses);
 		for (int i = 0; i < n; i++) {
 			float loss = (float)losses[i];
 
-			r->dev->upload(r->dev, (char *)shown.data + (size_t)i * sizeof loss, &loss,
-				       sizeof loss);
+			r->dev->upload(r->dev, (char *)shown.data + (size_t)i * sizeof loss,
+				       &loss, sizeof loss);
 		}
 		output(r, shown);
 	}
@@ -279,10 +280,16 @@ static void run_cross_entropy(struct run *r, const struct sizes *s)
 
 static void run_optimizer(struct run *r, const struct sizes *s)
 {
-	struct adamw a = {.learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
-			  .weight_decay = 0.1, .grad_scale = 0.5f, .step = 1};
+	struct adamw a = {.learning_rate = 1e-2,
+			  .beta1 = 0.9,
+			  .beta2 = 0.999,
+			  .epsilon = 1e-8,
+			  .weight_decay = 0.1,
+			  .grad_scale = 0.5f,
+			  .step = 1};
 	struct matrix p = input(r, s->B * s->T, s->C, s->gap, 1);
-	struct matrix m = input(r, s->B * s->T, s->C, 0, 1), v = input(r, s->B * s->T, s->C, 0, 1);
+	struct matrix m = input(r, s->B * s->T, s->C, 0, 1),
+		      v = input(r, s->B * s->T, s->C, 0, 1);
 	struct matrix g = input(r, s->B * s->T, s->C, s->gap, 1), norm = input(r, 1, 2, 0, 1);
 
 	r->dev->k.fill(r->dev, m, 0);
@@ -300,17 +307,17 @@ static void run_optimizer(struct run *r, const struct sizes *s)
 
 /* Odd sizes, one row, one head, rows of one, more than one tile or block or piece. */
 static const struct sizes sizes[] = {
-	{.B = 1, .T = 1, .C = 1, .H = 1, .G = 1, .D = 2},
-	{.B = 2, .T = 3, .C = 5, .H = 2, .G = 1, .D = 4, .gap = 3},
-	{.B = 1, .T = 16, .C = 16, .H = 4, .G = 4, .D = 16},
-	{.B = 3, .T = 37, .C = 67, .H = 6, .G = 2, .D = 10, .gap = 1, .window = 5},
-	{.B = 1, .T = 200, .C = 300, .H = 3, .G = 3, .D = 32, .gap = 4},
-	{.B = 1, .T = 129, .C = 1100, .H = 2, .G = 1, .D = 8, .gap = 16, .window = 1},
-	{.B = 2, .T = 300, .C = 130, .H = 2, .G = 1, .D = 20, .window = 40},
-	{.B = 1, .T = 601, .C = 8, .H = 1, .G = 1, .D = 64, .gap = 8, .window = 150},
-	{.B = 1, .T = 7, .C = 2500, .H = 5, .G = 5, .D = 6, .window = 7},
-	{.B = 1, .T = 2, .C = 33000, .H = 1, .G = 1, .D = 128},
-	{.B = 2, .T = 300, .C = 800, .H = 1, .G = 1, .D = 70, .gap = 5},
+    {.B = 1, .T = 1, .C = 1, .H = 1, .G = 1, .D = 2},
+    {.B = 2, .T = 3, .C = 5, .H = 2, .G = 1, .D = 4, .gap = 3},
+    {.B = 1, .T = 16, .C = 16, .H = 4, .G = 4, .D = 16},
+    {.B = 3, .T = 37, .C = 67, .H = 6, .G = 2, .D = 10, .gap = 1, .window = 5},
+    {.B = 1, .T = 200, .C = 300, .H = 3, .G = 3, .D = 32, .gap = 4},
+    {.B = 1, .T = 129, .C = 1100, .H = 2, .G = 1, .D = 8, .gap = 16, .window = 1},
+    {.B = 2, .T = 300, .C = 130, .H = 2, .G = 1, .D = 20, .window = 40},
+    {.B = 1, .T = 601, .C = 8, .H = 1, .G = 1, .D = 64, .gap = 8, .window = 150},
+    {.B = 1, .T = 7, .C = 2500, .H = 5, .G = 5, .D = 6, .window = 7},
+    {.B = 1, .T = 2, .C = 33000, .H = 1, .G = 1, .D = 128},
+    {.B = 2, .T = 300, .C = 800, .H = 1, .G = 1, .D = 70, .gap = 5},
 };
 
 /* Allowed difference from the reference, as a part of the largest number of the output. The
@@ -320,18 +327,18 @@ static const struct slot {
 	void (*run)(struct run *r, const struct sizes *s);
 	float tolerance;
 } slots[] = {
-	{"matmul", run_linear, 2e-6f},		/* sums of up to 128 in float */
-	{"add_bias add fill", run_sums, 0},	/* the same operations */
-	{"embed", run_embed, 0},
-	{"layer_norm", run_layer_norm, 2e-6f},	/* x - mean in float, x 20 times its spread */
-	{"rms_norm", run_rms_norm, 5e-7f},
-	{"rope", run_rope, 0},
-	{"attention", run_attention, 5e-6f},	/* exp of scores up to 100 rounds at 100 ulp */
-	{"gelu", run_gelu, 1e-6f},		/* exp(-2u): u rounds at 10 and more */
-	{"swiglu", run_swiglu, 1e-6f},
-	{"dropout", run_dropout, 0},		/* the same random words */
-	{"cross_entropy", run_cross_entropy, 1e-6f},
-	{"adamw squared_norm", run_optimizer, 1e-6f},
+    {"matmul", run_linear, 2e-6f},	/* sums of up to 128 in float */
+    {"add_bias add fill", run_sums, 0}, /* the same operations */
+    {"embed", run_embed, 0},
+    {"layer_norm", run_layer_norm, 2e-6f}, /* x - mean in float, x 20 times its spread */
+    {"rms_norm", run_rms_norm, 5e-7f},
+    {"rope", run_rope, 0},
+    {"attention", run_attention, 5e-6f}, /* exp of scores up to 100 rounds at 100 ulp */
+    {"gelu", run_gelu, 1e-6f},		 /* exp(-2u): u rounds at 10 and more */
+    {"swiglu", run_swiglu, 1e-6f},
+    {"dropout", run_dropout, 0}, /* the same random words */
+    {"cross_entropy", run_cross_entropy, 1e-6f},
+    {"adamw squared_norm", run_optimizer, 1e-6f},
 };
 
 #define SIZES ((int)(sizeof sizes / sizeof *sizes))
@@ -356,8 +363,8 @@ static void same_bits(const struct run *a, const struct run *b, const char *what
 	ck_assert_uint_eq(a->count, b->count);
 	for (size_t i = 0; i < a->count; i++)
 		if (memcmp(a->out + i, b->out + i, sizeof *a->out) != 0)
-			ck_abort_msg("%s: %s, sizes %d, number %zu: %.9g is not %.9g", slot->name,
-				     what, size, i, b->out[i], a->out[i]);
+			ck_abort_msg("%s: %s, sizes %d, number %zu: %.9g is not %.9g",
+				     slot->name, what, size, i, b->out[i], a->out[i]);
 }
 
 static void close_to(const struct run *want, const struct run *got, const struct slot *slot,
@@ -367,14 +374,15 @@ static void close_to(const struct run *want, const struct run *got, const struct
 
 	ck_assert_uint_eq(want->count, got->count);
 	for (int o = 0; o < want->outs; o++) {
-		float most = 1e-2f;	/* what cancels to nothing has no scale of its own */
+		float most = 1e-2f; /* what cancels to nothing has no scale of its own */
 
 		for (size_t j = i; j < want->ends[o]; j++)
 			most = fmaxf(most, fabsf(want->out[j]));
 		for (; i < want->ends[o]; i++)
 			if (!(fabsf(want->out[i] - got->out[i]) <= slot->tolerance * most))
-				ck_abort_msg("%s: sizes %d, output %d: %.9g is not %.9g (most %g)",
-					     slot->name, size, o, got->out[i], want->out[i], most);
+				ck_abort_msg(
+				    "%s: sizes %d, output %d: %.9g is not %.9g (most %g)",
+				    slot->name, size, o, got->out[i], want->out[i], most);
 	}
 }
 
@@ -526,8 +534,8 @@ START_TEST(device_describes_itself)
 	struct device *cpu = device_open("cpu", 2), *reference = device_open("reference", 2);
 	char text[128];
 
-	ck_assert_ptr_nonnull(strstr(device_describe(cpu, text, sizeof text),
-				     "cpu, 2 threads, OpenBLAS "));
+	ck_assert_ptr_nonnull(
+	    strstr(device_describe(cpu, text, sizeof text), "cpu, 2 threads, OpenBLAS "));
 	ck_assert_str_eq(device_describe(reference, text, sizeof text),
 			 "reference, 1 thread, scalar");
 	device_close(cpu);
@@ -584,7 +592,8 @@ START_TEST(not_a_number)
 	int32_t label = 0;
 	double loss = 0;
 
-	dev->k.matmul(dev, matrix(c, 2, 2), matrix(a, 2, 3), false, matrix(a, 2, 3), true, 1, 0);
+	dev->k.matmul(dev, matrix(c, 2, 2), matrix(a, 2, 3), false, matrix(a, 2, 3), true, 1,
+		      0);
 	ck_assert(c[0] == 14 && c[1] == 32 && c[2] == 32 && c[3] == 77);
 	dev->k.cross_entropy(dev, &loss, matrix(x, 1, 3), &label, 1, false);
 	ck_assert(isnan(loss));

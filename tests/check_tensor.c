@@ -1,7 +1,8 @@
 /*
- * tests/check_tensor.c - what must hold of the kernels without an oracle, on the reference and on
- * the CPU: rotations undone, random masks that depend on nothing but their counters, attention
- * that is the same however it is written; then views of matrices and the conversion of dtypes.
+ * tests/check_tensor.c - what must hold of the kernels without an oracle, on the reference and
+ * on the CPU: rotations undone, random masks that depend on nothing but their counters,
+ * attention that is the same however it is written; then views of matrices and the conversion
+ * of dtypes.
  *
  * links: tensor base
  */
@@ -58,7 +59,8 @@ static bool same_bits(struct matrix a, struct matrix b)
 START_TEST(rope_backward_undoes_rope)
 {
 	struct device *dev = device_open(devices[_i], 2);
-	struct matrix x = made(1, 12, 3 * 16), kept = made(1, 12, 3 * 16), table = made(2, 6, 16);
+	struct matrix x = made(1, 12, 3 * 16), kept = made(1, 12, 3 * 16),
+		      table = made(2, 6, 16);
 
 	for (int i = 0; i < 6; i++) {
 		for (int j = 0; j < 8; j++) {
@@ -115,8 +117,8 @@ START_TEST(dropout_depends_on_its_counters_alone)
 {
 	struct device *dev = device_open(devices[_i], 2);
 	struct matrix x = made(1, 8, 100), y = made(2, 8, 100), z = made(3, 8, 100);
-	struct dropout d = {.p = 0.5f, .key0 = 1, .key1 = 2, .step = 3, .first_sample = 4,
-			    .tokens = 4};
+	struct dropout d = {
+	    .p = 0.5f, .key0 = 1, .key1 = 2, .step = 3, .first_sample = 4, .tokens = 4};
 	struct dropout other[] = {d, d, d, d, d};
 
 	drop(dev, y, x, d);
@@ -153,9 +155,16 @@ static struct attended attended(struct attention s)
 	int n = s.sequences * s.tokens, wide = s.heads * s.head_size;
 	int narrow = s.kv_heads * s.head_size;
 
-	return (struct attended){s, made(1, n, wide), made(2, n, s.heads), made(3, n, wide),
-				 made(4, n, narrow), made(5, n, narrow), made(6, n, wide),
-				 made(7, n, wide), made(8, n, narrow), made(9, n, narrow)};
+	return (struct attended){s,
+				 made(1, n, wide),
+				 made(2, n, s.heads),
+				 made(3, n, wide),
+				 made(4, n, narrow),
+				 made(5, n, narrow),
+				 made(6, n, wide),
+				 made(7, n, wide),
+				 made(8, n, narrow),
+				 made(9, n, narrow)};
 }
 
 static void attention(struct device *dev, struct attended *a)
@@ -170,15 +179,20 @@ static void attention(struct device *dev, struct attended *a)
 
 static void release(struct attended *a)
 {
-	struct matrix *all[] = {&a->o, &a->lse, &a->q, &a->k, &a->v,
-				&a->d_o, &a->dq, &a->dk, &a->dv};
+	struct matrix *all[] = {&a->o,	 &a->lse, &a->q,  &a->k, &a->v,
+				&a->d_o, &a->dq,  &a->dk, &a->dv};
 
 	for (int i = 0; i < 9; i++)
 		free(all[i]->data);
 }
 
 static const struct attention one_shape = {
-	.sequences = 2, .tokens = 150, .heads = 4, .kv_heads = 2, .head_size = 8, .scale = 2,
+    .sequences = 2,
+    .tokens = 150,
+    .heads = 4,
+    .kv_heads = 2,
+    .head_size = 8,
+    .scale = 2,
 };
 
 START_TEST(wide_window_is_no_window)
@@ -216,7 +230,7 @@ START_TEST(window_of_one_is_the_value)
 	ck_assert_float_le(difference(a.o, a.v), 1e-6f);
 	ck_assert_float_le(difference(a.dv, a.d_o), 1e-6f);
 	dev->k.fill(dev, a.v, 0);
-	ck_assert_float_le(difference(a.dq, a.v), 1e-5f);	/* p is 1 whatever the score */
+	ck_assert_float_le(difference(a.dq, a.v), 1e-5f); /* p is 1 whatever the score */
 	release(&a);
 	device_close(dev);
 }
@@ -261,7 +275,8 @@ START_TEST(matmul_of_parts)
 
 	dev->k.matmul(dev, c, a, false, b, false, 1, 0);
 	dev->k.matmul(dev, d, matrix_cols(a, 0, 20), false, matrix_rows(b, 0, 20), false, 1, 0);
-	dev->k.matmul(dev, d, matrix_cols(a, 20, 40), false, matrix_rows(b, 20, 40), false, 1, 1);
+	dev->k.matmul(dev, d, matrix_cols(a, 20, 40), false, matrix_rows(b, 20, 40), false, 1,
+		      1);
 	ck_assert_float_le(difference(c, d), 1e-5f);
 	dev->k.fill(dev, d, 0);
 	dev->k.matmul(dev, matrix_rows(d, 7, 9), matrix_rows(a, 7, 9), false, b, false, 1, 0);
@@ -279,7 +294,8 @@ END_TEST
 /* -- vector functions ---------------------------------------------------------------------- */
 
 /* The largest error in units of the last place of the right answer. */
-static double worst_ulps(float (*approximate)(float), double (*exact)(double), float from, float to)
+static double worst_ulps(float (*approximate)(float), double (*exact)(double), float from,
+			 float to)
 {
 	double worst = 0;
 
@@ -312,9 +328,13 @@ END_TEST
 
 START_TEST(views_count_in_their_dtype)
 {
-	static const struct { enum dtype dtype; const char *name; size_t bytes; } all[] = {
-		{DTYPE_F32, "F32", 4}, {DTYPE_F64, "F64", 8}, {DTYPE_F16, "F16", 2},
-		{DTYPE_BF16, "BF16", 2}, {DTYPE_I32, "I32", 4}, {DTYPE_I64, "I64", 8},
+	static const struct {
+		enum dtype dtype;
+		const char *name;
+		size_t bytes;
+	} all[] = {
+	    {DTYPE_F32, "F32", 4},   {DTYPE_F64, "F64", 8}, {DTYPE_F16, "F16", 2},
+	    {DTYPE_BF16, "BF16", 2}, {DTYPE_I32, "I32", 4}, {DTYPE_I64, "I64", 8},
 	};
 	char data[400];
 	struct matrix m = {data, 4, 5, 7, all[_i].dtype};
@@ -336,12 +356,13 @@ static bool same_number(float got, double want)
 	return isnan(want) ? isnan(got) : got == want && !signbit(got) == !signbit(want);
 }
 
-/* IEEE 754: (-1)^sign 2^(exponent - 15) (1 + fraction / 1024), with a full and an empty exponent. */
+/* IEEE 754: (-1)^sign 2^(exponent - 15) (1 + fraction / 1024), with a full and an empty
+ * exponent. */
 static double half_by_formula(unsigned half)
 {
 	int exponent = half >> 10 & 31, fraction = half & 1023;
 	double size = exponent == 31 ? (fraction ? NAN : INFINITY)
-		    : exponent	     ? ldexp(1024 + fraction, exponent - 25)
+		      : exponent     ? ldexp(1024 + fraction, exponent - 25)
 				     : ldexp(fraction, -24);
 
 	return half >> 15 ? -size : size;
@@ -352,7 +373,7 @@ static double bfloat_by_formula(unsigned bfloat)
 {
 	int exponent = bfloat >> 7 & 255, fraction = bfloat & 127;
 	double size = exponent == 255 ? (fraction ? NAN : INFINITY)
-		    : exponent	      ? ldexp(128 + fraction, exponent - 134)
+		      : exponent      ? ldexp(128 + fraction, exponent - 134)
 				      : ldexp(fraction, -133);
 
 	return bfloat >> 15 ? -size : size;
@@ -372,7 +393,8 @@ START_TEST(convert_sixteen_bits)
 		double want = _i ? bfloat_by_formula(i) : half_by_formula(i);
 
 		if (!same_number(to[i], want))
-			ck_abort_msg("%s %04x: %.9g is not %.9g", dtype_name(dtype), i, to[i], want);
+			ck_abort_msg("%s %04x: %.9g is not %.9g", dtype_name(dtype), i, to[i],
+				     want);
 	}
 	free(from);
 	free(to);
