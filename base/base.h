@@ -52,6 +52,10 @@ const char *error_text(void);
 /* Forgets held errors and the code, and stops holding. Frees the held text. */
 void error_clear(void);
 
+/* While muted (it nests), what this thread says is dropped, code and all: for trying what may fail. */
+void error_mute(void);
+void error_unmute(void);
+
 /* The word in words[0..count) nearest to word by edit distance, or null if none is near. */
 const char *nearest_word(const char *word, const char *const *words, int count);
 
@@ -65,7 +69,8 @@ void log_rank(int rank);
 
 /* A line for people on stdout; only rank 0 (or a thread without a rank) prints. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* A warning on stderr, prefixed "edgepipe: warning: " and the rank where there is one. */
+/* A warning on stderr, prefixed "edgepipe: warning: " and the rank where there is one, and in the log. While errors
+ * are held, ranks above 0 warn in their logs only: what all ranks find is said once. */
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A line for this thread's log file: kept in memory with its time until log_take. */
 void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

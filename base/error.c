@@ -30,13 +30,16 @@ void report(int code, const char *fmt, ...)
 	int saved = errno;
 	va_list args;
 
+	if (v->muted > 0)
+		return;
 	va_start(args, fmt);
 	voice_text(&said, fmt, args);
 	va_end(args);
 	if (v->code == 0)
 		v->code = code;
+	/* Who holds errors says from which rank they came. */
 	if (!said.data || !has_position(said.data))
-		voice_prefix(&line, "error");
+		voice_prefix(&line, v->holding ? -1 : v->rank, "error");
 	text_put(&line, said.data, said.bytes);
 	text_release(&said);
 	if (!v->holding) {
@@ -78,6 +81,16 @@ void error_clear(void)
 	v->holding = false;
 	v->code = 0;
 	text_release(&v->held);
+}
+
+void error_mute(void)
+{
+	voice()->muted++;
+}
+
+void error_unmute(void)
+{
+	voice()->muted--;
 }
 
 #define WORD_MOST 63	/* longer words have no near ones */

@@ -303,6 +303,8 @@ char *path_absolute(struct arena *arena, const char *path)
 {
 	if (path[0] == '/')
 		return arena_copy(arena, path, strlen(path));
+	while (path[0] == '.' && path[1] == '/')
+		path += 2;
 	char *here = getcwd(NULL, 0);
 	if (!here)
 		return error_null(EXIT_INPUT, "cannot name the working directory: %s",

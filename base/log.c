@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The one global: the level is the process's, whichever thread speaks. */
 static atomic_int level_now = LOG_NORMAL;
@@ -30,10 +31,10 @@ void log_rank(int rank)
 	voice_here.rank = rank < 0 ? -1 : rank;
 }
 
-void voice_prefix(struct text *line, const char *kind)
+void voice_prefix(struct text *line, int rank, const char *kind)
 {
-	if (voice_here.rank > 0)
-		text_add(line, "edgepipe: rank %d: %s: ", voice_here.rank, kind);
+	if (rank > 0)
+		text_add(line, "edgepipe: rank %d: %s: ", rank, kind);
 	else
 		text_add(line, "edgepipe: %s: ", kind);
 }
@@ -100,11 +101,15 @@ void warn(const char *fmt, ...)
 	struct text line = {0};
 	va_list args;
 
-	voice_prefix(&line, "warning");
+	voice_prefix(&line, voice_here.rank, "warning");
 	va_start(args, fmt);
 	voice_text(&line, fmt, args);
 	va_end(args);
-	voice_print(&line);
+	note("%s", line.data + strlen("edgepipe: "));
+	if (voice_here.holding && voice_here.rank > 0)
+		text_release(&line);
+	else
+		voice_print(&line);
 }
 
 void note(const char *fmt, ...)

@@ -11,6 +11,7 @@
 struct voice {
 	int rank;		/* -1: none */
 	int code;		/* of the first error; 0: none */
+	int muted;		/* above 0: errors are dropped */
 	bool holding;		/* errors go to held instead of stderr */
 	struct text held;
 	struct text noted;
@@ -19,8 +20,8 @@ struct voice {
 /* The calling thread's. */
 struct voice *voice(void);
 
-/* Adds "edgepipe: rank 3: kind: " ("edgepipe: kind: " on rank 0 and without a rank). */
-void voice_prefix(struct text *line, const char *kind);
+/* Adds "edgepipe: rank 3: kind: ", or "edgepipe: kind: " for rank 0 and -1. */
+void voice_prefix(struct text *line, int rank, const char *kind);
 /* Adds formatted text; control characters other than newline and tab become '?'. */
 void voice_text(struct text *line, const char *fmt, va_list args);
 /* Ends the line, writes it to stderr in one piece and releases it. */

@@ -23,16 +23,20 @@ static void say_model(const struct session *s)
 {
 	const struct model_config *m = s->model;
 	size_t parameters = model_parameters(m);
+	struct text targets = {0};
 	char a[32], b[32];
 
 	say("model   %s, %d blocks, width %d, vocabulary %d: %s parameters (%s)",
 	    m->family->name, m->blocks, m->width, m->vocabulary,
 	    grouped(parameters, a, sizeof(a)), m->folder);
-	say("lora    rank %d, alpha %g%s on%s: %s trainable parameters (%.2f %%)%s", s->lora->rank,
-	    s->lora->alpha, s->lora->rslora ? " (rsLoRA)" : "", "",
-	    grouped(s->lora->elements, b, sizeof(b)),
+	for (int i = 0; i < s->lora->modules; i++)
+		text_add(&targets, "%s%s", i > 0 ? ", " : "", s->lora->module[i]);
+	say("lora    rank %d, alpha %g%s, dropout %g on %s: %s trainable parameters (%.2f %%)%s",
+	    s->lora->rank, s->lora->alpha, s->lora->rslora ? " (rsLoRA)" : "", s->lora->dropout,
+	    targets.data, grouped(s->lora->elements, b, sizeof(b)),
 	    100 * (double)s->lora->elements / (double)(parameters + s->lora->elements),
 	    s->lora->init ? ", going on from lora.init" : "");
+	text_release(&targets);
 	if (m->own_dropout)
 		say("        the base model's own dropouts are off");
 }
@@ -67,7 +71,11 @@ static void link_text(const struct link *link, char *buffer, size_t bytes)
 {
 	char rate[32], latency[32];
 
-	snprintf(buffer, bytes, "%s, %s",
+	if (link->bandwidth_bytes_s <= 0 && link->latency_s <= 0) {
+		snprintf(buffer, bytes, "nothing declared");
+		return;
+	}
+	snprintf(buffer, bytes, "%s, %s (declared)",
 		 link->bandwidth_bytes_s > 0
 			 ? unit_write(link->bandwidth_bytes_s, UNIT_BYTES_S, rate, sizeof(rate))
 			 : "unlimited",
@@ -83,7 +91,7 @@ static void say_links(const struct session *s)
 		struct link link = cluster_link(&s->job.cluster, from, to);
 
 		link_text(&link, text, sizeof(text));
-		say("%s %s > %s: %s (declared)", i == 0 ? "links  " : "       ",
+		say("%s %s > %s: %s", i == 0 ? "links  " : "       ",
 		    cluster_node(&s->job.cluster, from)->name,
 		    cluster_node(&s->job.cluster, to)->name, text);
 	}

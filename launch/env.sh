@@ -15,19 +15,23 @@ if [ -e /.dockerenv ] || [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2> /dev/nul
 	export OMPI_MCA_btl_vader_single_copy_mechanism=none
 fi
 
-# The checkout: beside this file where the shell says where that is, else above the working directory.
+# The program: beside this file's checkout where the shell says where that is, or where it was installed from, else
+# in a checkout above the working directory.
 # shellcheck disable=SC3028,SC3054
-edgepipe_root=$(dirname "${BASH_SOURCE:-$0}")/..
-[ -e "$edgepipe_root/launch/env.sh" ] || edgepipe_root=$PWD
+edgepipe_here=$(dirname -- "${BASH_SOURCE:-$0}")
+edgepipe_root=$PWD
 while [ ! -e "$edgepipe_root/launch/env.sh" ] && [ "$edgepipe_root" != / ]; do
-	edgepipe_root=$(dirname "$edgepipe_root")
+	edgepipe_root=$(dirname -- "$edgepipe_root")
 done
-if [ -x "$edgepipe_root/build/edgepipe" ]; then
-	edgepipe_build=$(cd "$edgepipe_root/build" && pwd)
-	case ":$PATH:" in
-	*":$edgepipe_build:"*) ;;
-	*) export PATH="$edgepipe_build:$PATH" ;;
-	esac
-	unset edgepipe_build
-fi
-unset edgepipe_root
+for edgepipe_bin in "$edgepipe_here/../../bin" "$edgepipe_here/../build" "$edgepipe_root/build"; do
+	if [ -x "$edgepipe_bin/edgepipe" ]; then
+		edgepipe_bin=$(cd "$edgepipe_bin" && pwd)
+		case ":$PATH:" in
+		*":$edgepipe_bin:"*) ;;
+		*) export PATH="$edgepipe_bin:$PATH" ;;
+		esac
+		break
+	fi
+done
+command -v edgepipe > /dev/null || echo "edgepipe: env.sh: no edgepipe on the PATH yet: build it, or source this file from its checkout" >&2
+unset edgepipe_here edgepipe_root edgepipe_bin

@@ -51,7 +51,7 @@ static const char **identity(struct session *s)
 	struct pairs p = {arena_take(&s->arena, PAIRS_MAX * sizeof(char *)), 0, &s->arena};
 
 	add_digest(&p, "model", s->model->digest);
-	add_digest(&p, "weights", s->weights->digest);
+	add_digest(&p, "weights", s->weights_digest);
 	add_digest(&p, "data", s->train->digest);
 	add_integer(&p, "sequence", s->data.tokens);
 	add(&p, "shuffle", s->job.data.shuffle ? "true" : "false");
@@ -81,7 +81,11 @@ static const char **circumstance(struct session *s)
 	add_number(&p, "clip", t->clip);
 	add_number(&p, "lora.dropout", s->lora->dropout);
 	add_integer(&p, "kernels", t->kernels);
+	add_integer(&p, "validate_every", t->validate_every);
+	if (s->valid)
+		add_digest(&p, "validation", s->valid->digest);
 	add(&p, "isa", s->facts[0].hardware.isa);
+	add(&p, "blas", s->facts[0].blas);
 	add(&p, "build", s->facts[0].build_text);
 	return p.item;
 }

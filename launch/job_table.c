@@ -106,7 +106,7 @@ static const struct field rows[] = {
 	{"train.micro_batch", FIELD_INTEGER, AT(train.micro_batch), "auto", 1, 1 << 20,
 	 .words = automatic,
 	 .help = "sequences that travel together; divides batch"},
-	{"train.steps", FIELD_INTEGER, AT(train.steps), "100", 1, 1e9,
+	{"train.steps", FIELD_INTEGER, AT(train.steps), "100", 1, 99999999,
 	 .help = "how long to train; or epochs"},
 	{"train.epochs", FIELD_NUMBER, AT(train.epochs), NULL, 0, 1e6,
 	 .help = "in place of steps; above 0"},

@@ -14,6 +14,10 @@ static const struct command commands[] = {
 	{"train", command_train}, {"data", command_data}, {"help", command_help}};
 enum { COMMANDS = sizeof(commands) / sizeof(*commands) };
 
+/* Known by name, so that asking for one is answered. */
+static const char *const unbuilt[] = {"profile", "plan",     "compare", "run",
+				      "doctor",  "eval",     "generate", "export", "report"};
+
 /* OpenBLAS reads its settings when it is loaded, so the program starts itself again where they are wrong: the fast
  * core on CPUs that it does not know, and no threads of its own beside our pool. */
 static void settle_blas(char **argv)
@@ -34,6 +38,11 @@ static int unknown(const char *name)
 {
 	const char *names[COMMANDS], *near;
 
+	for (size_t i = 0; i < sizeof(unbuilt) / sizeof(*unbuilt); i++)
+		if (!strcmp(name, unbuilt[i])) {
+			report(EXIT_CONFIG, "the command '%s' is not built yet", name);
+			return EXIT_CONFIG;
+		}
 	for (int i = 0; i < COMMANDS; i++)
 		names[i] = commands[i].name;
 	near = nearest_word(name, names, COMMANDS);
@@ -64,5 +73,9 @@ int main(int argc, char **argv)
 	for (int i = 0; i < COMMANDS; i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
+	if (argv[1][0] == '-') {
+		report(EXIT_USAGE, "unknown option '%s'; there are --help and --version", argv[1]);
+		return EXIT_USAGE;
+	}
 	return unknown(argv[1]);
 }

@@ -12,7 +12,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 { cmake --preset release -G Ninja -DEDGEPIPE_TESTS=OFF -DEDGEPIPE_BENCH=OFF && cmake --build build; } > "$log" 2>&1 ||
 	{ cat "$log" >&2; exit 70; }
-echo "edgepipe: 3/3 mpirun -np 5 edgepipe train topologies/campus.yaml"
+echo "edgepipe: 3/3 mpirun -np 5 edgepipe train topologies/campus.yaml $*"
 . launch/env.sh
 cd "$start"
 PATH="$root/build:$PATH" mpirun -np 5 edgepipe train "$root/topologies/campus.yaml" "$@"

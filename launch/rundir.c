@@ -42,14 +42,17 @@ static int refuse_used(struct session *s)
 {
 	const char *entry = any_entry(&s->arena, s->run);
 
-	if (!entry || s->options.resume || s->options.overwrite)
+	bool run = path_exists(path_join(&s->arena, s->run, "metrics.jsonl")) ||
+		   path_exists(path_join(&s->arena, s->run, "config.resolved.yaml"));
+
+	if (!entry || (run && (s->options.resume || s->options.overwrite)))
 		return 0;
-	if (path_exists(path_join(&s->arena, s->run, "metrics.jsonl")))
+	if (run)
 		return error(EXIT_CREATE,
 			     "'%s' holds a run: go on with --resume, or give it up with "
 			     "--overwrite", s->run);
 	return error(EXIT_CREATE,
-		     "'%s' is not empty (it has '%s'): choose another --out, or add --overwrite",
+		     "'%s' holds something else than a run (it has '%s'): choose another --out",
 		     s->run, entry);
 }
 
@@ -65,7 +68,7 @@ static int lock(struct session *s)
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return error(EXIT_CREATE, "cannot lock '%s': %s", path, strerror(errno));
 		if (clock_s() - start > LOCK_PATIENCE_S)
-			return error(EXIT_CREATE, "another run is using '%s'", s->run);
+			return error(EXIT_RETRY, "another run is using '%s'", s->run);
 		clock_sleep(0.1);
 	}
 	return 0;
@@ -123,8 +126,10 @@ int rundir_begin(struct session *s)
 		if (folder_remove(path))
 			return -1;
 	}
-	if (folder_make(path_join(&s->arena, s->run, "log")))
+	if (folder_make(path_join(&s->arena, s->run, "log")) ||
+	    folder_sync(path_folder(&s->arena, s->run)))
 		return -1;
+	s->job.train.micro_batch = s->plan.micro_batch;		/* what `auto` came to */
 	config_write(&s->job.config, &s->job, &config);
 	plan_write(&s->plan, &s->problem, &plan);
 	if (write_text(s, "config.resolved.yaml", &config) | write_text(s, "plan.json", &plan))

@@ -114,17 +114,16 @@ int session_compare(const struct session *s)
 		return 0;
 	status |= compare_digest(s, offsetof(struct rank_facts, build), "the build of edgepipe");
 	status |= compare_digest(s, offsetof(struct rank_facts, configuration),
-				 "the topology file or --set");
+				 "the topology file or an option");
 	status |= compare_digest(s, offsetof(struct rank_facts, model), "config.json of the model");
-	status |= compare_digest(s, offsetof(struct rank_facts, weights),
+	status |= compare_digest(s, offsetof(struct rank_facts, headers),
 				 "the header of the model's safetensors");
-	status |= compare_digest(s, offsetof(struct rank_facts, shared),
-				 "the embedding of the model");
 	for (int i = 1; i < s->comm->size && !status; i++)
-		if (strcmp(s->facts[i].hardware.isa, s->facts[0].hardware.isa)) {
-			warn("rank %d has another instruction set (%s) than rank 0 (%s): results "
-			     "may differ in the last bits with the cuts", i,
-			     s->facts[i].hardware.isa, s->facts[0].hardware.isa);
+		if (strcmp(s->facts[i].hardware.isa, s->facts[0].hardware.isa) ||
+		    strcmp(s->facts[i].blas, s->facts[0].blas)) {
+			warn("rank %d computes with %s (%s), rank 0 with %s (%s): results may "
+			     "differ in the last bits with the cuts", i, s->facts[i].blas,
+			     s->facts[i].hardware.isa, s->facts[0].blas, s->facts[0].hardware.isa);
 			break;
 		}
 	return status;

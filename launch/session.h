@@ -22,8 +22,8 @@ struct train_options {
 /* What every rank tells the others about itself. Plain data. */
 struct rank_facts {
 	struct hardware hardware;
-	struct digest build, configuration, model, weights, shared;
-	char build_text[160];
+	struct digest build, configuration, model, headers;
+	char build_text[160], blas[96];
 	int threads;
 	double memory_limit_bytes, overhead_bytes;
 	bool memory_declared;
@@ -46,6 +46,7 @@ struct session {
 	struct lora *lora;
 	struct dataset *train, *valid;	/* rank 0 */
 	struct data_facts data;
+	struct digest weights_digest;	/* of all weights that are run */
 	struct problem problem;
 	struct plan plan;
 	int *threads;			/* per node, for the problem; so are the next two */

@@ -37,6 +37,8 @@ int setup_job(struct session *s)
 		status = -1;
 	if (!status)
 		status = check_ranks(s);
+	if (!status && s->options.resume && !s->options.out && !s->job.out)
+		status = error(EXIT_USAGE, "train: --resume needs --out (or `out` in the file)");
 	return session_agree(s, status);
 }
 
@@ -61,7 +63,12 @@ static int open_model(struct session *s)
 	return s->lora ? 0 : -1;
 }
 
-/* The topology file's bytes and the overrides: paths may resolve differently on every node. */
+/* The topology file's bytes and the options: paths may resolve differently on every node. */
+static void add_option(struct digest_state *state, const char *value)
+{
+	digest_add(state, value ? value : "", value ? strlen(value) + 1 : 1);
+}
+
 static int configuration_digest(const struct session *s, struct digest *digest)
 {
 	struct digest_state *state;
@@ -74,20 +81,13 @@ static int configuration_digest(const struct session *s, struct digest *digest)
 	digest_add(state, data, bytes);
 	for (int i = 0; i < s->options.set_count; i++)
 		digest_add(state, s->options.set[i], strlen(s->options.set[i]) + 1);
+	add_option(state, s->options.out);
+	add_option(state, s->options.dump);
+	add_option(state, s->options.resume ? "resume" : NULL);
+	add_option(state, s->options.overwrite ? "overwrite" : NULL);
 	*digest = digest_close(state);
 	free(data);
 	return 0;
-}
-
-/* Of a tied embedding, which the first and the last stage both read. */
-static struct digest shared_digest(const struct session *s)
-{
-	const struct safetensor *tensor;
-
-	if (!s->model->tied || s->comm->size == 1)
-		return (struct digest){0, 0};
-	tensor = weights_find(s->weights, SLOT_EMBED, 0);
-	return digest_of(tensor->data, tensor->bytes);
 }
 
 static int own_facts(const struct session *s, struct rank_facts *facts)
@@ -96,15 +96,15 @@ static int own_facts(const struct session *s, struct rank_facts *facts)
 	struct text version = {0};
 
 	memset(facts, 0, sizeof(*facts));
-	if (hardware_read(&facts->hardware) || configuration_digest(s, &facts->configuration))
+	if (hardware_read(&facts->hardware) || configuration_digest(s, &facts->configuration) ||
+	    digest_file("/proc/self/exe", &facts->build))
 		return -1;
 	build_write(&version);
-	facts->build = digest_of(version.data, version.bytes);
 	snprintf(facts->build_text, sizeof(facts->build_text), "%s", version.data);
 	text_release(&version);
+	blas_describe(facts->blas, sizeof(facts->blas));
 	facts->model = s->model->digest;
-	facts->weights = s->weights->digest;
-	facts->shared = shared_digest(s);
+	facts->headers = s->weights->digest;
 	facts->memory_declared = node->memory_bytes > 0;
 	facts->memory_limit_bytes =
 		facts->memory_declared ? node->memory_bytes : facts->hardware.memory_free_bytes;
@@ -126,6 +126,9 @@ static void divide_hosts(struct session *s)
 		f->threads = declared > 0 ? (int)declared : f->threads < 1 ? 1 : f->threads;
 		if (!f->memory_declared)
 			f->memory_limit_bytes /= sharing;
+		if (i == s->comm->rank && f->threads > f->hardware.cores)
+			warn("node \"%s\" declares %d cores, %d are usable",
+			     cluster_node(&s->job.cluster, i)->name, f->threads, f->hardware.cores);
 	}
 }
 
@@ -176,7 +179,7 @@ static long long total_steps(const struct session *s)
 
 	if (t->epochs > 0)
 		return (long long)ceil(t->epochs * (double)s->data.train_samples /
-				       (double)t->batch);
+				       (double)t->batch * (1 - 1e-9));
 	return t->steps;
 }
 
@@ -301,13 +304,90 @@ static void make_problem(struct session *s)
 	};
 }
 
+/* On resume, an automatic micro-batch stays what it was, so that the bits do. */
+static void keep_micro_batch(struct session *s)
+{
+	const char *run = s->options.out ? s->options.out : s->job.out;
+	char value[32];
+
+	if (!s->options.resume || s->problem.micro_batch > 0)
+		return;
+	if (checkpoint_circumstance(run, "micro_batch", value, sizeof(value)))
+		s->problem.micro_batch = strtoll(value, NULL, 10);
+	if (s->problem.micro_batch < 1 || s->problem.batch % s->problem.micro_batch)
+		s->problem.micro_batch = 0;
+}
+
+static int make_plan(struct session *s)
+{
+	char why[256];
+
+	keep_micro_batch(s);
+	if (plan_make(&s->problem, &s->plan))
+		return -1;
+	if (plan_check(&s->plan, &s->problem, why, sizeof(why)))
+		return error(EXIT_BUG, "the plan is wrong: %s", why);
+	return 0;
+}
+
+static const struct plan_stage *own_stage(const struct session *s)
+{
+	for (int i = 0; i < s->plan.stages; i++)
+		if (s->plan.stage[i].node == s->comm->rank)
+			return &s->plan.stage[i];
+	return NULL;
+}
+
+/* -- weights ------------------------------------------------------------------------------- */
+
+/* Digests of the weights that are run: each block by the rank that has it, the ends by theirs, so that the sum does
+ * not depend on the cuts. A tied embedding is read by the first and by the last stage, which must hold the same. */
+struct weight_digests { struct digest own, shared; };
+
+static struct weight_digests own_weights(const struct session *s, const struct plan_stage *own)
+{
+	struct weight_digests d = {{0, 0}, {0, 0}};
+
+	if (!own)
+		return d;
+	d.own = weights_digest(s->weights, own->first_block, own->blocks, own->embedding, own->head);
+	if (s->model->tied && (own->embedding || own->head))
+		d.shared = weights_digest_of(s->weights, SLOT_EMBED, 0);
+	return d;
+}
+
+static int compare_ends(const struct session *s, const struct weight_digests *all)
+{
+	int first = s->rank_of_stage[0], last = s->rank_of_stage[s->plan.stages - 1];
+
+	if (s->comm->rank != 0 || digest_equal(all[first].shared, all[last].shared))
+		return 0;
+	return error(EXIT_CONFIG, "the embedding of node \"%s\" differs from that of node \"%s\", which "
+		     "uses it as the head", s->stage_name[0], s->stage_name[s->plan.stages - 1]);
+}
+
+static int setup_weights(struct session *s)
+{
+	struct weight_digests *all =
+		arena_take(&s->arena, (size_t)s->comm->size * sizeof(*all));
+
+	all[s->comm->rank] = own_weights(s, own_stage(s));
+	for (int i = 0; i < s->comm->size; i++) {
+		if (comm_broadcast(s->comm, i, &all[i], sizeof(*all)))
+			return EXIT_RETRY;
+		s->weights_digest.low += all[i].own.low;
+		s->weights_digest.high += all[i].own.high;
+	}
+	return session_agree(s, compare_ends(s, all));
+}
+
 int setup_plan(struct session *s)
 {
 	int status = 0, code;
 
 	make_problem(s);
 	if (s->comm->rank == 0)
-		status = plan_make(&s->problem, &s->plan);
+		status = make_plan(s);
 	code = session_agree(s, status);
 	if (code)
 		return code;
@@ -319,18 +399,10 @@ int setup_plan(struct session *s)
 		s->rank_of_stage[i] = s->plan.stage[i].node;
 		s->stage_name[i] = cluster_node(&s->job.cluster, s->plan.stage[i].node)->name;
 	}
-	return 0;
+	return setup_weights(s);
 }
 
 /* -- stage --------------------------------------------------------------------------------- */
-
-static const struct plan_stage *own_stage(const struct session *s)
-{
-	for (int i = 0; i < s->plan.stages; i++)
-		if (s->plan.stage[i].node == s->comm->rank)
-			return &s->plan.stage[i];
-	return NULL;
-}
 
 static int open_stage(struct session *s)
 {
@@ -357,5 +429,16 @@ static int open_stage(struct session *s)
 
 int setup_stage(struct session *s)
 {
+	const struct rank_facts *f = &s->facts[s->comm->rank];
+	const struct plan_stage *own = own_stage(s);
+
+	note("%s on %s, %s, %s, %d threads", f->build_text, f->hardware.host, f->hardware.cpu, f->blas,
+	     f->threads);
+	if (own)
+		note("node %s: %d blocks from %d%s%s, %d in flight", own_node(s)->name, own->blocks,
+		     own->first_block, own->embedding ? ", embedding" : "",
+		     own->head ? ", head" : "", own->in_flight);
+	else
+		note("node %s: left out by the plan", own_node(s)->name);
 	return session_agree(s, open_stage(s));
 }

@@ -52,8 +52,8 @@ static int take_option(struct train_options *o, int option, char **argv)
 	case OPTION_OVERWRITE: o->overwrite = true; return 0;
 	case OPTION_SET: o->set[o->set_count++] = optarg; return 0;
 	case OPTION_DUMP: o->dump = optarg; return 0;
-	case OPTION_PLAN: return error(EXIT_USAGE, "train: --plan is not built yet");
-	case OPTION_PROFILE_OPS: return error(EXIT_USAGE, "train: --profile-ops is not built yet");
+	case OPTION_PLAN: return error(EXIT_CONFIG, "train: --plan is not built yet");
+	case OPTION_PROFILE_OPS: return error(EXIT_CONFIG, "train: --profile-ops is not built yet");
 	case 'h': return 1;
 	default: return option_error("train", long_options, option, argv);
 	}
@@ -67,6 +67,8 @@ static int check_options(const struct train_options *o, int argc, char **argv)
 	if (argc - optind > 1)
 		return error(EXIT_USAGE, "train: one topology file at a time; '%s' is a second one",
 			     argv[optind + 1]);
+	if (o->out && !o->out[0])
+		return error(EXIT_USAGE, "train: --out needs a directory, not \"\"");
 	if (o->resume && o->overwrite)
 		return error(EXIT_USAGE, "train: --resume and --overwrite exclude each other");
 	return 0;
@@ -96,8 +98,6 @@ static int open_run(struct session *s, struct training *t)
 {
 	size_t elements = s->lora->elements;
 
-	if (s->options.resume && !s->options.out && !s->job.out)
-		return error(EXIT_USAGE, "train: --resume needs --out (or `out` in the file)");
 	if (rundir_open(s))
 		return -1;
 	s->values = xzalloc(3 * elements + 1, sizeof(float));
@@ -111,12 +111,16 @@ static int open_run(struct session *s, struct training *t)
 	};
 	if (s->options.resume && checkpoint_load(s->run, s->lora, &t->checkpoint) < 0)
 		return -1;
+	if (s->options.dump && t->checkpoint.step > 0)
+		return error(EXIT_USAGE, "train: --dump writes what step 1 computed, but '%s' goes on "
+			     "after step %lld", s->run, t->checkpoint.step);
 	return 0;
 }
 
 static int fill_training(struct session *s, struct training *t)
 {
 	const struct plan *plan = &s->plan;
+	char why[256];
 
 	t->comm = s->comm;
 	t->stage = s->stage;
@@ -145,7 +149,12 @@ static int fill_training(struct session *s, struct training *t)
 	t->stage_name = s->stage_name;
 	t->identity = s->identity;
 	t->circumstance = s->circumstance;
-	return t->schedule && t->forward ? 0 : -1;
+	if (!t->schedule || !t->forward)
+		return -1;
+	if (schedule_check(t->schedule, 1, why, sizeof(why)) ||
+	    schedule_check(t->forward, 1, why, sizeof(why)))
+		return error(EXIT_BUG, "the schedule is wrong: %s", why);
+	return 0;
 }
 
 /* The estimate of every node's memory beside its measured peak. Collective. */
@@ -167,16 +176,29 @@ static int say_memory(const struct session *s)
 	return 0;
 }
 
+/* Where the run goes on. */
+static void say_start(const struct session *s, const struct checkpoint *from)
+{
+	if (s->options.resume && from->step == 0)
+		say("resume  there is no checkpoint: starting at step 1");
+	else if (from->step >= s->data.steps)
+		say("resume  the run is finished: its checkpoint is of step %lld, and %lld steps are "
+		    "asked for", from->step, s->data.steps);
+	else if (from->step > 0)
+		say("resume  going on after the checkpoint of step %lld", from->step);
+}
+
 static int run_training(struct session *s, struct training *t)
 {
 	int status;
 
-	if (s->comm->rank == 0)
+	if (s->comm->rank == 0) {
 		banner_say(s);
+		say_start(s, &t->checkpoint);
+	}
 	if (rundir_logs(s))
 		return EXIT_RETRY;
 	error_clear();
-	log_rank(s->comm->rank);
 	status = training_run(t);
 	if (status || say_memory(s) || rundir_logs(s))
 		return status ? status : EXIT_RETRY;
@@ -211,7 +233,7 @@ int train_run(struct comm *comm, const struct train_options *options)
 	struct training training = {0};
 	int status;
 
-	log_rank(-1);		/* set-up speaks without rank, so that one fault is one text */
+	log_rank(comm->rank);
 	error_hold();
 	status = run_phases(&session, &training);
 	session_release(&session);

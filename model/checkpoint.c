@@ -185,12 +185,12 @@ static int read_manifest(struct found *found)
 		return damaged(found,
 			       size < 0 ? "%s is missing or no plain file" : "%s is too large",
 			       manifest_name);
-	error_hold();
+	error_mute();
 	char *text = file_read(path, &bytes);
 	bool whole = text && check_last_line(text, bytes) > 0;
 	found->manifest = whole ? json_parse(text, bytes, path) : NULL;
 	free(text);
-	error_clear();
+	error_unmute();
 	if (!whole)
 		return damaged(found, "%s does not have the digest that its last line names",
 			       manifest_name);
@@ -236,9 +236,9 @@ static int check_files(struct found *found)
 	if (bytes != json_as_integer(json_find(state, "bytes"), -1))
 		return damaged(found, "%s has %lld bytes instead of %lld", state_name, bytes,
 			       json_as_integer(json_find(state, "bytes"), -1));
-	error_hold();
+	error_mute();
 	int rc = digest_file(path, &digest);
-	error_clear();
+	error_unmute();
 	if (rc < 0 || strcmp(digest_write(digest, hex),
 			     json_as_text(json_find(state, "xxh3_128"), "")) != 0)
 		return damaged(found, "%s does not have the digest that %s names", state_name,
@@ -351,10 +351,10 @@ static int load_state(struct found *found, const struct lora *lora,
 {
 	float *const family[FAMILIES] = {checkpoint->value, checkpoint->m, checkpoint->v};
 
-	error_hold();
+	error_mute();
 	struct safetensors *file =
 	    safetensors_open(path_join(&found->arena, found->folder, state_name));
-	error_clear();
+	error_unmute();
 	if (!file)
 		return damaged(found, "%s is not a safetensors file", state_name);
 	int rc = copy_state(found, file, lora, family);
@@ -414,10 +414,10 @@ static void remove_leftover(const char *parent, const char *name)
 {
 	struct arena arena = {0};
 
-	error_hold();
+	error_mute();
 	if (folder_remove(path_join(&arena, parent, name)) < 0)
 		warn("cannot remove '%s/%s', which an earlier attempt left", parent, name);
-	error_clear();
+	error_unmute();
 	arena_release(&arena);
 }
 
@@ -458,6 +458,37 @@ static int list_steps(const char *parent, long long **steps)
 	text_release(&list);
 	qsort(*steps, (size_t)count, sizeof(**steps), newest_first);
 	return count;
+}
+
+bool checkpoint_circumstance(const char *run, const char *key, char *value, size_t bytes)
+{
+	struct arena arena = {0};
+	const char *parent = path_join(&arena, run, "ckpt");
+	long long *steps;
+	bool found_one = false;
+	int count;
+
+	error_mute();
+	count = list_steps(parent, &steps);
+	for (int i = 0; i < count && !found_one; i++) {
+		struct found found = {.step = steps[i]};
+		const char *text;
+
+		found.folder = arena_format(&found.arena, "%s/step-%08lld", parent, steps[i]);
+		if (!read_manifest(&found)) {
+			text = json_as_text(json_find(json_find(found.manifest, "circumstance"), key),
+					    NULL);
+			found_one = text != NULL;
+			snprintf(value, bytes, "%s", text ? text : "");
+		}
+		json_free(found.manifest);
+		text_release(&found.why);
+		arena_release(&found.arena);
+	}
+	error_unmute();
+	free(steps);
+	arena_release(&arena);
+	return found_one;
 }
 
 int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint *checkpoint)

@@ -201,6 +201,7 @@ static void read_rope_kind(struct fields *f, const struct fields *rope,
 	       "cannot use '%s': \"%s\": \"%s\" is not built (default, linear and llama3 "
 	       "are)",
 	       f->path, key, type);
+	config->rope = ROPE_PLAIN;
 	f->failed = true;
 }
 

@@ -4,8 +4,6 @@
  */
 #include <math.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "model/stage.h"
 
@@ -78,17 +76,6 @@ static bool usable_in_place(const struct visit *visit, const struct safetensor *
 	       (!tensor || (tensor->dtype == DTYPE_F32 && (uintptr_t)tensor->data % 4 == 0));
 }
 
-/* Gives the file's pages that lie wholly inside a tensor back to the system. */
-static void forget_pages(const struct safetensor *tensor)
-{
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	uintptr_t first = ((uintptr_t)tensor->data + page - 1) / page * page;
-	uintptr_t end = ((uintptr_t)tensor->data + tensor->bytes) / page * page;
-
-	if (end > first)
-		madvise((void *)first, end - first, MADV_DONTNEED);
-}
-
 /* Rows at a time, so that no second full copy is ever resident. */
 static void fill_tensor(const struct visit *visit, struct matrix to,
 			const struct safetensor *tensor)
@@ -103,8 +90,8 @@ static void fill_tensor(const struct visit *visit, struct matrix to,
 			       (const char *)tensor->data + at * dtype_bytes(tensor->dtype),
 			       tensor->dtype, piece);
 		dev->upload(dev, (float *)to.data + at, visit->buffer, piece * sizeof(float));
+		safetensor_forget(tensor, (at + piece) * dtype_bytes(tensor->dtype));
 	}
-	forget_pages(tensor);
 }
 
 /* The first `rows` rows of a tensor (a vector is one row of cols). */
@@ -267,6 +254,20 @@ static int widest_input(const struct stage *stage)
 	return widest;
 }
 
+/* The most that any block's attention needs: blocks with and without a window differ. */
+static size_t scratch_bytes(const struct stage *stage, int threads,
+			    size_t (*scratch)(int threads, struct attention shape))
+{
+	size_t most = 0;
+
+	for (int i = 0; i < stage->spec.blocks; i++) {
+		size_t bytes = scratch(threads, stage->block[i].attention);
+
+		most = bytes > most ? bytes : most;
+	}
+	return most;
+}
+
 static void layout_work(struct stage *stage, struct slab *slab, int threads,
 			size_t (*scratch)(int threads, struct attention shape))
 {
@@ -301,7 +302,7 @@ static void layout_work(struct stage *stage, struct slab *slab, int threads,
 		w->dropped = take(slab, n, widest);
 		w->d_dropped = take(slab, n, widest);
 	}
-	w->attention = slab_take(slab, scratch(threads, stage->block[0].attention));
+	w->attention = slab_take(slab, scratch_bytes(stage, threads, scratch));
 }
 
 static void layout_head(struct stage *stage, struct slab *slab)
@@ -339,7 +340,8 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 	visit_weights(&visit);
 	used = slab->used;
 	layout_adapters(stage, slab);
-	stage->bytes.adapters = slab->used - used;
+	/* and the copy that travels to rank 0 */
+	stage->bytes.adapters = slab->used - used + stage->elements * sizeof(float);
 	used = slab->used;
 	for (int slot = 0; slot < spec->slots; slot++) {
 		for (int i = 0; i < spec->blocks; i++)
@@ -435,10 +437,11 @@ static void load_rope(struct stage *stage)
 
 	for (int t = 0; t < T; t++)
 		for (int i = 0; i < half; i++) {
-			double angle = t * rope_frequency(c, i);
+			/* Rounded to float twice, as transformers does: at long T the angles show it. */
+			float angle = (float)t * (float)rope_frequency(c, i);
 
-			table[t * c->head_size + i] = (float)cos(angle);
-			table[t * c->head_size + half + i] = (float)sin(angle);
+			table[t * c->head_size + i] = (float)cos((double)angle);
+			table[t * c->head_size + half + i] = (float)sin((double)angle);
 		}
 	stage->dev->upload(stage->dev, stage->work.rope.data, table, bytes);
 	free(table);

@@ -41,6 +41,8 @@ struct safetensors {
 };
 /* Null after an error with the path, the tensor and the reason (EXIT_INPUT, EXIT_DATA). */
 struct safetensors *safetensors_open(const char *path);
+/* Gives the file's pages inside the first `bytes` bytes of a tensor back to the system; they can be read again. */
+void safetensor_forget(const struct safetensor *tensor, size_t bytes);
 const struct safetensor *safetensors_find(const struct safetensors *file, const char *name);
 void safetensors_close(struct safetensors *file);
 
@@ -156,6 +158,14 @@ struct weights *weights_open(const struct model_config *config);
 /* The tensor of a slot (block is ignored for the ends). SLOT_HEAD of a tied model is the embedding.
  * Never null for a present row: weights_open has checked. */
 const struct safetensor *weights_find(const struct weights *weights, enum slot slot, int block);
+/*
+ * Digest of the values of some blocks, of the embedding (with positions), and of the head (with the final norm; a tied
+ * head is the embedding's). A sum over tensors, so that digests of disjoint parts add up to that of the whole.
+ */
+struct digest weights_digest(const struct weights *weights, int first_block, int blocks,
+			     bool embedding, bool head);
+/* Of one tensor, with its name. */
+struct digest weights_digest_of(const struct weights *weights, enum slot slot, int block);
 void weights_close(struct weights *weights);
 
 /* -- lora.c -------------------------------------------------------------------------------- */
@@ -334,6 +344,8 @@ int checkpoint_write(const char *run, const struct lora *lora, const struct chec
  * named (warn) and skipped. Returns 1 when one was loaded, 0 when there is none at all, -1 with EXIT_DATA
  * when none of several verifies. Temporary directories of earlier attempts are removed.
  */
+/* The value of a circumstance in the newest manifest that can be read, for what a resumed run had better keep. */
+bool checkpoint_circumstance(const char *run, const char *key, char *value, size_t bytes);
 int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint *checkpoint);
 
 /* -- stage.c ------------------------------------------------------------------------------- */

@@ -426,6 +426,16 @@ const struct safetensor *safetensors_find(const struct safetensors *file, const 
 	return found ? *found : NULL;
 }
 
+void safetensor_forget(const struct safetensor *tensor, size_t bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t first = ((uintptr_t)tensor->data + page - 1) / page * page;
+	uintptr_t end = ((uintptr_t)tensor->data + bytes) / page * page;
+
+	if (end > first)
+		madvise((void *)first, end - first, MADV_DONTNEED);
+}
+
 void safetensors_close(struct safetensors *file)
 {
 	if (!file)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define MOST_INDEX_BYTES ((size_t)32 << 20)
+#define PIECE ((size_t)4 << 20)
 
 static const char single_name[] = "model.safetensors";
 static const char index_name[] = "model.safetensors.index.json";
@@ -211,6 +212,37 @@ static int place(struct opening *o, const struct tensor_row *row, int block)
 	return 0;
 }
 
+/* Piece by piece, so that no more than a piece is ever resident. */
+static bool same_values(const struct safetensor *a, const struct safetensor *b)
+{
+	bool same = a->dtype == b->dtype && a->bytes == b->bytes;
+
+	for (size_t at = 0; same && at < a->bytes; at += PIECE) {
+		size_t bytes = a->bytes - at < PIECE ? a->bytes - at : PIECE;
+
+		same = memcmp((const char *)a->data + at, (const char *)b->data + at, bytes) == 0;
+		safetensor_forget(a, at + bytes);
+		safetensor_forget(b, at + bytes);
+	}
+	return same;
+}
+
+/* A tied head may stand in the files too. transformers unties one with values of its own, which
+ * is not built. */
+static int place_tied_head(struct opening *o, struct table *table)
+{
+	const struct safetensor *embedding = table->end[SLOT_EMBED];
+	const struct safetensor *head = lookup(o, "lm_head.weight");
+
+	table->end[SLOT_HEAD] = embedding;
+	if (!head || same_values(embedding, head))
+		return 0;
+	return error(EXIT_DATA,
+		     "cannot use the model '%s': config.json ties the head to the embedding, but "
+		     "\"%s\" holds other values than \"%s\"",
+		     o->folder, head->name, embedding->name);
+}
+
 static int place_all(struct opening *o)
 {
 	const struct model_config *config = o->weights->config;
@@ -226,9 +258,7 @@ static int place_all(struct opening *o)
 			if (place(o, row, i) < 0)
 				return -1;
 	}
-	if (config->tied)
-		table->end[SLOT_HEAD] = table->end[SLOT_EMBED];
-	return 0;
+	return config->tied ? place_tied_head(o, table) : 0;
 }
 
 /* -- the whole ----------------------------------------------------------------------------- */
@@ -266,6 +296,51 @@ const struct safetensor *weights_find(const struct weights *weights, enum slot s
 	const struct table *table = weights->index;
 
 	return slot > SLOT_HEAD ? table->block[block][slot] : table->end[slot];
+}
+
+/* -- digests ------------------------------------------------------------------------------- */
+
+struct digest weights_digest_of(const struct weights *weights, enum slot slot, int block)
+{
+	const struct safetensor *tensor = weights_find(weights, slot, block);
+	struct digest_state *state = digest_open();
+
+	digest_add(state, tensor->name, strlen(tensor->name) + 1);
+	digest_add(state, tensor->data, tensor->bytes);
+	safetensor_forget(tensor, tensor->bytes);
+	return digest_close(state);
+}
+
+static void add_slot(const struct weights *weights, enum slot slot, int block, struct digest *sum)
+{
+	struct digest digest;
+
+	if (!model_row(weights->config, slot))
+		return;
+	digest = weights_digest_of(weights, slot, block);
+	sum->low += digest.low;
+	sum->high += digest.high;
+}
+
+struct digest weights_digest(const struct weights *weights, int first_block, int blocks,
+			     bool embedding, bool head)
+{
+	struct digest sum = {0, 0};
+
+	for (int i = first_block; i < first_block + blocks; i++)
+		for (enum slot slot = SLOT_NORM1; slot < SLOTS; slot++)
+			add_slot(weights, slot, i, &sum);
+	if (embedding) {
+		add_slot(weights, SLOT_EMBED, 0, &sum);
+		add_slot(weights, SLOT_POSITIONS, 0, &sum);
+	}
+	if (head) {
+		add_slot(weights, SLOT_FINAL_NORM, 0, &sum);
+		add_slot(weights, SLOT_FINAL_NORM_BIAS, 0, &sum);
+		if (!weights->config->tied)
+			add_slot(weights, SLOT_HEAD, 0, &sum);
+	}
+	return sum;
 }
 
 void weights_close(struct weights *weights)

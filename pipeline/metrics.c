@@ -21,16 +21,15 @@ static long long line_step(const char *line, size_t bytes)
 	return strtoll(at + sizeof(key) - 1, NULL, 10);
 }
 
-static bool starts_run(const char *line, size_t bytes)
+static bool is_kind(const char *line, size_t bytes, const char *start)
 {
-	static const char start[] = "{\"kind\":\"run\"";
-
-	return bytes >= sizeof(start) - 1 && !memcmp(line, start, sizeof(start) - 1) &&
+	return bytes >= strlen(start) && !memcmp(line, start, strlen(start)) &&
 	       line[bytes - 1] == '}';
 }
 
 /* What a run that goes on after `step` keeps of an earlier log. */
-static void keep_lines(const char *data, size_t bytes, long long step, struct text *kept)
+static void keep_lines(const char *data, size_t bytes, long long step, bool finished,
+		       struct text *kept)
 {
 	const char *end = data + bytes;
 
@@ -40,12 +39,14 @@ static void keep_lines(const char *data, size_t bytes, long long step, struct te
 		long long of = length > 0 ? line_step(line, length) : -1;
 
 		next = line + length + 1;
-		if (newline && ((of >= 0 && of <= step) || starts_run(line, length)))
+		if (newline && ((of >= 0 && of <= step) ||
+				is_kind(line, length, "{\"kind\":\"run\"") ||
+				(finished && is_kind(line, length, "{\"kind\":\"end\""))))
 			text_add(kept, "%.*s\n", (int)length, line);
 	}
 }
 
-int metrics_open(struct metrics *metrics, const char *path, long long step)
+int metrics_open(struct metrics *metrics, const char *path, long long step, bool finished)
 {
 	struct text kept = {0};
 	size_t bytes = 0;
@@ -57,7 +58,7 @@ int metrics_open(struct metrics *metrics, const char *path, long long step)
 		data = file_read(path, &bytes);
 		if (!data)
 			return -1;
-		keep_lines(data, bytes, step, &kept);
+		keep_lines(data, bytes, step, finished, &kept);
 		free(data);
 	}
 	if (kept.bytes != bytes)
@@ -88,6 +89,12 @@ void metrics_line(struct metrics *metrics, const struct text *line)
 		metrics->fd = -1;
 	}
 	text_release(&whole);
+}
+
+void metrics_sync(struct metrics *metrics)
+{
+	if (metrics->fd >= 0)
+		fdatasync(metrics->fd);
 }
 
 void metrics_close(struct metrics *metrics)

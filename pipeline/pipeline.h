@@ -101,10 +101,13 @@ void executor_close(struct executor *executor);
 
 /* RUN/metrics.jsonl (formats.md), written by rank 0: one write() a line. */
 struct metrics { int fd; const char *path; };
-/* Opens for appending; on resume drops every line of a later step than `step`. */
-int metrics_open(struct metrics *metrics, const char *path, long long step);
+/* Opens for appending; drops every line of a later step than `step`, and unless the run had finished, how it
+ * ended. */
+int metrics_open(struct metrics *metrics, const char *path, long long step, bool finished);
 /* One line; the text has no newline. A failed write is warned about once and does not stop training. */
 void metrics_line(struct metrics *metrics, const struct text *line);
+/* What was written so far survives a power cut: before a checkpoint is committed. */
+void metrics_sync(struct metrics *metrics);
 void metrics_close(struct metrics *metrics);
 
 /* Peak resident memory of this process (VmHWM), and what is resident now (VmRSS), bytes. */

@@ -62,11 +62,11 @@ static void update(const struct training *t, long long step, float norm)
 {
 	const struct train_config *c = t->config;
 	struct adamw settings = {
-		.learning_rate = (float)learning_rate_at(c, step, t->steps),
-		.beta1 = (float)c->betas.item[0],
-		.beta2 = (float)c->betas.item[1],
-		.epsilon = (float)c->epsilon,
-		.weight_decay = (float)c->weight_decay,
+		.learning_rate = learning_rate_at(c, step, t->steps),
+		.beta1 = c->betas.item[0],
+		.beta2 = c->betas.item[1],
+		.epsilon = c->epsilon,
+		.weight_decay = c->weight_decay,
 		.grad_scale = clip_scale(c->clip, norm),
 		.step = step,
 	};
@@ -238,8 +238,13 @@ static int validate(struct loop *loop, long long step)
 		    executor_run(loop->executor, t->forward, &data, &loss, &times))
 			return -1;
 	}
-	if (loss_to_root(t, &loss))
+	if (loss_to_root(t, &loss) || comm_broadcast(t->comm, 0, &loss, sizeof(loss)))
 		return -1;
+	if (!isfinite(loss)) {
+		if (loop->logging)
+			report(EXIT_DIVERGED, "the validation loss after step %lld is %g", step, loss);
+		return EXIT_DIVERGED;
+	}
 	if (!loop->logging)
 		return 0;
 	loop->valid_after = loss / (double)tokens;
@@ -257,12 +262,14 @@ static int write_checkpoint(struct loop *loop, long long step)
 	struct checkpoint *c = &t->checkpoint;
 	struct text line = {0};
 
+	metrics_sync(&loop->metrics);
 	c->step = step;
 	c->place = loop->place;
 	c->identity = t->identity;
 	c->circumstance = t->circumstance;
 	if (checkpoint_write(t->run, t->lora, c))
 		return error_code() ? error_code() : EXIT_IO;
+	note("checkpoint of step %lld", step);
 	text_add(&line, "{\"kind\":\"checkpoint\",\"step\":%lld}", step);
 	metrics_line(&loop->metrics, &line);
 	text_release(&line);
@@ -339,7 +346,7 @@ static int loop_open(struct loop *loop, struct training *t)
 	if (loop->logging) {
 		loop->times = xzalloc((size_t)t->comm->size, sizeof(*loop->times));
 		loop->path = xcopy(path_join(&arena, t->run, "metrics.jsonl"));
-		if (metrics_open(&loop->metrics, loop->path, keep))
+		if (metrics_open(&loop->metrics, loop->path, keep, keep >= t->steps))
 			status = error_code();
 	}
 	arena_release(&arena);
@@ -442,11 +449,11 @@ int training_run(struct training *t)
 		status = restore(&loop);
 	first = t->checkpoint.step + 1;
 	loop.progress = (struct progress){clock_s(), 0, first, 0};
-	if (!status && loop.logging)
+	if (!status && loop.logging && first <= t->steps)
 		line_run(&loop);
 	if (!status)
 		status = run_steps(&loop, first);
-	if (loop.logging && status >= 0)
+	if (loop.logging && status >= 0 && first <= t->steps)
 		line_end(&loop, first, status);
 	if (!status && loop.valid_before > 0)
 		say("valid   loss %.4f before, %.4f after", loop.valid_before, loop.valid_after);

@@ -218,7 +218,8 @@ static void recompute(const struct heads *a, const struct block *b, float *p)
 
 /*
  * o = p v, p = softmax(scale q kᵀ):
- * dv += pᵀ do; dp = do vᵀ; ds = scale p (dp - do.o); dq = ds k; dk += dsᵀ q.
+ * dv += pᵀ do; dp = do vᵀ; ds = scale p (dp - p.dp); dq = ds k; dk += dsᵀ q. p.dp is do.o, but so a
+ * query that sees one key alone gets 0 and not the rounding of two sums, which Adam would follow.
  */
 static void block_gradient(const struct heads *a, const struct block *b, float *p, float *ds)
 {
@@ -226,7 +227,6 @@ static void block_gradient(const struct heads *a, const struct block *b, float *
 	const float *k = head_of(a, a->k, b->s, b->key, b->kv);
 	const float *q = head_of(a, a->q, b->s, b->first, b->h);
 	const float *d_o = head_of(a, a->d_o, b->s, b->first, b->h);
-	const float *o = head_of(a, a->o, b->s, b->first, b->h);
 
 	recompute(a, b, p);
 	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, b->keys, D, b->rows, 1, p, ld, d_o,
@@ -234,10 +234,11 @@ static void block_gradient(const struct heads *a, const struct block *b, float *
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, b->rows, b->keys, D, 1, d_o,
 		    (int)a->d_o.ld, head_of(a, a->v, b->s, b->key, b->kv), (int)a->v.ld, 0, ds,
 		    ld);
-	for (int i = 0; i < b->rows; i++)
-		score_gradient(ds + (size_t)i * a->width, p + (size_t)i * a->width, b->keys,
-			       dot(d_o + (size_t)i * a->d_o.ld, o + (size_t)i * a->o.ld, D),
-			       a->shape.scale);
+	for (int i = 0; i < b->rows; i++) {
+		float *dp = ds + (size_t)i * a->width, *row = p + (size_t)i * a->width;
+
+		score_gradient(dp, row, b->keys, dot(dp, row, b->keys), a->shape.scale);
+	}
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, b->rows, D, b->keys, 1, ds, ld,
 		    k, (int)a->k.ld, 0, head_of(a, a->dq, b->s, b->first, b->h), (int)a->dq.ld);
 	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, b->keys, D, b->rows, 1, ds, ld, q,

@@ -423,19 +423,40 @@ START_TEST(weights_are_found_with_and_without_prefix)
 	int count = model_entries(c, prefix, entry, ROOM);
 	const float zero[16] = {0};
 
-	/* what old files carry and nobody needs; a tied model's own head is not taken */
+	/* what old files carry and nobody needs; a tied head may be there twice */
 	entry[count++] =
 	    (struct safetensors_entry){"h.0.attn.bias", DTYPE_F32, 2, {4, 4}, zero};
 	entry[count++] =
 	    (struct safetensors_entry){"h.0.attn.masked_bias", DTYPE_F32, 0, {0}, zero};
-	if (c->tied)
-		entry[count++] =
-		    (struct safetensors_entry){"lm_head.weight", DTYPE_F32, 1, {1}, zero};
+	if (c->tied) {
+		entry[count] = entry[0];
+		entry[count++].name = "lm_head.weight";
+	}
 	ck_assert_int_eq(safetensors_write(at("m/model.safetensors"), entry, count, NULL), 0);
 	struct weights *w = weights_open(c);
 	ck_assert_ptr_nonnull(w);
 	assert_found(c, w, prefix);
 	weights_close(w);
+	model_config_free(c);
+}
+END_TEST
+
+/* transformers unties such a head. */
+START_TEST(a_tied_head_with_other_values_is_refused)
+{
+	struct model_config *c = must_read(GPT2_TINY);
+	struct safetensors_entry entry[ROOM + 1];
+	int count = model_entries(c, true, entry, ROOM);
+	float head[11 * 8] = {0};
+
+	head[87] = 1;
+	entry[count] = entry[0];
+	entry[count].name = "lm_head.weight";
+	entry[count++].data = head;
+	ck_assert_int_eq(safetensors_write(at("m/model.safetensors"), entry, count, NULL), 0);
+	error_hold();
+	ck_assert_ptr_null(weights_open(c));
+	assert_said(EXIT_DATA, "holds other values than \"transformer.wte.weight\"");
 	model_config_free(c);
 }
 END_TEST
@@ -617,6 +638,7 @@ int main(void)
 	tcase_add_test(t, the_digest_is_of_the_bytes);
 	tcase_add_test(t, parameters_and_flops_are_counted);
 	tcase_add_loop_test(t, weights_are_found_with_and_without_prefix, 0, 2 * COUNT(tiny));
+	tcase_add_test(t, a_tied_head_with_other_values_is_refused);
 	tcase_add_test(t, shards_are_found_by_their_index);
 	tcase_add_loop_test(t, an_index_that_lies_is_refused, 0, COUNT(bad_index));
 	tcase_add_test(t, tensors_that_do_not_fit_are_refused);

@@ -601,6 +601,24 @@ START_TEST(not_a_number)
 }
 END_TEST
 
+/* The softmax of one score is 1 whatever the score: its gradient is 0, not what rounding leaves. */
+START_TEST(one_key_has_no_gradient)
+{
+	const struct sizes s = {.B = 2, .T = 70, .H = 4, .G = 2, .D = 5, .window = 1};
+	const struct slot attention = {"attention", run_attention, 0};
+	struct run r = run_on("cpu", 2, &attention, &s);
+
+	for (int out = 2; out <= 3; out++) { /* dq and dk, gaps left out */
+		size_t first = r.ends[out - 1], ld = (r.ends[out] - first) / (size_t)(s.B * s.T);
+		size_t cols = (size_t)(out == 2 ? s.H * s.D : s.G * s.D);
+
+		for (size_t i = 0; i < ld * (size_t)(s.B * s.T); i++)
+			ck_assert(i % ld >= cols || r.out[first + i] == 0);
+	}
+	free(r.out);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strncmp(argv[1], "core-", 5))
@@ -616,6 +634,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tables, no_table_has_a_hole);
 	tcase_add_test(tables, far_wraps_every_slot);
 	tcase_add_loop_test(tables, not_a_number, 0, 2);
+	tcase_add_test(tables, one_key_has_no_gradient);
 	tcase_add_test(memory, far_memory_faults_when_touched);
 	tcase_add_loop_test(memory, memory_is_aligned_and_zero, 0, 3);
 	tcase_add_test(memory, too_much_memory_is_an_error);

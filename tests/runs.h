@@ -16,7 +16,7 @@
 #define GOLDEN TESTS_FOLDER "/golden"
 
 static const char *const golden_cases[] = {"gpt2",    "gpt2-exact", "llama", "llama3",
-					   "mistral", "qwen2",      "qwen3"};
+					   "mistral", "qwen2",      "qwen3", "qwen3-long"};
 
 /* The folder of this run, made before the tests fork and removed after them. */
 static char scratch[256];

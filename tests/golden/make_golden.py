@@ -66,7 +66,16 @@ CASES = {
     # norms on queries and keys, wide heads
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=14),
               ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"], False),
+    # sequences of several blocks of attention and of the loss; a sliding block before full ones; stored as BF16 shards
+    "qwen3-long": (Qwen3ForCausalLM, Qwen3Config(vocab_size=23, hidden_size=12, intermediate_size=20, num_hidden_layers=5,
+                                                 num_attention_heads=2, num_key_value_heads=1, head_dim=6,
+                                                 max_position_embeddings=300, use_sliding_window=True, sliding_window=5,
+                                                 layer_types=[f"{kind}_attention" for kind in
+                                                              ("sliding", "full", "sliding", "full", "full")]),
+                   ["q_proj", "k_proj", "v_proj"], False),
 }
+LENGTHS = {"qwen3-long": 272}
+STORED = {"qwen3-long": dict(dtype=torch.bfloat16, max_shard_size="6KB")}
 
 
 def rng(*names):
@@ -86,14 +95,23 @@ def fill(model, case):
             p.copy_(torch.from_numpy(x))
 
 
+def store(model, folder, dtype=torch.float32, **how):
+    """Writes the weights as dtype and leaves the same numbers in the model, widened."""
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.to(dtype))
+    model.save_pretrained(folder, state_dict={n: t.to(dtype) for n, t in model.state_dict().items()}, **how)
+
+
 def batches(case, vocabulary):
     """Random tokens; each row starts with some untrained labels, and one row of every second batch has none at all."""
     g = rng(case, "batches")
-    ids = g.integers(0, vocabulary, (STEPS, B, T))
+    length = LENGTHS.get(case, T)
+    ids = g.integers(0, vocabulary, (STEPS, B, length))
     labels = ids.copy()
     for s in range(STEPS):
         for r in range(B):
-            labels[s, r, : g.integers(0, T - 2)] = -100
+            labels[s, r, : g.integers(0, length - 2)] = -100
         if s % 2:
             labels[s, g.integers(B)] = -100
     return torch.from_numpy(ids), torch.from_numpy(labels)
@@ -163,7 +181,7 @@ def make(case):
     torch.manual_seed(0)
     model = kind(config).eval()
     fill(model, case)
-    model.save_pretrained(folder / "model")
+    store(model, folder / "model", **STORED.get(case, {}))
     (folder / "model" / "generation_config.json").unlink(missing_ok=True)
     ids, labels = batches(case, config.vocab_size)
     save_file({"input_ids": ids.int(), "labels": labels.int()}, folder / "batches.safetensors")
