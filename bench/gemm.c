@@ -2,10 +2,9 @@
  * bench/gemm.c - how fast this machine multiplies matrices: the ceiling under which a training
  * step runs, and how near to it the product of the CPU device comes.
  *
- * The ceiling is OpenBLAS's own sgemm with its own threads on large squares. Beside it stand the
+ * The ceiling is OpenBLAS's own sgemm with its own threads on large squares. Beside it are the
  * products of a GPT-2 training step, by OpenBLAS and by the device, whose pool cuts them into
- * tiles so that the bits do not depend on the threads. Every product is verified before it is
- * timed.
+ * tiles so that the bits do not depend on the threads. Every product is verified, then timed.
  *
  * links: tensor
  */
@@ -20,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LONG_ENOUGH_S 0.05	/* a span that the clock and the scheduler leave trustworthy */
+#define LONG_ENOUGH_S 0.05	/* a span that can be trusted */
 #define ROUNDS_MOST 64
 #define SPIN_S 0.2		/* how long OpenBLAS's idle threads still burn their cores */
 #define SAMPLES 64		/* elements of a product that are computed again in double */
@@ -61,7 +60,7 @@ struct bench {
 
 /* -- products ------------------------------------------------------------------------------ */
 
-/* As linear.c and head.c ask for them; GPT-2 keeps its weights as (in, out), the head as (V, C). */
+/* As linear.c and head.c ask for them: GPT-2's weights are (in, out), its head (V, C). */
 static int training_products(struct product *p, const struct order *order)
 {
 	int n = (int)order->tokens, C = (int)order->width, V = (int)order->vocabulary;

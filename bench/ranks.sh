@@ -9,7 +9,7 @@
 #   --sequence 256      tokens of a sequence
 #   --batch 8           sequences of a step
 #   --micro-batch 1     sequences of a micro-batch
-#   --steps 2
+#   --steps 8           so that the random tokens touch the whole embedding, as a real run does
 #   --folder DIR        keeps model and tokens there for the next time (default: a temporary one)
 #   --build DIR         (default: build/ of this checkout)
 set -eu
@@ -20,7 +20,7 @@ fail() {
 	exit "${2:-2}"
 }
 
-model='' ranks=5 sequence=256 batch=8 micro=1 steps=2 folder='' build=$root/build
+model='' ranks=5 sequence=256 batch=8 micro=1 steps=8 folder='' build=$root/build
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
@@ -46,6 +46,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 [ -n "$folder" ] || folder=$work
+build=$(cd "$build" && pwd)
+PATH=$build:$PATH
 . "$root/bench/common.sh"
 . "$root/launch/env.sh"
 make_inputs "$model" "$sequence" $((batch * steps))

@@ -4,7 +4,7 @@
 # command whose last line is a JSON object with tokens_per_s and peak_rss_bytes.
 #
 #   sh bench/train.sh gpt2 --threads 2
-#   sh bench/train.sh gpt2 --rounds 5 --peer "python single.py --dtype fp32 --model gpt2 --threads 2 --steps 3 --warmup 1"
+#   sh bench/train.sh gpt2 --rounds 5 --peer "python peer.py --dtype fp32 --model gpt2 --threads 2"
 #
 #   MODEL               tiny, gpt2, gpt2-medium, qwen2.5-0.5b: shapes of make_model, random weights
 #   --sequence 512      tokens of a sequence
@@ -58,6 +58,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 [ -n "$folder" ] || folder=$work
+build=$(cd "$build" && pwd)
+PATH=$build:$PATH
 . "$root/bench/common.sh"
 . "$root/launch/env.sh"
 

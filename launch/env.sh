@@ -33,5 +33,7 @@ for edgepipe_bin in "$edgepipe_here/../../bin" "$edgepipe_here/../build" "$edgep
 		break
 	fi
 done
-command -v edgepipe > /dev/null || echo "edgepipe: env.sh: no edgepipe on the PATH yet: build it, or source this file from its checkout" >&2
+case $- in
+*i*) command -v edgepipe > /dev/null || echo "edgepipe: env.sh: no edgepipe on the PATH: build it, or source this file from its checkout" >&2 ;;
+esac
 unset edgepipe_here edgepipe_root edgepipe_bin
