@@ -68,14 +68,17 @@ END_TEST
 
 static int speaks_as_rank(struct comm *comm, void *arg)
 {
-	char prefix[32];
+	char prefix[32], *noted;
 	int failures = 0;
 
 	(void)arg;
 	error_hold();
-	report(EXIT_BUG, "hello");
+	warn("hello");
+	noted = log_take();
 	snprintf(prefix, sizeof prefix, "rank %d:", comm->rank);
-	expect(comm->rank == 0 || strstr(error_text(), prefix));
+	expect(noted && (comm->rank == 0 || strstr(noted, prefix)));
+	free(noted);
+	error_clear();
 	return failures;
 }
 

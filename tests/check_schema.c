@@ -170,7 +170,7 @@ START_TEST(every_kind_is_read)
 	ck_assert_int_eq(menu.mood, 1);
 	ck_assert_str_eq(menu.style, "fancy");
 	ck_assert(menu.vegan);
-	ck_assert_str_eq(menu.notes, path_join(&arena, folder, "./sub/notes.txt"));
+	ck_assert_str_eq(menu.notes, path_join(&arena, folder, "sub/notes.txt"));
 	ck_assert_double_eq(menu.space, 0x1p33);
 	ck_assert_double_eq(menu.rate, 50e6);
 	ck_assert_double_eq(menu.wait, 0);
@@ -626,7 +626,7 @@ START_TEST(the_resolved_file_spells_everything_out)
 		"  mood: merry\n"
 		"  style: fancy\n"
 		"  vegan: true\n"
-		"  notes: %s/./sub/notes.txt\n"
+		"  notes: %s/sub/notes.txt\n"
 		"  oven:\n"
 		"    space: 8 GiB\n"
 		"    rate: 400 Mbit/s\n"
