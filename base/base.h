@@ -76,6 +76,8 @@ void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* What note kept since the last call, lines ended by newlines; the caller frees. Null: nothing. */
 char *log_take(void);
+/* Puts notes that another thread took before those of this one; takes them over. */
+void log_give(char *notes);
 
 /* -- arena.c ------------------------------------------------------------------------------- */
 
@@ -175,6 +177,8 @@ const char *unit_write(double value, enum unit unit, char *buffer, size_t bytes)
 /* XXH3-128: detects accidents, not attackers. */
 struct digest { uint64_t low, high; };
 struct digest digest_of(const void *data, size_t bytes);
+/* XXH3-64 of a short piece; seed: any number that the sum shall depend on too. */
+uint64_t checksum(const void *data, size_t bytes, uint64_t seed);
 int digest_file(const char *path, struct digest *digest);
 bool digest_equal(struct digest a, struct digest b);
 const char *digest_write(struct digest digest, char text[33]);	/* 32 hex digits; returns text */

@@ -54,6 +54,11 @@ struct digest digest_close(struct digest_state *state)
 	return digest;
 }
 
+uint64_t checksum(const void *data, size_t bytes, uint64_t seed)
+{
+	return XXH3_64bits_withSeed(data, bytes, seed);
+}
+
 int digest_file(const char *path, struct digest *digest)
 {
 	int file = open(path, O_RDONLY | O_CLOEXEC);

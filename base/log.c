@@ -129,6 +129,19 @@ void note(const char *fmt, ...)
 		fwrite(noted->data + start, 1, noted->bytes - start, stderr);
 }
 
+void log_give(char *notes)
+{
+	struct text all = {0};
+
+	if (!notes)
+		return;
+	text_add(&all, "%s", notes);
+	text_put(&all, voice_here.noted.data, voice_here.noted.bytes);
+	text_release(&voice_here.noted);
+	voice_here.noted = all;
+	free(notes);
+}
+
 char *log_take(void)
 {
 	char *data = voice_here.noted.data;

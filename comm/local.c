@@ -278,6 +278,35 @@ static int local_test(struct comm *comm, struct comm_request *request)
 	return done;
 }
 
+static void remove_half(struct queue *queue, const struct half *gone)
+{
+	for (struct half **at = &queue->first; *at; at = &(*at)->next) {
+		if (*at != gone)
+			continue;
+		*at = gone->next;
+		if (!*at)
+			queue->end = at;
+		return;
+	}
+}
+
+static void local_cancel(struct comm *comm, struct comm_request *request)
+{
+	struct rank *self = comm->state;
+	struct world *world = self->world;
+	struct half *half = request->state;
+
+	if (!half)
+		return;
+	pthread_mutex_lock(&world->lock);
+	if (half->phase == WAITING)
+		remove_half(&world->lane[half->peer * world->size + comm->rank].receives, half);
+	request->state = NULL;
+	self->under_way--;
+	put_back(world, half);
+	pthread_mutex_unlock(&world->lock);
+}
+
 static void local_rest(struct comm *comm, double s)
 {
 	struct rank *self = comm->state;
@@ -320,6 +349,7 @@ static const struct comm_ops ops = {
 	.send = local_send,
 	.recv = local_recv,
 	.test = local_test,
+	.cancel = local_cancel,
 	.abort = local_abort,
 	.close = local_close,
 	.rest = local_rest,

@@ -30,8 +30,8 @@
 enum { TRANSFERS = 64 };	/* made at once: more than a step needs: it allocates none */
 
 /* A message under way: the state of a request. */
-struct transfer {
-	struct transfer *next;		/* in the list of spare ones */
+struct message {
+	struct message *next;		/* in the list of spare ones */
 	MPI_Request *piece;		/* [pieces]: only, or more */
 	MPI_Request only;
 	MPI_Request *more;		/* [room], kept for the next large message */
@@ -45,7 +45,7 @@ struct mpi {
 	struct comm comm;
 	MPI_Comm world;
 	size_t piece_bytes;
-	struct transfer *spare;
+	struct message *spare;
 	struct arena arena;		/* the transfers; as old as the world */
 };
 
@@ -53,55 +53,55 @@ struct mpi {
 
 static void grow(struct mpi *mpi)
 {
-	struct transfer *transfer = arena_take(&mpi->arena, TRANSFERS * sizeof *transfer);
+	struct message *message = arena_take(&mpi->arena, TRANSFERS * sizeof *message);
 
 	for (int i = 0; i < TRANSFERS; i++) {
-		transfer[i].next = mpi->spare;
-		mpi->spare = &transfer[i];
+		message[i].next = mpi->spare;
+		mpi->spare = &message[i];
 	}
 }
 
-/* A spare transfer with room for the pieces of a message. */
-static struct transfer *take(struct mpi *mpi, size_t bytes)
+/* A spare one with room for the pieces of a message. */
+static struct message *take(struct mpi *mpi, size_t bytes)
 {
-	struct transfer *transfer;
+	struct message *message;
 
 	if (!mpi->spare)
 		grow(mpi);
-	transfer = mpi->spare;
-	mpi->spare = transfer->next;
-	transfer->bytes = bytes;
-	transfer->pieces = (int)(bytes / mpi->piece_bytes) + 1;
-	transfer->done = 0;
-	if (transfer->pieces > 1 && transfer->pieces > transfer->room) {
-		transfer->room = transfer->pieces;
-		transfer->more = arena_take(&mpi->arena, (size_t)transfer->room *
-							 sizeof *transfer->more);
+	message = mpi->spare;
+	mpi->spare = message->next;
+	message->bytes = bytes;
+	message->pieces = (int)(bytes / mpi->piece_bytes) + 1;
+	message->done = 0;
+	if (message->pieces > 1 && message->pieces > message->room) {
+		message->room = message->pieces;
+		message->more = arena_take(&mpi->arena, (size_t)message->room *
+							 sizeof *message->more);
 	}
-	transfer->piece = transfer->pieces > 1 ? transfer->more : &transfer->only;
-	return transfer;
+	message->piece = message->pieces > 1 ? message->more : &message->only;
+	return message;
 }
 
 static void finish(struct mpi *mpi, struct comm_request *request, int error)
 {
-	struct transfer *transfer = request->state;
+	struct message *message = request->state;
 
-	transfer->next = mpi->spare;
-	mpi->spare = transfer;
+	message->next = mpi->spare;
+	mpi->spare = message;
 	request->state = NULL;
 	request->error = error;
 }
 
-static size_t piece_size(const struct mpi *mpi, const struct transfer *transfer, int index)
+static size_t piece_size(const struct mpi *mpi, const struct message *message, int index)
 {
-	return index < transfer->pieces - 1 ? mpi->piece_bytes
-					    : transfer->bytes % mpi->piece_bytes;
+	return index < message->pieces - 1 ? mpi->piece_bytes
+					    : message->bytes % mpi->piece_bytes;
 }
 
 /* -- errors -------------------------------------------------------------------------------- */
 
 /* Says what MPI says; a message that did not fit is our own mistake. Returns -1. */
-static int transfer_error(const struct transfer *transfer, int rc)
+static int transfer_error(const struct message *message, int rc)
 {
 	char text[MPI_MAX_ERROR_STRING] = "";
 	int class = rc, length;
@@ -109,39 +109,39 @@ static int transfer_error(const struct transfer *transfer, int rc)
 	MPI_Error_class(rc, &class);
 	if (class == MPI_ERR_TRUNCATE)
 		return error(EXIT_BUG, "rank %d sent more than the %zu bytes expected, tag %d",
-			     transfer->peer, transfer->bytes, transfer->tag);
+			     message->peer, message->bytes, message->tag);
 	MPI_Error_string(rc, text, &length);
 	return error(EXIT_RETRY, "cannot %s rank %d (%zu bytes, tag %d): %s",
-		     transfer->receives ? "receive from" : "send to", transfer->peer,
-		     transfer->bytes, transfer->tag, text);
+		     message->receives ? "receive from" : "send to", message->peer,
+		     message->bytes, message->tag, text);
 }
 
 /* A piece arrived: is it as long as it should be? */
-static int check_size(const struct mpi *mpi, const struct transfer *transfer,
+static int check_size(const struct mpi *mpi, const struct message *message,
 		      const MPI_Status *status)
 {
 	int count;
 
 	MPI_Get_count(status, MPI_BYTE, &count);
-	if ((size_t)count == piece_size(mpi, transfer, transfer->done))
+	if ((size_t)count == piece_size(mpi, message, message->done))
 		return 0;
 	return error(EXIT_BUG, "rank %d sent %zu bytes, not the %zu expected with tag %d",
-		     transfer->peer, (size_t)transfer->done * mpi->piece_bytes + (size_t)count,
-		     transfer->bytes, transfer->tag);
+		     message->peer, (size_t)message->done * mpi->piece_bytes + (size_t)count,
+		     message->bytes, message->tag);
 }
 
 /* Gives up the pieces first to end - 1, so that nothing writes into the buffer later. */
-static void give_up(struct transfer *transfer, int first, int end)
+static void give_up(struct message *message, int first, int end)
 {
 	for (int i = first; i < end; i++) {
-		if (transfer->piece[i] == MPI_REQUEST_NULL)
+		if (message->piece[i] == MPI_REQUEST_NULL)
 			continue;
-		if (!transfer->receives) {
-			MPI_Request_free(&transfer->piece[i]);
+		if (!message->receives) {
+			MPI_Request_free(&message->piece[i]);
 			continue;
 		}
-		MPI_Cancel(&transfer->piece[i]);
-		MPI_Wait(&transfer->piece[i], MPI_STATUS_IGNORE);
+		MPI_Cancel(&message->piece[i]);
+		MPI_Wait(&message->piece[i], MPI_STATUS_IGNORE);
 	}
 }
 
@@ -150,21 +150,21 @@ static void give_up(struct transfer *transfer, int first, int end)
 /* Starts all pieces. One of out and in is the buffer. */
 static int start(struct mpi *mpi, const char *out, char *in, struct comm_request *request)
 {
-	struct transfer *transfer = request->state;
+	struct message *message = request->state;
 	size_t offset = 0;
 
-	for (int i = 0; i < transfer->pieces; i++) {
-		size_t bytes = piece_size(mpi, transfer, i);
-		MPI_Request *piece = &transfer->piece[i];
-		int rc = transfer->receives
+	for (int i = 0; i < message->pieces; i++) {
+		size_t bytes = piece_size(mpi, message, i);
+		MPI_Request *piece = &message->piece[i];
+		int rc = message->receives
 			? MPI_Irecv(offset ? in + offset : in, (int)bytes, MPI_BYTE,
-				    transfer->peer, transfer->tag, mpi->world, piece)
+				    message->peer, message->tag, mpi->world, piece)
 			: MPI_Isend(offset ? out + offset : out, (int)bytes, MPI_BYTE,
-				    transfer->peer, transfer->tag, mpi->world, piece);
+				    message->peer, message->tag, mpi->world, piece);
 
 		if (rc != MPI_SUCCESS) {
-			give_up(transfer, 0, i);
-			finish(mpi, request, transfer_error(transfer, rc));
+			give_up(message, 0, i);
+			finish(mpi, request, transfer_error(message, rc));
 			return -1;
 		}
 		offset += bytes;
@@ -176,12 +176,12 @@ static int mpi_send(struct comm *comm, int to, int tag, const void *data, size_t
 		    struct comm_request *request)
 {
 	struct mpi *mpi = comm->state;
-	struct transfer *transfer = take(mpi, bytes);
+	struct message *message = take(mpi, bytes);
 
-	transfer->receives = false;
-	transfer->peer = to;
-	transfer->tag = tag;
-	*request = (struct comm_request){.state = transfer, .bytes = bytes};
+	message->receives = false;
+	message->peer = to;
+	message->tag = tag;
+	*request = (struct comm_request){.state = message, .bytes = bytes};
 	return start(mpi, data, NULL, request);
 }
 
@@ -189,41 +189,51 @@ static int mpi_recv(struct comm *comm, int from, int tag, void *data, size_t byt
 		    struct comm_request *request)
 {
 	struct mpi *mpi = comm->state;
-	struct transfer *transfer = take(mpi, bytes);
+	struct message *message = take(mpi, bytes);
 
-	transfer->receives = true;
-	transfer->peer = from;
-	transfer->tag = tag;
-	*request = (struct comm_request){.state = transfer, .bytes = bytes};
+	message->receives = true;
+	message->peer = from;
+	message->tag = tag;
+	*request = (struct comm_request){.state = message, .bytes = bytes};
 	return start(mpi, NULL, data, request);
 }
 
 static int mpi_test(struct comm *comm, struct comm_request *request)
 {
 	struct mpi *mpi = comm->state;
-	struct transfer *transfer = request->state;
+	struct message *message = request->state;
 	MPI_Status status;
 	int rc, done;
 
-	if (!transfer)
+	if (!message)
 		return request->error ? -1 : 1;
-	for (; transfer->done < transfer->pieces; transfer->done++) {
-		rc = MPI_Test(&transfer->piece[transfer->done], &done, &status);
+	for (; message->done < message->pieces; message->done++) {
+		rc = MPI_Test(&message->piece[message->done], &done, &status);
 		if (rc != MPI_SUCCESS) {
-			rc = transfer_error(transfer, rc);
+			rc = transfer_error(message, rc);
 			goto fail;
 		}
 		if (!done)
 			return 0;
-		if (transfer->receives && (rc = check_size(mpi, transfer, &status)) < 0)
+		if (message->receives && (rc = check_size(mpi, message, &status)) < 0)
 			goto fail;
 	}
 	finish(mpi, request, 0);
 	return 1;
 fail:
-	give_up(transfer, transfer->done, transfer->pieces);
+	give_up(message, message->done, message->pieces);
 	finish(mpi, request, rc);
 	return -1;
+}
+
+static void mpi_cancel(struct comm *comm, struct comm_request *request)
+{
+	struct message *message = request->state;
+
+	if (!message)
+		return;
+	give_up(message, message->done, message->pieces);
+	finish(comm->state, request, 0);
 }
 
 static void mpi_abort(struct comm *comm, int code)
@@ -249,6 +259,7 @@ static const struct comm_ops ops = {
 	.send = mpi_send,
 	.recv = mpi_recv,
 	.test = mpi_test,
+	.cancel = mpi_cancel,
 	.abort = mpi_abort,
 	.close = mpi_close,
 };

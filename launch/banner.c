@@ -91,9 +91,12 @@ static void say_links(const struct session *s)
 		struct link link = cluster_link(&s->job.cluster, from, to);
 
 		link_text(&link, text, sizeof(text));
-		say("%s %s > %s: %s", i == 0 ? "links  " : "       ",
+		say("%s %s > %s: %s%s, codec %s forward, %s backward", i == 0 ? "links  " : "       ",
 		    cluster_node(&s->job.cluster, from)->name,
-		    cluster_node(&s->job.cluster, to)->name, text);
+		    cluster_node(&s->job.cluster, to)->name, text,
+		    s->job.emulate.links ? ", emulated" : "",
+		    codec_of((enum codec_kind)s->plan.link[i].codec_forward, false)->name,
+		    codec_of((enum codec_kind)s->plan.link[i].codec_backward, true)->name);
 	}
 }
 

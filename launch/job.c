@@ -285,6 +285,21 @@ static void check_links(struct job *job, const struct names *names)
 	free(pair);
 }
 
+/* Which entries say what: 0 may be meant. */
+static void note_given(struct job *job)
+{
+	struct link *link = job->cluster.links.item;
+
+	for (int i = 0; i < job->cluster.links.count; i++) {
+		link[i].bandwidth_given = given(job, path_of("links.between", i, "bandwidth").text);
+		link[i].latency_given = given(job, path_of("links.between", i, "latency").text);
+		link[i].codec_given = given(job, path_of("links.between", i, "codec").text);
+		if (link[i].trace && link[i].bandwidth_given)
+			config_error(&job->config, path_of("links.between", i, "trace").text,
+				     "takes the place of bandwidth");
+	}
+}
+
 /* -- training ------------------------------------------------------------------------------ */
 
 static void check_lora(struct job *job)
@@ -337,6 +352,20 @@ static void check_train(struct job *job)
 		train->steps = 0;
 	}
 	check_betas(job);
+}
+
+/* Declared numbers are needed to hold anything to them. */
+static void check_emulate(struct job *job)
+{
+	for (int i = 0; job->emulate.compute && i < job->cluster.nodes.count; i++)
+		if (cluster_node(&job->cluster, i)->compute_flops <= 0 &&
+		    sound(job, path_of("nodes", i, "compute").text))
+			config_error(&job->config, "emulate.compute",
+				     "nodes[%d] declares no compute to be held to", i);
+	for (int i = 0; !job->emulate.links && i < job->cluster.links.count; i++)
+		if (((const struct link *)job->cluster.links.item)[i].trace)
+			config_error(&job->config, path_of("links.between", i, "trace").text,
+				     "a trace is followed with emulate.links: true only");
 }
 
 /* -- the plan ------------------------------------------------------------------------------ */
@@ -426,10 +455,12 @@ int job_read(struct job *job, const char *path, const char *const *overrides, in
 	names_make(&names, &job->cluster);
 	check_nodes(job, &names);
 	check_links(job, &names);
+	note_given(job);
 	names_release(&names);
 	check_lora(job);
 	check_train(job);
 	check_plan(job);
+	check_emulate(job);
 	return config_errors(&job->config) ? -1 : 0;
 }
 

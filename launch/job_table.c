@@ -9,16 +9,17 @@
 #define AT(member) offsetof(struct job, member)
 #define NODE(member) offsetof(struct node, member)
 #define LINK(member) offsetof(struct link, member)
+#define CUT(member) offsetof(struct plan_cut, member)
 
 /* In the order of the enums in launch.h, model.h and pipeline.h; '-': not built yet. */
 static const char *const roles[] = {"server", "-client", NULL};
-static const char *const codecs[] = {"none", "-bf16", "-int8", "-int4", "-auto", NULL};
+static const char *const codecs[] = {"none", "bf16", "int8", "int4", "-auto", NULL};
 static const char *const masks[] = {"auto", "none", "prompt", "-assistant-only", NULL};
 static const char *const rates[] = {"linear", "cosine", "constant", NULL};
 static const char *const precisions[] = {"fp32", "-bf16", NULL};
 static const char *const kernels[] = {"auto", "reference", "openblas", "-onednn", NULL};
 static const char *const solvers[] = {"proportional", "uniform", "manual", "-exact", NULL};
-static const char *const schedules[] = {"1f1b", "gpipe", "-eager", NULL};
+static const char *const schedules[] = {"eager", "1f1b", "gpipe", NULL};
 /* Stand for 0. */
 static const char *const automatic[] = {"auto", NULL};
 static const char *const unlimited[] = {"unlimited", NULL};
@@ -45,7 +46,7 @@ static const struct field rows[] = {
 	 .help = "this node's copy of the model (without it: model.path)"},
 	{"nodes[].role", FIELD_WORD, NODE(role), "server", .words = roles,
 	 .help = "clients own data and hold the first blocks"},
-	{"nodes[].nic", FIELD_TEXT, NODE(nic), .refused = "every link counts as its own",
+	{"nodes[].nic", FIELD_TEXT, NODE(nic),
 	 .help = "links of nodes with the same word share one interface"},
 
 	{"links.default.bandwidth", FIELD_BYTES_S, AT(cluster.standard.bandwidth_bytes_s),
@@ -62,13 +63,13 @@ static const struct field rows[] = {
 	 .help = "with to: one direction alone"},
 	{"links.between[].to", FIELD_TEXT, LINK(to), .help = "with from: one direction alone"},
 	{"links.between[].bandwidth", FIELD_BYTES_S, LINK(bandwidth_bytes_s), NULL, 1, 1.25e14,
-	 .help = "per direction (without it: the default's)"},
+	 unlimited, .help = "per direction (without it: the default's)"},
 	{"links.between[].latency", FIELD_SECONDS, LINK(latency_s), NULL, 0, 3600,
 	 .help = "per direction (without it: the default's)"},
 	{"links.between[].codec", FIELD_WORD, LINK(codec), .words = codecs,
 	 .help = "how activations and gradients travel"},
 	{"links.between[].trace", FIELD_PATH, LINK(trace),
-	 .refused = "a link keeps its one bandwidth", .help = "bandwidth over time"},
+	 .help = "bandwidth over time, to emulate: a CSV file of seconds,mbit_s rows, one a second"},
 
 	{"model.path", FIELD_PATH, AT(model), .required = true,
 	 .help = "a Hugging Face model directory"},
@@ -139,23 +140,26 @@ static const struct field rows[] = {
 	 .help = "who decides which node runs which blocks (without one: the best)"},
 	{"plan.stages", FIELD_INTEGER, AT(plan.stages), NULL, 1, PLAN_STAGES_MAX,
 	 .help = "how many (without it: the solver decides)"},
-	{"plan.schedule", FIELD_TEXT, AT(plan.schedule), "1f1b", .words = schedules,
+	{"plan.schedule", FIELD_TEXT, AT(plan.schedule), "eager", .words = schedules,
 	 .help = "the order of forwards and backwards"},
 	{"plan.layers", FIELD_TEXTS, AT(plan.layers),
 	 .help = "blocks per node in file order, by hand: [4, 4, out]"},
-	{"plan.cuts", FIELD_LIST, 0, .refused = "codecs inside one rank are not applied",
-	 .help = "[{after_block, codec}]: a codec inside one rank"},
+	{"plan.overlap", FIELD_FLAG, AT(plan.overlap), "true",
+	 .help = "transfers pass beside computing; false: for comparison"},
+	{"plan.cuts", FIELD_LIST, AT(plan.cuts), .item_bytes = sizeof(struct plan_cut),
+	 .help = "codecs inside ranks, for comparisons"},
+	{"plan.cuts[].after_block", FIELD_INTEGER, CUT(after_block), NULL, 0, 1 << 20,
+	 .required = true, .help = "from 0"},
+	{"plan.cuts[].codec", FIELD_WORD, CUT(codec), .words = codecs, .required = true,
+	 .help = "what a link with this codec would do there"},
 	{"plan.client_blocks", FIELD_INTEGER, 0, .refused = "every node is a server",
 	 .help = "blocks that a client holds"},
 
 	{"emulate.links", FIELD_FLAG, AT(emulate.links), "false",
-	 .refused = "links run at the machine's own speed",
 	 .help = "hold links to the declared numbers"},
 	{"emulate.compute", FIELD_FLAG, AT(emulate.compute), "false",
-	 .refused = "nodes compute at the machine's own speed",
 	 .help = "hold nodes to the declared numbers"},
-	{"emulate.slowdown", FIELD_NUMBER, AT(emulate.slowdown), "1", 0, INFINITY,
-	 .refused = "nothing is held to declared times",
+	{"emulate.slowdown", FIELD_NUMBER, AT(emulate.slowdown), "1", 1e-6, 1e6,
 	 .help = "stretch every declared time by this factor"},
 
 	{"out", FIELD_PATH, AT(out),

@@ -9,7 +9,7 @@
 
 /* -- job.c, job_table.c -------------------------------------------------------------------- */
 
-/* `emulate`: not built yet, refused by name where it is not the default. */
+/* `emulate`: hold links, compute to the declared numbers, every time stretched by slowdown. */
 struct emulate_config { bool links, compute; double slowdown; };
 
 /* A topology file: the cluster and the job. */
@@ -28,7 +28,6 @@ struct job {
 /* Words of the table, in this order. */
 enum precision { PRECISION_FP32, PRECISION_BF16 };
 enum kernel_choice { KERNELS_AUTO, KERNELS_REFERENCE, KERNELS_OPENBLAS, KERNELS_ONEDNN };
-enum codec { CODEC_NONE, CODEC_BF16, CODEC_INT8, CODEC_INT4, CODEC_AUTO };
 enum role { ROLE_SERVER, ROLE_CLIENT };
 
 extern const struct schema job_schema;

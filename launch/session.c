@@ -140,6 +140,10 @@ void session_release(struct session *s)
 	weights_close(s->weights);
 	model_config_free(s->model);
 	job_release(&s->job);
+	for (int i = 0; s->traces && i < s->comm->size * s->comm->size; i++)
+		link_trace_free(s->traces[i]);
+	free(s->passes);
+	free(s->frame);
 	free(s->values);
 	free(s->facts);
 	free(s->run);

@@ -49,12 +49,17 @@ struct session {
 	struct digest weights_digest;	/* of all weights that are run */
 	struct problem problem;
 	struct plan plan;
+	struct schedule *schedule, *forward;	/* of training; of validation */
 	int *threads;			/* per node, for the problem; so are the next two */
 	double *memory_limit_bytes, *overhead_bytes;
 	int *rank_of_stage;
 	const char **stage_name;
 	struct device *device;
 	struct stage *stage;
+	struct cut *cuts;		/* between the plan's stages */
+	bool *passes;			/* cuts inside this rank's stage, per block */
+	float *frame;			/* for them */
+	struct link_trace **traces;	/* of emulated links, [ranks * ranks] */
 	float *values;			/* rank 0: value, m, v of all adapters */
 	const char **identity, **circumstance;
 	char *run;			/* rank 0: the run directory, absolute */
@@ -90,6 +95,16 @@ int setup_model(struct session *session);	/* configuration, weights, adapters; c
 int setup_data(struct session *session);
 int setup_plan(struct session *session);
 int setup_stage(struct session *session);
+
+/* -- wire.c -------------------------------------------------------------------------------- */
+
+/* The cuts of plan.cuts that fall into this rank's stage: fills what the stage needs of them. -1 after an error. */
+int cuts_open(struct session *session, struct stage_spec *spec);
+/* How the plan's cuts travel, and what this rank is held to: all of the spec but comm and stage. */
+struct executor_spec wire_spec(struct session *session, const struct places *places);
+/* The transport held to the declared links where emulate.links asks for it, else the session's own. Collective; null
+ * after an error, the same on all ranks. */
+struct comm *wire_shape(struct session *session);
 
 /* -- rundir.c ------------------------------------------------------------------------------ */
 

@@ -298,6 +298,8 @@ static void make_problem(struct session *s)
 		.batch = s->job.train.batch,
 		.micro_batch = s->job.train.micro_batch,
 		.tokens = s->data.tokens,
+		.slowdown = s->job.emulate.links || s->job.emulate.compute
+				    ? s->job.emulate.slowdown : 1,
 		.threads = s->threads,
 		.memory_limit_bytes = s->memory_limit_bytes,
 		.overhead_bytes = s->overhead_bytes,
@@ -381,6 +383,33 @@ static int setup_weights(struct session *s)
 	return session_agree(s, compare_ends(s, all));
 }
 
+/* Rank 0 decides the ops, proves them, and tells all. */
+static struct schedule *share_schedule(struct session *s, const char *name)
+{
+	struct schedule_want want = {.name = name, .stages = s->plan.stages,
+				     .micro_batches = s->plan.micro_batches};
+	struct schedule *mine = NULL;
+	char why[256];
+
+	if (s->comm->rank == 0)
+		mine = strcmp(name, "forward") ? plan_schedule(&s->arena, &s->problem, &s->plan)
+					       : schedule_make(&s->arena, &want);
+	if (mine && schedule_check(mine, why, sizeof(why))) {
+		report(EXIT_BUG, "the schedule is wrong: %s", why);
+		mine = NULL;
+	}
+	if (comm_any(s->comm, s->comm->rank == 0 && !mine))
+		return NULL;
+	return schedule_share(&s->arena, s->comm, mine);
+}
+
+static int setup_schedule(struct session *s)
+{
+	s->schedule = share_schedule(s, s->plan.schedule);
+	s->forward = s->schedule ? share_schedule(s, "forward") : NULL;
+	return session_agree(s, s->forward ? 0 : -1);
+}
+
 int setup_plan(struct session *s)
 {
 	int status = 0, code;
@@ -393,6 +422,9 @@ int setup_plan(struct session *s)
 		return code;
 	if (comm_broadcast(s->comm, 0, &s->plan, sizeof(s->plan)))
 		return EXIT_RETRY;
+	code = setup_schedule(s);
+	if (code)
+		return code;
 	s->rank_of_stage = arena_take(&s->arena, (size_t)s->plan.stages * sizeof(int));
 	s->stage_name = arena_take(&s->arena, (size_t)s->plan.stages * sizeof(char *));
 	for (int i = 0; i < s->plan.stages; i++) {
@@ -414,9 +446,19 @@ static int open_stage(struct session *s)
 
 	if (!own)
 		return 0;
-	spec = (struct stage_spec){own->first_block, own->blocks, own->embedding, own->head,
-				   s->plan.micro_batch, s->data.tokens, own->in_flight,
-				   s->options.dump != NULL};
+	spec = (struct stage_spec){
+		.first_block = own->first_block,
+		.blocks = own->blocks,
+		.embedding = own->embedding,
+		.head = own->head,
+		.sequences = s->plan.micro_batch,
+		.tokens = s->data.tokens,
+		.slots = own->in_flight,
+		.edges = own->edges,
+		.dump = s->options.dump != NULL,
+	};
+	if (cuts_open(s, &spec))
+		return -1;
 	lora_range(s->lora, own->first_block, own->blocks, &from, &to);
 	for (int i = from; i < to; i++)
 		elements += (size_t)s->lora->tensor[i].rows * (size_t)s->lora->tensor[i].cols;

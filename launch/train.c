@@ -117,12 +117,10 @@ static int open_run(struct session *s, struct training *t)
 	return 0;
 }
 
-static int fill_training(struct session *s, struct training *t)
+static void fill_training(struct session *s, struct training *t)
 {
 	const struct plan *plan = &s->plan;
-	char why[256];
 
-	t->comm = s->comm;
 	t->stage = s->stage;
 	t->places = (struct places){plan->stages, -1, s->rank_of_stage};
 	for (int i = 0; i < plan->stages; i++)
@@ -131,8 +129,9 @@ static int fill_training(struct session *s, struct training *t)
 			t->first_block = plan->stage[i].first_block;
 			t->blocks = plan->stage[i].blocks;
 		}
-	t->schedule = schedule_make(&s->arena, plan->schedule, plan->stages, plan->micro_batches);
-	t->forward = schedule_make(&s->arena, "forward", plan->stages, plan->micro_batches);
+	t->executor = wire_spec(s, &t->places);
+	t->schedule = s->schedule;
+	t->forward = s->forward;
 	t->lora = s->lora;
 	t->model = s->model;
 	t->config = &s->job.train;
@@ -140,21 +139,19 @@ static int fill_training(struct session *s, struct training *t)
 	t->tokens = s->data.tokens;
 	t->sequences = plan->micro_batch;
 	t->micro_batches = plan->micro_batches;
+	t->samples = (uint64_t)plan->micro_batch * (uint64_t)plan->micro_batches;
+	t->slowdown = s->problem.slowdown;
 	t->shuffle = s->job.data.shuffle;
 	t->train = s->train;
 	t->valid = s->valid;
+	t->valid_samples = s->data.valid_samples;
 	t->validate = s->data.valid_samples > 0;
 	t->run = s->run;
 	t->dump = s->options.dump;
 	t->stage_name = s->stage_name;
 	t->identity = s->identity;
 	t->circumstance = s->circumstance;
-	if (!t->schedule || !t->forward)
-		return -1;
-	if (schedule_check(t->schedule, 1, why, sizeof(why)) ||
-	    schedule_check(t->forward, 1, why, sizeof(why)))
-		return error(EXIT_BUG, "the schedule is wrong: %s", why);
-	return 0;
+	t->predicted_step_s = plan->step_s;
 }
 
 /* The estimate of every node's memory beside its measured peak. Collective. */
@@ -198,12 +195,45 @@ static int run_training(struct session *s, struct training *t)
 	}
 	if (rundir_logs(s))
 		return EXIT_RETRY;
-	error_clear();
 	status = training_run(t);
 	if (status || say_memory(s) || rundir_logs(s))
 		return status ? status : EXIT_RETRY;
 	say("adapter %s/adapter (loads in Hugging Face PEFT)", s->comm->rank == 0 ? s->run : "");
 	return 0;
+}
+
+/* The second thread, which computes. */
+struct second { struct session *session; struct training *training; char *noted; };
+
+static int run_second(struct comm *front, void *arg)
+{
+	struct second *second = arg;
+	struct session *s = second->session;
+	struct comm *own = s->comm;
+	int status;
+
+	log_give(second->noted);
+	s->comm = second->training->comm = front;
+	status = run_training(s, second->training);
+	s->comm = own;
+	return status;
+}
+
+/* From here on this thread talks to the other ranks, and another one computes. */
+static int serve_training(struct session *s, struct training *t)
+{
+	struct comm *wire = wire_shape(s);
+	struct second second = {s, t, NULL};
+	int status;
+
+	if (!wire)
+		return EXIT_CONFIG;
+	second.noted = log_take();
+	error_clear();
+	status = comm_serve(wire, run_second, &second);
+	if (wire != s->comm)
+		comm_close(wire);
+	return status;
 }
 
 static int run_phases(struct session *s, struct training *t)
@@ -221,10 +251,11 @@ static int run_phases(struct session *s, struct training *t)
 	if (!status)
 		status = setup_stage(s);
 	if (!status)
-		status = session_agree(s, fill_training(s, t));
-	if (!status)
 		status = session_agree(s, s->comm->rank == 0 ? rundir_begin(s) : 0);
-	return status ? status : run_training(s, t);
+	if (status)
+		return status;
+	fill_training(s, t);
+	return serve_training(s, t);
 }
 
 int train_run(struct comm *comm, const struct train_options *options)

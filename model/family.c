@@ -159,6 +159,12 @@ double model_block_flops(const struct model_config *config, int T)
 	return 4 * weights + attention;
 }
 
+double model_block_forward_flops(const struct model_config *config, int T)
+{
+	/* Half of the linears, a third of the attention. */
+	return (model_block_flops(config, T) - 2.0 * T * dim_size(config, DIM_Q)) / 2;
+}
+
 double model_head_flops(const struct model_config *config)
 {
 	return 4.0 * config->vocabulary * config->width;

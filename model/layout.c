@@ -207,13 +207,15 @@ static void layout_adapters(struct stage *stage, struct slab *slab)
 
 /* -- activations and work ------------------------------------------------------------------ */
 
+/* The first block's input is one of the stage's inputs, which come and go with the edges. */
 static void layout_saved(const struct stage *stage, struct saved *s, const struct block *block,
 			 struct slab *slab)
 {
 	const struct model_config *c = stage->config;
 	int n = stage->n, queries = c->heads * c->head_size, keys = c->kv_heads * c->head_size;
 
-	s->x1 = take(slab, n, c->width);
+	if (block != stage->block)
+		s->x1 = take(slab, n, c->width);
 	if (c->family->gpt2) {
 		s->qkv = take(slab, n, 3 * c->width);
 		s->q = matrix_cols(s->qkv, 0, c->width);
@@ -343,11 +345,15 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 	/* and the copy that travels to rank 0 */
 	stage->bytes.adapters = slab->used - used + stage->elements * sizeof(float);
 	used = slab->used;
-	for (int slot = 0; slot < spec->slots; slot++) {
+	for (int slot = 0; slot < spec->slots; slot++)
 		for (int i = 0; i < spec->blocks; i++)
 			layout_saved(stage, &stage->saved[slot * spec->blocks + i],
 				     &stage->block[i], slab);
-		stage->edge[slot] = take(slab, stage->n, stage->config->width);
+	for (int e = 0; e < spec->edges; e++) {
+		stage->edge[e] = take(slab, stage->n, stage->config->width);
+		stage->input[e] = spec->blocks > 0
+					  ? take(slab, stage->n, stage->config->width)
+					  : stage->edge[e];
 	}
 	stage->bytes.activations = slab->used - used;
 	used = slab->used;
@@ -389,7 +395,8 @@ void stage_prepare(struct stage *stage, const struct model_config *config,
 	stage->block = xzalloc((size_t)spec->blocks + 1, sizeof(*stage->block));
 	stage->saved = xzalloc((size_t)spec->slots * (size_t)spec->blocks + 1,
 			       sizeof(*stage->saved));
-	stage->edge = xzalloc((size_t)spec->slots, sizeof(*stage->edge));
+	stage->edge = xzalloc((size_t)spec->edges, sizeof(*stage->edge));
+	stage->input = xzalloc((size_t)spec->edges, sizeof(*stage->input));
 	lora_range(lora, spec->first_block, spec->blocks, &stage->from, &stage->to);
 	for (int i = stage->from; i < stage->to; i++)
 		stage->elements += (size_t)lora->tensor[i].rows * (size_t)lora->tensor[i].cols;
@@ -410,6 +417,7 @@ void stage_release(struct stage *stage)
 	free(stage->block);
 	free(stage->saved);
 	free(stage->edge);
+	free(stage->input);
 }
 
 /* Angular frequency of pair i, as transformers' rope initialisers: plain, linear, llama3. */

@@ -93,6 +93,7 @@ size_t model_parameters(const struct model_config *config);
 /* Useful FLOPs of one block (or of the head with its loss) for one token in a sequence of T, forward
  * and backward together, as frozen linears (2+2 a weight) and causal attention (2TC + 4TC). */
 double model_block_flops(const struct model_config *config, int T);
+double model_block_forward_flops(const struct model_config *config, int T);	/* of those */
 double model_head_flops(const struct model_config *config);
 
 /* -- family.c ------------------------------------------------------------------------------ */
@@ -350,13 +351,21 @@ int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint 
 
 /* -- stage.c ------------------------------------------------------------------------------- */
 
+struct micro_batch;
 /* What one rank runs: blocks [first_block, first_block + blocks), with or without the ends. */
 struct stage_spec {
 	int first_block, blocks;
 	bool embedding, head;
 	int sequences, tokens;	/* of a micro-batch: n = sequences * tokens */
-	int slots;		/* room K: micro-batches in flight */
+	int slots;		/* room K: micro-batches in flight; m keeps its activations in slot m % slots */
+	int edges;		/* buffers of the cuts, at least slots: m has number m % edges */
 	bool dump;		/* keep hidden states, and logits on the head, for --dump */
+	/* Cuts inside the stage that what crosses them passes through, as it would through a link's codec:
+	 * passes[i]: after the stage's i-th block; null: none. x: host, (n, width). */
+	const bool *passes;
+	void (*pass)(void *arg, int block, bool backward, const struct micro_batch *micro,
+		     float *x);
+	void *pass_arg;
 };
 
 /* What a stage takes memory for, bytes. Weights are mapped file pages where no conversion is needed. */
@@ -388,21 +397,19 @@ void stage_close(struct stage *stage);
 size_t stage_cut_bytes(const struct stage_spec *spec, const struct model_config *config);
 
 /*
- * Host buffers of a cut, stage_cut_bytes each. input: where the activations of the micro-batch in this
- * slot are received (stages without embedding). output: what the last forward of this slot produced (stages
- * without head). On devices in host memory these are the stage's own buffers, no copy.
- * Likewise gradients: grad_input receives d output before backward, grad_output holds d input after.
+ * Host buffers of the cuts of micro-batch m, stage_cut_bytes each; on devices in host memory the stage's own, no copy.
+ * input: where its activations are received (stages without embedding). edge: what its forward produced (stages
+ * without head); there the gradient of that is received before backward, which leaves the gradient of the input in it. A
+ * stage without blocks has one buffer for both.
  */
-float *stage_input(struct stage *stage, int slot);
-const float *stage_output(struct stage *stage, int slot);
-float *stage_grad_input(struct stage *stage, int slot);
-const float *stage_grad_output(struct stage *stage, int slot);
+float *stage_input(struct stage *stage, int m);
+float *stage_edge(struct stage *stage, int m);
 
-/* One micro-batch forward through the stage, into a slot. On the head: *loss = the sum of -log p over
+/* Micro-batch m forward through the stage. On the head: *loss = the sum of -log p over
  * its trained tokens (double, folded in row order). */
-void stage_forward(struct stage *stage, int slot, const struct micro_batch *micro, double *loss);
+void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, double *loss);
 /* Its backward; LoRA gradients += . */
-void stage_backward(struct stage *stage, int slot, const struct micro_batch *micro);
+void stage_backward(struct stage *stage, int m, const struct micro_batch *micro);
 void stage_zero_gradients(struct stage *stage);
 /* *sum = *sum + |g|² tensor by tensor, from this stage's last tensor to its first (law 9). */
 void stage_fold_norm(struct stage *stage, double *sum);

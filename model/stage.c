@@ -1,5 +1,5 @@
 /*
- * The runnable stage: some blocks of a model, with or without its ends, for micro-batches in numbered slots. It
+ * The runnable stage: some blocks of a model, with or without its ends, for numbered micro-batches. It
  * allocates everything when it is opened and nothing afterwards.
  */
 #include <stdlib.h>
@@ -32,9 +32,12 @@ static int stage_allocate(struct stage *stage, const struct weights *weights)
 		return -1;
 	slab = (struct slab){stage->memory, 0};
 	stage_layout(stage, weights, &slab, threads, dev->host_memory);
-	if (!dev->host_memory)
-		stage->host = xalloc(2 * (size_t)stage->spec.slots * cut_elements(stage) *
-				     sizeof(float));
+	if (!dev->host_memory) {
+		size_t cuts = 2 * (size_t)stage->spec.edges;
+
+		stage->host = xalloc((cuts + 1) * cut_elements(stage) * sizeof(float));
+		stage->host_cut = stage->host + cuts * cut_elements(stage);
+	}
 	if (stage->spec.head)
 		stage->head.host_losses = xalloc((size_t)stage->head.rows * sizeof(double));
 	return 0;
@@ -70,48 +73,35 @@ void stage_close(struct stage *stage)
 
 /* -- cuts ---------------------------------------------------------------------------------- */
 
-/* Where the input of a slot lies on the device. */
-static struct matrix input_matrix(const struct stage *stage, int slot)
+/* Staging for a micro-batch: the input, then the edge. */
+static float *host_input(const struct stage *stage, int m)
 {
-	int blocks = stage->spec.blocks;
-
-	return blocks > 0 ? stage->saved[slot * blocks].x1 : stage->edge[slot];
+	return stage->host + 2 * (size_t)(m % stage->spec.edges) * cut_elements(stage);
 }
 
-/* Staging for a slot: the input, then the edge. */
-static float *host_input(const struct stage *stage, int slot)
+static float *host_edge(const struct stage *stage, int m)
 {
-	return stage->host + 2 * (size_t)slot * cut_elements(stage);
+	return host_input(stage, m) + cut_elements(stage);
 }
 
-static float *host_edge(const struct stage *stage, int slot)
+static struct matrix edge_of(const struct stage *stage, int m)
 {
-	return stage->host + (2 * (size_t)slot + 1) * cut_elements(stage);
+	return stage->edge[m % stage->spec.edges];
 }
 
-float *stage_input(struct stage *stage, int slot)
+static struct matrix input_of(const struct stage *stage, int m)
 {
-	return stage->host ? host_input(stage, slot) : input_matrix(stage, slot).data;
+	return stage->input[m % stage->spec.edges];
 }
 
-static float *edge(const struct stage *stage, int slot)
+float *stage_input(struct stage *stage, int m)
 {
-	return stage->host ? host_edge(stage, slot) : stage->edge[slot].data;
+	return stage->host ? host_input(stage, m) : input_of(stage, m).data;
 }
 
-const float *stage_output(struct stage *stage, int slot)
+float *stage_edge(struct stage *stage, int m)
 {
-	return edge(stage, slot);
-}
-
-float *stage_grad_input(struct stage *stage, int slot)
-{
-	return edge(stage, slot);
-}
-
-const float *stage_grad_output(struct stage *stage, int slot)
-{
-	return edge(stage, slot);
+	return stage->host ? host_edge(stage, m) : edge_of(stage, m).data;
 }
 
 /* -- a micro-batch ------------------------------------------------------------------------- */
@@ -131,78 +121,107 @@ static struct run run_of(const struct stage *stage, const struct micro_batch *mi
 	};
 }
 
-static void forward_input(struct stage *stage, int slot, const struct micro_batch *micro)
+/* What the blocks keep of a micro-batch. */
+static struct saved *saved_of(struct stage *stage, int m)
+{
+	struct saved *saved = &stage->saved[m % stage->spec.slots * stage->spec.blocks];
+
+	if (stage->spec.blocks > 0)
+		saved->x1 = input_of(stage, m);
+	return saved;
+}
+
+/* What a codec does to what crosses the cut after the stage's i-th block. */
+static void pass_cut(struct stage *stage, const struct micro_batch *micro, struct matrix x, int i,
+		     bool backward)
+{
+	const struct stage_spec *spec = &stage->spec;
+	struct device *dev = stage->dev;
+	size_t bytes = cut_elements(stage) * sizeof(float);
+	float *host = stage->host ? stage->host_cut : x.data;
+
+	if (!spec->passes || !spec->passes[i])
+		return;
+	if (stage->host)
+		dev->download(dev, host, x.data, bytes);
+	spec->pass(spec->pass_arg, spec->first_block + i, backward, micro, host);
+	if (stage->host)
+		dev->upload(dev, x.data, host, bytes);
+}
+
+static void forward_input(struct stage *stage, int m, const struct micro_batch *micro)
 {
 	struct device *dev = stage->dev;
-	struct matrix x = input_matrix(stage, slot);
+	struct matrix x = input_of(stage, m);
 
 	if (stage->spec.embedding) {
 		dev->upload(dev, stage->ids, micro->ids, (size_t)stage->n * sizeof(int32_t));
 		dev->k.embed(dev, x, stage->ids, stage->tokens, stage->positions,
 			     stage->spec.tokens);
 	} else if (stage->host) {
-		dev->upload(dev, x.data, host_input(stage, slot),
+		dev->upload(dev, x.data, host_input(stage, m),
 			    cut_elements(stage) * sizeof(float));
 	}
 }
 
-static void keep_output(struct stage *stage, int slot)
+static void keep_output(struct stage *stage, int m)
 {
 	struct device *dev = stage->dev;
 
 	if (!stage->spec.dump)
 		return;
 	dev->k.fill(dev, stage->dump_output, 0);
-	dev->k.add(dev, stage->dump_output, stage->edge[slot]);
+	dev->k.add(dev, stage->dump_output, edge_of(stage, m));
 }
 
-void stage_forward(struct stage *stage, int slot, const struct micro_batch *micro, double *loss)
+void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, double *loss)
 {
 	struct device *dev = stage->dev;
 	struct run run = run_of(stage, micro);
 	int blocks = stage->spec.blocks;
-	struct saved *saved = &stage->saved[slot * blocks];
+	struct saved *saved = saved_of(stage, m);
 
-	forward_input(stage, slot, micro);
+	forward_input(stage, m, micro);
 	for (int i = 0; i < blocks; i++) {
-		struct matrix y = i + 1 < blocks ? saved[i + 1].x1 : stage->edge[slot];
+		struct matrix y = i + 1 < blocks ? saved[i + 1].x1 : edge_of(stage, m);
 
 		if (stage->config->family->gpt2)
 			gpt2_forward(&run, y, &saved[i], &stage->block[i]);
 		else
 			llama_forward(&run, y, &saved[i], &stage->block[i]);
+		pass_cut(stage, micro, y, i, false);
 	}
-	stage->last_slot = slot;
-	keep_output(stage, slot);
+	stage->last = m;
+	keep_output(stage, m);
 	if (stage->spec.head)
-		*loss = head_run(&run, &stage->head, stage->edge[slot], micro,
+		*loss = head_run(&run, &stage->head, edge_of(stage, m), micro,
 				 stage->dump_logits);
 	else if (stage->host)
-		dev->download(dev, host_edge(stage, slot), stage->edge[slot].data,
+		dev->download(dev, host_edge(stage, m), edge_of(stage, m).data,
 			      cut_elements(stage) * sizeof(float));
 }
 
-void stage_backward(struct stage *stage, int slot, const struct micro_batch *micro)
+void stage_backward(struct stage *stage, int m, const struct micro_batch *micro)
 {
 	struct device *dev = stage->dev;
 	struct run run = run_of(stage, micro);
-	struct matrix d = stage->edge[slot];
+	struct matrix d = edge_of(stage, m);
 	size_t bytes = cut_elements(stage) * sizeof(float);
-	int blocks = stage->spec.blocks;
+	struct saved *saved = saved_of(stage, m);
 
 	if (stage->host && !stage->spec.head)
-		dev->upload(dev, d.data, host_edge(stage, slot), bytes);
-	for (int i = blocks - 1; i >= 0; i--) {
-		const struct saved *saved = &stage->saved[slot * blocks + i];
+		dev->upload(dev, d.data, host_edge(stage, m), bytes);
+	for (int i = stage->spec.blocks - 1; i >= 0; i--) {
 		bool lowest = stage->spec.embedding && i == 0;
 
+		pass_cut(stage, micro, d, i, true);
 		if (stage->config->family->gpt2)
-			gpt2_backward(&run, d, saved, &stage->block[i], lowest);
+			gpt2_backward(&run, d, &saved[i], &stage->block[i], lowest);
 		else
-			llama_backward(&run, d, saved, &stage->block[i], lowest);
+			llama_backward(&run, d, &saved[i], &stage->block[i], lowest);
 	}
 	if (stage->host && !stage->spec.embedding)
-		dev->download(dev, host_edge(stage, slot), d.data, bytes);
+		dev->download(dev, host_edge(stage, m), d.data, bytes);
 }
 
 /* -- the optimizer ------------------------------------------------------------------------- */
@@ -284,8 +303,7 @@ void stage_write(struct stage *stage, enum stage_family family, const float *fro
 void stage_hidden(struct stage *stage, int i, float *to)
 {
 	int blocks = stage->spec.blocks;
-	struct matrix x = i < blocks ? stage->saved[stage->last_slot * blocks + i].x1
-				     : stage->dump_output;
+	struct matrix x = i < blocks ? saved_of(stage, stage->last)[i].x1 : stage->dump_output;
 
 	stage->dev->download(stage->dev, to, x.data, cut_elements(stage) * sizeof(float));
 }

@@ -17,17 +17,17 @@ struct stage {
 	struct block *block;		/* spec.blocks */
 	struct saved *saved;		/* (spec.slots, spec.blocks) */
 	/*
-	 * One buffer per slot, (n, C): the stage's output after forward (on the head: its gradient at once),
-	 * which receives the gradient of the output before backward and holds the gradient of the input after
-	 * it. A stage without blocks also receives its input here.
+	 * Buffers of the cuts, spec.edges each, (n, C). edge: the stage's output after forward (on the head: its
+	 * gradient at once), which receives the gradient of the output before backward and holds the gradient of
+	 * the input after it. input: of the first block; the edge itself where there is no block.
 	 */
-	struct matrix *edge;
+	struct matrix *edge, *input;
 	struct matrix tokens, positions;	/* embedding */
 	int32_t *ids;			/* (n), device */
 	struct head head;
 	struct work work;
 	struct matrix dump_output, dump_logits;
-	int last_slot;			/* the one that ran forward last */
+	int last;			/* the micro-batch that ran forward last */
 
 	int from, to;			/* tensors of lora->tensor */
 	size_t elements;
@@ -35,7 +35,8 @@ struct stage {
 	double *norm;			/* one number, device */
 
 	void *memory;			/* the slab, device */
-	float *host;			/* staging of cuts where the device's memory is its own */
+	float *host;			/* staging of cuts where the device's memory is its own; null: it is not */
+	float *host_cut;		/* of a cut inside the stage */
 	struct stage_memory bytes;
 };
 

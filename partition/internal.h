@@ -29,12 +29,22 @@ void proportional_split(int *layers, const double *compute, int stages, int bloc
 #define LAYERS_OUT (-2)
 int layers_entry(const struct problem *problem, int i);
 
+/* -- cost.c -------------------------------------------------------------------------------- */
+
+/* Fills forward_s, backward_s of every stage and every link from what is declared, for the plan's micro-batch. */
+void cost_fill(const struct problem *problem, struct plan *plan);
+/* What the plan costs, for the simulator; from the arena. Null where a node in use declares no compute. */
+const struct costs *cost_of(struct arena *arena, const struct problem *problem,
+			    const struct plan *plan);
+/* Fills step_s, bound_s and bottleneck, where they can be known. */
+void cost_predict(const struct problem *problem, struct plan *plan);
+
 /* -- memory.c ------------------------------------------------------------------------------ */
 
 /* What stage s of a plan takes memory for, by the allocator's own arithmetic. */
 struct stage_memory plan_memory(const struct problem *problem, const struct plan *plan, int s);
-/* The bytes of one micro-batch at the cut after stage s. */
-size_t plan_cut_bytes(const struct problem *problem, const struct plan *plan, int s);
+/* Whether a filled stage has room. */
+bool stage_fits(const struct plan_stage *stage);
 /* Fills memory_bytes and memory_limit_bytes of every stage; whether all of them fit. */
 bool memory_fill(const struct problem *problem, struct plan *plan);
 /* Says which stages of a filled plan do not fit, with their numbers, and what would help;

@@ -19,22 +19,37 @@ static struct stage_spec spec_of(const struct problem *problem, const struct pla
 	};
 }
 
+/* What the streams of its cuts take. */
+static size_t frames_of(const struct problem *problem, const struct plan *plan, int s)
+{
+	int rows = plan->micro_batch * problem->tokens, width = problem->model->width;
+	size_t bytes = 0;
+
+	for (int cut = s - 1; cut <= s; cut++) {
+		if (cut < 0 || cut >= plan->stages - 1)
+			continue;
+		bytes += stream_memory((enum codec_kind)plan->link[cut].codec_forward, false, rows,
+				       width);
+		bytes += stream_memory((enum codec_kind)plan->link[cut].codec_backward, true, rows,
+				       width);
+	}
+	return bytes;
+}
+
 struct stage_memory plan_memory(const struct problem *problem, const struct plan *plan, int s)
 {
 	struct stage_spec spec = spec_of(problem, plan, s);
+	struct stage_memory memory =
+		stage_memory(problem->model, problem->weights, problem->lora, &spec,
+			     problem->threads[plan->stage[s].node]);
+	size_t frames = frames_of(problem, plan, s);
 
-	return stage_memory(problem->model, problem->weights, problem->lora, &spec,
-			    problem->threads[plan->stage[s].node]);
+	memory.work += frames;
+	memory.total += frames;
+	return memory;
 }
 
-size_t plan_cut_bytes(const struct problem *problem, const struct plan *plan, int s)
-{
-	struct stage_spec spec = spec_of(problem, plan, s);
-
-	return stage_cut_bytes(&spec, problem->model);
-}
-
-static bool stage_fits(const struct plan_stage *stage)
+bool stage_fits(const struct plan_stage *stage)
 {
 	return stage->memory_limit_bytes <= 0 ||
 	       stage->memory_bytes <= stage->memory_limit_bytes;

@@ -18,7 +18,10 @@ struct plan_config {
 	long long stages;		/* 0: free */
 	const char *schedule;		/* a name of schedule_names() */
 	struct texts layers;		/* blocks per node, or "out"; count 0: none */
+	bool overlap;			/* transfers beside computing */
+	struct list cuts;		/* of struct plan_cut: codecs inside ranks */
 };
+struct plan_cut { long long after_block; int codec; };
 
 /* Everything that a solver looks at. */
 struct problem {
@@ -29,6 +32,7 @@ struct problem {
 	const struct plan_config *want;
 	long long batch, micro_batch;	/* sequences; micro_batch 0: auto */
 	int tokens;			/* T */
+	double slowdown;		/* stretches every declared time */
 	/* Per node, filled by the caller: threads that its rank will use, the memory that
 	 * training may use there (declared, else measured free; 0: unknown, not checked), and
 	 * what the process needs besides the stage (libraries, data, checkpoint buffers). */
@@ -44,16 +48,27 @@ struct plan_stage {
 	int node;			/* index in the file, which is also the rank */
 	int first_block, blocks;	/* blocks 0: head alone, first_block past the last */
 	bool embedding, head;
-	int in_flight;			/* room K */
+	int in_flight, edges;		/* room K; buffers of the cuts */
+	double forward_s, backward_s;	/* of a micro-batch, predicted from what is declared; 0: unknown */
 	double memory_bytes, memory_limit_bytes;
 	double share;			/* of the model's FLOPs */
 };
+/* How a cut travels: what one micro-batch takes, in each direction. */
+struct plan_link {
+	int codec_forward, codec_backward;	/* enum codec_kind */
+	double bytes_forward, bytes_backward;	/* with headers */
+	double seconds_forward, seconds_backward, latency_forward, latency_backward;	/* declared */
+};
 /* Plain data, so that rank 0 can broadcast it as bytes. */
 struct plan {
-	char solver[24], schedule[16];
+	char solver[24], schedule[16], order[8];	/* order: "strict", "greedy" */
 	int micro_batch, micro_batches;
 	int stages;
 	struct plan_stage stage[PLAN_STAGES_MAX];
+	struct plan_link link[PLAN_STAGES_MAX];	/* the cut between stages i and i + 1 */
+	/* Predicted from what is declared; 0: unknown. The bound: B.4, of this plan. */
+	double step_s, bound_s;
+	char bottleneck[32];
 	struct digest model_digest;
 };
 
@@ -66,6 +81,9 @@ struct plan {
  * lacks it), some but not all nodes declaring compute.
  */
 int plan_make(const struct problem *problem, struct plan *plan);
+/* The ops of a plan, from the arena; null after an error. */
+struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
+			       const struct plan *plan);
 
 /* -- plan_check.c -------------------------------------------------------------------------- */
 

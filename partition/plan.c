@@ -7,6 +7,8 @@
 #include <limits.h>
 #include <string.h>
 
+enum { VALID_EDGES = 3 };	/* so that validation can send one, compute one and receive one */
+
 static const struct solver *choose_solver(const struct problem *problem)
 {
 	const struct plan_config *want = problem->want;
@@ -65,25 +67,102 @@ static int solve(const struct problem *problem, struct plan *plan)
 	return 0;
 }
 
-/* Fills what hangs on the size of a micro-batch. 1: everybody has room; 0: not; -1 after an
- * error. */
-static int try_size(const struct problem *problem, struct plan *plan, int size)
+struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
+			       const struct plan *plan)
+{
+	int most[PLAN_STAGES_MAX];
+	struct schedule_want want = {
+		.name = plan->schedule,
+		.stages = plan->stages,
+		.micro_batches = plan->micro_batches,
+		.costs = cost_of(arena, problem, plan),
+		.room_most = most,
+		.greedy = !strcmp(plan->order, "greedy"),
+	};
+
+	for (int s = 0; s < plan->stages; s++)
+		most[s] = plan->stage[s].in_flight;
+	return schedule_make(arena, &want);
+}
+
+/* Takes a place from the first stage that lacks memory, else from the one before it, whose places it has edges for.
+ * false: there is none to take. */
+static bool take_place(struct plan *plan, bool least)
+{
+	for (int s = 0; s < plan->stages; s++) {
+		struct plan_stage *stage = &plan->stage[s];
+		int keep = least ? plan->stages - s : 1;
+
+		if (stage_fits(stage))
+			continue;
+		if (stage->in_flight > keep)
+			return stage->in_flight--, true;
+		if (s > 0 && stage[-1].in_flight > (least ? keep + 1 : 1))
+			return stage[-1].in_flight--, true;
+		return false;
+	}
+	return false;
+}
+
+/* In-flight counts by the schedule, at most those that the plan has now. -1 after an error. */
+static int fill_places(const struct problem *problem, struct plan *plan)
 {
 	struct arena arena = {0};
-	struct schedule *schedule;
+	struct schedule *schedule = plan_schedule(&arena, problem, plan);
+
+	for (int s = 0; schedule && s < plan->stages; s++) {
+		plan->stage[s].in_flight = schedule->room[s];
+		plan->stage[s].edges = schedule->edge[s];
+		if (plan->stage[s].edges < VALID_EDGES && plan->stages > 1)
+			plan->stage[s].edges = VALID_EDGES;
+	}
+	arena_release(&arena);
+	return schedule ? 0 : -1;
+}
+
+/* Where memory keeps the counts below what the links ask for, the greedy order may be the shorter one. */
+static void choose_order(const struct problem *problem, struct plan *plan)
+{
+	double strict_s;
+
+	cost_predict(problem, plan);
+	strict_s = plan->step_s;
+	if (strict_s <= 0)
+		return;
+	snprintf(plan->order, sizeof plan->order, "greedy");
+	cost_predict(problem, plan);
+	if (plan->step_s > 0 && plan->step_s < strict_s * (1 - 1e-9))
+		return;
+	snprintf(plan->order, sizeof plan->order, "strict");
+	cost_predict(problem, plan);
+}
+
+/* Fills what hangs on the size of a micro-batch. least: no stage goes below 1F1B's places to make room. 1: everybody
+ * has room; 0: not; -1 after an error. */
+static int try_size(const struct problem *problem, struct plan *plan, int size, bool least)
+{
+	bool eager = !strcmp(plan->schedule, "eager"), limited = false, fits;
 
 	plan->micro_batch = size;
 	plan->micro_batches = (int)(problem->batch / size);
-	schedule = schedule_make(&arena, problem->want->schedule, plan->stages,
-				 plan->micro_batches);
-	if (!schedule) {
-		arena_release(&arena);
-		return -1;
-	}
+	snprintf(plan->order, sizeof plan->order, "strict");
 	for (int s = 0; s < plan->stages; s++)
-		plan->stage[s].in_flight = schedule->room[s];
-	arena_release(&arena);
-	return memory_fill(problem, plan);
+		plan->stage[s].in_flight = INT_MAX;
+	cost_fill(problem, plan);
+	for (;; limited = true) {
+		if (fill_places(problem, plan) < 0)
+			return -1;
+		fits = memory_fill(problem, plan);
+		if (fits || !eager || !take_place(plan, least))
+			break;
+	}
+	if (!fits)
+		return 0;
+	if (eager && limited)
+		choose_order(problem, plan);
+	else
+		cost_predict(problem, plan);
+	return 1;
 }
 
 /* Tries the divisors of batch from `most` down to 1, as try_size; the plan is left at the last
@@ -96,7 +175,7 @@ static int try_down(const struct problem *problem, struct plan *plan, long long 
 		most = INT_MAX / problem->tokens;
 	for (long long size = most > 1 ? most : 1; size >= 1 && rc == 0; size--)
 		if (problem->batch % size == 0)
-			rc = try_size(problem, plan, (int)size);
+			rc = try_size(problem, plan, (int)size, true);
 	return rc;
 }
 
@@ -139,7 +218,7 @@ static int choose_size(const struct problem *problem, struct plan *plan)
 	int rc;
 
 	if (problem->micro_batch)
-		rc = try_size(problem, plan, (int)problem->micro_batch);
+		rc = try_size(problem, plan, (int)problem->micro_batch, false);
 	else
 		rc = try_down(problem, plan, problem->batch / (2 * plan->stages));
 	if (rc == 0)

@@ -128,7 +128,7 @@ static int check_schedule(const struct plan *plan, const struct problem *problem
 	if (problem->micro_batch && plan->micro_batch != problem->micro_batch)
 		return fault("micro-batches of %d, not %lld", plan->micro_batch,
 			     problem->micro_batch);
-	schedule = schedule_make(&arena, plan->schedule, plan->stages, plan->micro_batches);
+	schedule = plan_schedule(&arena, problem, plan);
 	if (!schedule)
 		rc = fault("schedule '%s' cannot be made", plan->schedule);
 	for (int s = 0; rc == 0 && s < plan->stages; s++)

@@ -9,17 +9,32 @@ static const char *flag(bool value)
 	return value ? "true" : "false";
 }
 
-/* "key":{"to":1,"bytes":..,"seconds":null,"codec":"none"}, or null where to is -1. A cut has as
- * many bytes in both directions: activations one way, their gradients the other. */
-static void add_link(struct text *text, const char *key, const struct problem *problem,
-		     const struct plan *plan, int cut, int to)
+/* A positive number, or null for what was not predicted. */
+static void add_seconds(struct text *text, const char *key, double value)
 {
-	text_add(text, "\"%s\":", key);
-	if (to < 0)
-		text_add(text, "null");
+	if (value > 0)
+		text_add(text, "\"%s\":%.9g,", key, value);
 	else
-		text_add(text, "{\"to\":%d,\"bytes\":%zu,\"seconds\":null,\"codec\":\"none\"}",
-			 to, plan_cut_bytes(problem, plan, cut));
+		text_add(text, "\"%s\":null,", key);
+}
+
+/* "key":{"to":1,"bytes":..,"seconds":..,"codec":"none"}, or null where to is -1. */
+static void add_link(struct text *text, const char *key, const struct plan *plan, int cut, int to)
+{
+	const struct plan_link *link = &plan->link[cut < 0 ? 0 : cut];
+	bool forward = to > cut;
+
+	text_add(text, "\"%s\":", key);
+	if (to < 0) {
+		text_add(text, "null");
+		return;
+	}
+	text_add(text, "{\"to\":%d,\"bytes\":%.0f,", to,
+		 forward ? link->bytes_forward : link->bytes_backward);
+	add_seconds(text, "seconds", forward ? link->seconds_forward : link->seconds_backward);
+	text_add(text, "\"codec\":\"%s\"}",
+		 codec_of((enum codec_kind)(forward ? link->codec_forward : link->codec_backward),
+			  !forward)->name);
 }
 
 static void add_bytes(struct text *text, const char *key, double bytes)
@@ -42,13 +57,14 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 		 none ? -1 : stage->first_block + stage->blocks - 1);
 	text_add(text, "\"embedding\":%s,\"head\":%s,\"in_flight\":%d,", flag(stage->embedding),
 		 flag(stage->head), stage->in_flight);
-	text_add(text, "\"flops_share\":%.6f,\"forward_s\":null,\"backward_s\":null,",
-		 stage->share);
+	text_add(text, "\"flops_share\":%.6f,", stage->share);
+	add_seconds(text, "forward_s", stage->forward_s);
+	add_seconds(text, "backward_s", stage->backward_s);
 	add_bytes(text, "memory_bytes", stage->memory_bytes);
 	add_bytes(text, "memory_limit_bytes", stage->memory_limit_bytes);
-	add_link(text, "forward_link", problem, plan, s, s < plan->stages - 1 ? s + 1 : -1);
+	add_link(text, "forward_link", plan, s, s < plan->stages - 1 ? s + 1 : -1);
 	text_add(text, ",");
-	add_link(text, "backward_link", problem, plan, s - 1, s - 1);
+	add_link(text, "backward_link", plan, s - 1, s - 1);
 	text_add(text, "}");
 }
 
@@ -70,17 +86,24 @@ static void add_left_out(struct text *text, const struct problem *problem,
 	}
 }
 
-static void add_predicted(struct text *text)
+static void add_predicted(struct text *text, const struct plan *plan,
+			  const struct problem *problem)
 {
-	static const char *const keys[] = {
-		"simulated_step_s", "tokens_s", "bottleneck", "lower_bound_s", "gap",
-		"model_step_s", "model_minimum_s", "model_gap",
-	};
+	bool known = plan->step_s > 0;
 
 	text_add(text, " \"predicted\":{");
-	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-		text_add(text, "%s\"%s\":null", i ? "," : "", keys[i]);
-	text_add(text, "},\n");
+	add_seconds(text, "simulated_step_s", plan->step_s);
+	add_seconds(text, "tokens_s",
+		    known ? (double)problem->batch * problem->tokens / plan->step_s : 0);
+	text_add(text, "\"bottleneck\":");
+	if (known)
+		json_add_text(text, plan->bottleneck);
+	else
+		text_add(text, "null");
+	text_add(text, ",");
+	add_seconds(text, "lower_bound_s", plan->bound_s);
+	add_seconds(text, "gap", known ? plan->step_s / plan->bound_s - 1 : 0);
+	text_add(text, "\"model_step_s\":null,\"model_minimum_s\":null,\"model_gap\":null},\n");
 }
 
 void plan_write(const struct plan *plan, const struct problem *problem, struct text *text)
@@ -91,8 +114,8 @@ void plan_write(const struct plan *plan, const struct problem *problem, struct t
 	json_add_text(text, plan->solver);
 	text_add(text, ",\"schedule\":");
 	json_add_text(text, plan->schedule);
-	text_add(text, ",\"order\":\"strict\",\"micro_batch\":%d,\"micro_batches\":%d,\n",
-		 plan->micro_batch, plan->micro_batches);
+	text_add(text, ",\"order\":\"%s\",\"micro_batch\":%d,\"micro_batches\":%d,\n",
+		 plan->order, plan->micro_batch, plan->micro_batches);
 	text_add(text, " \"model_digest\":\"%s\",\"profile_digest\":null,\n \"stages\":[",
 		 digest_write(plan->model_digest, digest));
 	for (int s = 0; s < plan->stages; s++) {
@@ -100,7 +123,7 @@ void plan_write(const struct plan *plan, const struct problem *problem, struct t
 		add_stage(text, problem, plan, s);
 	}
 	text_add(text, "],\n");
-	add_predicted(text);
+	add_predicted(text, plan, problem);
 	text_add(text, " \"left_out\":[");
 	add_left_out(text, problem, plan);
 	text_add(text, "]}\n");

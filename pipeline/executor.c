@@ -1,10 +1,10 @@
 /*
  * The executor: interprets the ops of one stage for real. It knows no schedule by name; what it trusts is what
- * proof.c has proved: an op's slot is free when its turn comes, once the transfers that still read or write the
- * slot have ended, for which it waits.
+ * proof.c has proved.
  *
- * Order of a slot's life: receive the input, forward, send the output, receive its gradient (into the same edge
- * buffer), backward (in place), send the input's gradient (from the same buffer).
+ * It computes and nothing else: transfers are handed to the streams of its cuts, which pass them beside the computing.
+ * A buffer's life: receive the input, forward, send the output, receive its gradient (into the edge that was sent),
+ * backward (in place), send the input's gradient (from the same edge).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,66 +13,177 @@
 
 enum { TAG_FORWARD = 1, TAG_BACKWARD = 2 };
 
-struct executor {
-	struct comm *comm;
-	struct stage *stage;
-	const struct places *places;
-	int sequences;			/* of a micro-batch */
-	size_t cut_bytes;
-	int slots;
-	struct comm_request *recv_forward, *send_forward, *recv_backward, *send_backward;
+/* What a pass may begin late by and still make up for. */
+#define PACE_CARRY_S 0.005
+
+/* The transfers of one edge buffer. */
+struct edge {
+	struct transfer recv_forward, send_forward, recv_backward, send_backward;
 };
 
-/* One step under way. */
-struct step {
-	struct executor *executor;
+struct executor {
+	struct executor_spec spec;
+	int stage_index, n;		/* n: rows of a micro-batch */
+	struct edge *edge;		/* [spec.edges] */
+	struct stream *recv_forward, *send_forward, *recv_backward, *send_backward;
+	double forward_bytes, backward_bytes;	/* of one tensor that is sent */
+	/* The pass under way: */
 	const struct schedule *schedule;
+	uint32_t step;
+	int next;			/* op */
+	double deadline_s;		/* when the last paced op ends or ended */
+};
+
+/* One pass under way. */
+struct pass {
+	struct executor *x;
 	const struct step_data *data;
 	double *loss;
 	struct step_times *times;
 };
 
-struct executor *executor_open(struct comm *comm, struct stage *stage,
-			       const struct places *places, int sequences, size_t cut_bytes,
-			       int slots)
+/* -- the streams of the cuts --------------------------------------------------------------- */
+
+static struct stream_spec stream_spec(const struct executor_spec *spec, int cut, bool forward,
+				      bool send)
+{
+	const struct cut *c = &spec->cuts[cut];
+	int peer = forward == send ? cut + 1 : cut;
+
+	return (struct stream_spec){
+		.name = forward ? c->forward_name : c->backward_name,
+		.peer = spec->places->rank_of_stage[peer],
+		.tag = forward ? TAG_FORWARD : TAG_BACKWARD,
+		.send = send,
+		.backward = !forward,
+		.codec = forward ? c->forward : c->backward,
+		.rows = spec->sequences * spec->tokens,
+		.channels = spec->channels,
+		.tokens = spec->tokens,
+		.seed = spec->seed,
+		.block = (uint32_t)c->after_block,
+	};
+}
+
+/* One stream; true where there is no such cut, too. */
+static bool open_stream(struct executor *x, struct stream **stream, int cut, bool forward,
+			bool send)
+{
+	struct stream_spec spec;
+
+	if (cut < 0 || cut >= x->spec.places->stages - 1)
+		return true;
+	spec = stream_spec(&x->spec, cut, forward, send);
+	*stream = stream_open(x->spec.comm, &spec);
+	return *stream != NULL;
+}
+
+struct executor *executor_open(const struct executor_spec *spec)
 {
 	struct executor *x = xzalloc(1, sizeof(*x));
-	struct comm_request *requests = xzalloc(4 * (size_t)slots, sizeof(*requests));
+	int s = spec->places->stage;
 
-	*x = (struct executor){comm, stage, places, sequences, cut_bytes, slots, requests,
-			       requests + slots, requests + 2 * slots, requests + 3 * slots};
+	x->spec = *spec;
+	x->stage_index = s;
+	x->n = spec->sequences * spec->tokens;
+	x->edge = xzalloc((size_t)spec->edges, sizeof(*x->edge));
+	if (s < spec->places->stages - 1)
+		x->forward_bytes = (double)stream_tensor_bytes(spec->cuts[s].forward, false, x->n,
+							       spec->channels);
+	if (s > 0)
+		x->backward_bytes = (double)stream_tensor_bytes(spec->cuts[s - 1].backward, true,
+								x->n, spec->channels);
+	if (!open_stream(x, &x->recv_forward, s - 1, true, false) ||
+	    !open_stream(x, &x->send_forward, s, true, true) ||
+	    !open_stream(x, &x->recv_backward, s, false, false) ||
+	    !open_stream(x, &x->send_backward, s - 1, false, true)) {
+		executor_close(x);
+		return NULL;
+	}
 	return x;
 }
 
-void executor_close(struct executor *executor)
+void executor_close(struct executor *x)
 {
-	if (!executor)
+	if (!x)
 		return;
-	free(executor->recv_forward);
-	free(executor);
+	free(x->edge);
+	free(x);
 }
 
-/* -- one op -------------------------------------------------------------------------------- */
+/* -- transfers ----------------------------------------------------------------------------- */
 
-/* Waits for a transfer and books the time. */
-static int await(const struct step *step, struct comm_request *request, double *account_s)
+static struct edge *edge_of(const struct executor *x, int micro)
 {
-	double start = clock_s();
-	int status = comm_wait(step->executor->comm, request);
+	return &x->edge[micro % x->spec.edges];
+}
 
-	*account_s += clock_s() - start;
+static int post(struct executor *x, struct stream *stream, struct transfer *transfer, float *data,
+		int micro, const struct transfer *after)
+{
+	transfer->data = data;
+	transfer->step = x->step;
+	transfer->micro = (uint32_t)micro;
+	transfer->first_sample = (uint32_t)(micro * x->spec.sequences);
+	transfer->after = after;
+	return transfer_post(stream, transfer);
+}
+
+/* A send; without overlap it has left before anything else is computed. */
+static int post_send(const struct pass *pass, struct stream *stream, struct transfer *transfer,
+		     int micro)
+{
+	struct executor *x = pass->x;
+	double start;
+	int status;
+
+	pass->times->sent_bytes += transfer == &edge_of(x, micro)->send_forward ? x->forward_bytes
+									      : x->backward_bytes;
+	if (post(x, stream, transfer, stage_edge(x->spec.stage, micro), micro, NULL))
+		return -1;
+	if (x->spec.overlap)
+		return 0;
+	start = clock_s();
+	status = stream_drain(stream);
+	pass->times->idle_s += clock_s() - start;
 	return status;
 }
 
-static struct micro_batch micro_batch(const struct step *step, int micro, int n)
+/* The ops that only post receives. */
+static int post_receive(struct executor *x, struct op op)
 {
-	const struct step_data *data = step->data;
-	size_t first = (size_t)micro * (size_t)n;
+	struct edge *edge = edge_of(x, op.micro);
+
+	if (op.kind == OP_RECV_FORWARD)
+		return post(x, x->recv_forward, &edge->recv_forward,
+			    stage_input(x->spec.stage, op.micro), op.micro, &edge->send_backward);
+	return post(x, x->recv_backward, &edge->recv_backward, stage_edge(x->spec.stage, op.micro),
+		    op.micro, &edge->send_forward);
+}
+
+/* Waits for a transfer, books the time, and says when it had ended. */
+static int await(const struct pass *pass, struct transfer *transfer, double *ended_s)
+{
+	double start = clock_s();
+	int status = transfer_wait(pass->x->spec.comm, transfer);
+
+	pass->times->idle_s += clock_s() - start;
+	if (ended_s && transfer->ended_s > *ended_s)
+		*ended_s = transfer->ended_s;
+	return status;
+}
+
+/* -- computing ----------------------------------------------------------------------------- */
+
+static struct micro_batch micro_batch(const struct pass *pass, int micro)
+{
+	const struct step_data *data = pass->data;
+	size_t first = (size_t)micro * (size_t)pass->x->n;
 
 	return (struct micro_batch){
-		.seed = data->seed,
+		.seed = pass->x->spec.seed,
 		.step = data->step,
-		.first_sample = (uint32_t)(micro * step->executor->sequences),
+		.first_sample = (uint32_t)(micro * pass->x->spec.sequences),
 		.ids = data->ids ? data->ids + first : NULL,
 		.labels = data->labels ? data->labels + first : NULL,
 		.loss_scale = data->loss_scale,
@@ -80,107 +191,131 @@ static struct micro_batch micro_batch(const struct step *step, int micro, int n)
 	};
 }
 
-static int run_forward(const struct step *step, int micro, int slot, int n)
+/*
+ * Holds an op to its declared time. It starts when the one before it ended and its input was there, by declared
+ * times, not when the machine got round to it: so what one sleep was too long, the next one is shorter.
+ */
+static void pace(const struct pass *pass, double start_s, double ready_s, double declared_s)
 {
-	struct executor *x = step->executor;
-	struct micro_batch batch = micro_batch(step, micro, n);
-	double loss = 0, start;
+	struct executor *x = pass->x;
+	double now = clock_s();
 
-	if (await(step, &x->recv_forward[slot], &step->times->idle_s) ||
-	    await(step, &x->send_forward[slot], &step->times->send_s) ||
-	    await(step, &x->send_backward[slot], &step->times->send_s))
+	pass->times->work_s += now - start_s;
+	if (declared_s <= 0)
+		return;
+	pass->times->declared_s += declared_s;
+	x->deadline_s = (x->deadline_s > ready_s ? x->deadline_s : ready_s) + declared_s;
+	if (x->deadline_s > now)
+		clock_sleep(x->deadline_s - now);
+}
+
+static int run_forward(const struct pass *pass, int micro)
+{
+	struct executor *x = pass->x;
+	struct edge *edge = edge_of(x, micro);
+	struct micro_batch batch = micro_batch(pass, micro);
+	double loss = 0, start, ready_s = 0;
+
+	if (await(pass, &edge->recv_forward, &ready_s) || await(pass, &edge->send_forward, NULL) ||
+	    await(pass, &edge->send_backward, NULL))
 		return -1;
 	start = clock_s();
-	stage_forward(x->stage, slot, &batch, &loss);
-	step->times->forward_s += clock_s() - start;
-	*step->loss += loss;
-	if (step->data->observe)
-		step->data->observe(step->data->observe_arg, micro);
+	stage_forward(x->spec.stage, micro, &batch, &loss);
+	pace(pass, start, ready_s, pass->data->train ? x->spec.pace_forward_s : x->spec.pace_valid_s);
+	pass->times->forward_s += clock_s() - start;
+	*pass->loss += loss;
+	if (pass->data->observe)
+		pass->data->observe(pass->data->observe_arg, micro);
 	return 0;
 }
 
-static int run_backward(const struct step *step, int micro, int slot, int n)
+static int run_backward(const struct pass *pass, int micro)
 {
-	struct executor *x = step->executor;
-	struct micro_batch batch = micro_batch(step, micro, n);
-	double start;
+	struct executor *x = pass->x;
+	struct micro_batch batch = micro_batch(pass, micro);
+	double start, ready_s = 0;
 
-	if (await(step, &x->recv_backward[slot], &step->times->idle_s))
+	if (await(pass, &edge_of(x, micro)->recv_backward, &ready_s))
 		return -1;
 	start = clock_s();
-	stage_backward(x->stage, slot, &batch);
-	step->times->backward_s += clock_s() - start;
+	stage_backward(x->spec.stage, micro, &batch);
+	pace(pass, start, ready_s, x->spec.pace_backward_s);
+	pass->times->backward_s += clock_s() - start;
 	return 0;
 }
 
-static int start_send(const struct step *step, int to_stage, int tag, const void *data,
-		      struct comm_request *request)
+static int run_op(const struct pass *pass, struct op op)
 {
-	struct executor *x = step->executor;
-
-	step->times->sent_bytes += (double)x->cut_bytes;
-	return comm_send(x->comm, x->places->rank_of_stage[to_stage], tag, data, x->cut_bytes,
-			 request);
-}
-
-static int start_recv(const struct step *step, int from_stage, int tag, void *data,
-		      struct comm_request *request)
-{
-	struct executor *x = step->executor;
-
-	return comm_recv(x->comm, x->places->rank_of_stage[from_stage], tag, data, x->cut_bytes,
-			 request);
-}
-
-static int run_op(const struct step *step, struct op op, int n)
-{
-	struct executor *x = step->executor;
-	int s = x->places->stage, slot = op.micro % step->schedule->room[s];
+	struct executor *x = pass->x;
 
 	switch (op.kind) {
 	case OP_RECV_FORWARD:
-		if (await(step, &x->send_backward[slot], &step->times->send_s) ||
-		    await(step, &x->send_forward[slot], &step->times->send_s))
-			return -1;
-		return start_recv(step, s - 1, TAG_FORWARD, stage_input(x->stage, slot),
-				  &x->recv_forward[slot]);
-	case OP_FORWARD:
-		return run_forward(step, op.micro, slot, n);
-	case OP_SEND_FORWARD:
-		return start_send(step, s + 1, TAG_FORWARD, stage_output(x->stage, slot),
-				  &x->send_forward[slot]);
 	case OP_RECV_BACKWARD:
-		if (await(step, &x->send_forward[slot], &step->times->send_s))
-			return -1;
-		return start_recv(step, s + 1, TAG_BACKWARD, stage_grad_input(x->stage, slot),
-				  &x->recv_backward[slot]);
+		return post_receive(x, op);
+	case OP_FORWARD:
+		return run_forward(pass, op.micro);
+	case OP_SEND_FORWARD:
+		return post_send(pass, x->send_forward, &edge_of(x, op.micro)->send_forward,
+				 op.micro);
 	case OP_BACKWARD:
-		return run_backward(step, op.micro, slot, n);
+		return run_backward(pass, op.micro);
 	case OP_SEND_BACKWARD:
-		return start_send(step, s - 1, TAG_BACKWARD, stage_grad_output(x->stage, slot),
-				  &x->send_backward[slot]);
+		return post_send(pass, x->send_backward, &edge_of(x, op.micro)->send_backward,
+				 op.micro);
 	case OP_UPDATE:
 		return 0;
 	}
 	return error(EXIT_BUG, "unknown op %d", (int)op.kind);
 }
 
-int executor_run(struct executor *x, const struct schedule *schedule,
-		 const struct step_data *data, double *loss, struct step_times *times)
-{
-	struct step step = {x, schedule, data, loss, times};
-	int s = x->places->stage, n = data->tokens * x->sequences;
+/* -- a pass -------------------------------------------------------------------------------- */
 
-	if (schedule->room[s] > x->slots)
-		return error(EXIT_BUG, "schedule '%s' needs %d slots, the stage has %d",
-			     schedule->name, schedule->room[s], x->slots);
-	for (int i = 0; i < schedule->count[s]; i++)
-		if (run_op(&step, schedule->op[s][i], n))
+int executor_begin(struct executor *x, const struct schedule *schedule, uint32_t step)
+{
+	int s = x->stage_index;
+	const struct op *op = schedule->op[s];
+
+	if (schedule->room[s] > x->spec.slots || schedule->edge[s] > x->spec.edges)
+		return error(EXIT_BUG, "schedule '%s' needs %d slots and %d edges, the stage has %d "
+			     "and %d", schedule->name, schedule->room[s], schedule->edge[s],
+			     x->spec.slots, x->spec.edges);
+	x->schedule = schedule;
+	x->step = step;
+	x->next = 0;
+	for (; x->next < schedule->count[s] && op[x->next].kind == OP_RECV_FORWARD; x->next++)
+		if (post_receive(x, op[x->next]))
 			return -1;
-	for (int slot = 0; slot < x->slots; slot++)
-		if (await(&step, &x->send_forward[slot], &times->send_s) ||
-		    await(&step, &x->send_backward[slot], &times->send_s))
+	return 0;
+}
+
+static void book_stream(struct stream *stream, struct step_times *times)
+{
+	if (stream)
+		times->send_s += stream_sent_s(stream);
+}
+
+int executor_run(struct executor *x, const struct step_data *data, double *loss,
+		 struct step_times *times)
+{
+	struct pass pass = {x, data, loss, times};
+	const struct schedule *schedule = x->schedule;
+	int s = x->stage_index;
+	double now = clock_s();
+
+	x->deadline_s = x->deadline_s > now - PACE_CARRY_S ? x->deadline_s : now;
+	for (; x->next < schedule->count[s]; x->next++)
+		if (run_op(&pass, schedule->op[s][x->next]))
 			return -1;
+	book_stream(x->send_forward, times);
+	book_stream(x->send_backward, times);
 	times->peak_bytes = memory_peak_bytes();
+	return 0;
+}
+
+int executor_drain(struct executor *x)
+{
+	if ((x->send_forward && stream_drain(x->send_forward)) ||
+	    (x->send_backward && stream_drain(x->send_backward)))
+		return -1;
 	return 0;
 }

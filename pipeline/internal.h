@@ -1,5 +1,5 @@
 /*
- * The parts of the training loop: who gets which data (feed.c), where the adapters' state goes (state.c), what
+ * The parts of the training loop: what a step decides (verdict.c), who gets which data (feed.c), where the adapters' state goes (state.c), what
  * --dump writes (dump.c) and what people and files are told (progress.c).
  */
 #ifndef EDGEPIPE_PIPELINE_INTERNAL_H
@@ -7,26 +7,48 @@
 
 #include "pipeline/pipeline.h"
 
-enum { TAG_IDS = 11, TAG_LABELS, TAG_NORM, TAG_LOSS, TAG_STATE, TAG_DUMP };
-
+enum { TAG_IDS = 11, TAG_LABELS, TAG_VALID_IDS, TAG_VALID_LABELS, TAG_NORM, TAG_VERDICT, TAG_TIMES,
+       TAG_LOSS, TAG_STATE, TAG_DUMP };
 
 /* -- feed.c -------------------------------------------------------------------------------- */
 
-/* The ids and labels of one step. Rank 0 has both, the first stage the ids, the last one the labels. */
+enum { FEED_BATCHES = 2 };
+
+struct labels;
+/* One batch. Rank 0 has both, the first stage the ids, the last one the labels. */
+struct feed_batch {
+	int32_t *ids;
+	struct labels *labels;
+	struct comm_request ids_request, labels_request;
+};
 struct feed {
 	struct comm *comm;
 	int first_rank, last_rank;	/* of the first and the last stage */
+	int ids_tag, labels_tag;
 	size_t count;			/* batch * T */
-	int32_t *ids, *labels;
-	struct comm_request send_ids, send_labels;
+	struct feed_batch batch[FEED_BATCHES];
+	unsigned started, taken;
 };
-void feed_open(struct feed *feed, const struct training *training);
-/* On rank 0: fills the batch with samples place, place + 1, ...; those from `end` on are empty. Returns the
- * number of trained tokens. */
-long long feed_fill(struct feed *feed, const struct dataset *dataset,
-		    const struct training *training, bool shuffle, uint64_t place, uint64_t end);
-/* Sends the batch to where it is needed. Collective. */
-int feed_share(struct feed *feed);
+/* Where rank 0 takes samples from; those of places from `end` on are empty. */
+struct feed_source {
+	const struct dataset *dataset;
+	bool shuffle;
+	uint64_t end;
+};
+/* A batch as a stage needs it: null, 0 where this rank does not have it. */
+struct feed_view {
+	const int32_t *ids, *labels;
+	long long trained;		/* on rank 0 and the last stage */
+};
+void feed_open(struct feed *feed, const struct training *training, int ids_tag, int labels_tag);
+/* All ranks: starts the next batch, samples place, place + 1, ...; at most FEED_BATCHES are started and not yet given
+ * up by another start. */
+int feed_start(struct feed *feed, const struct training *training,
+	       const struct feed_source *source, uint64_t place);
+/* All ranks: waits for the oldest batch that was not taken yet. */
+int feed_next(struct feed *feed, struct feed_view *view);
+/* Waits until everything has left. */
+int feed_settle(struct feed *feed);
 void feed_close(struct feed *feed);
 
 /* -- state.c ------------------------------------------------------------------------------- */
@@ -46,6 +68,37 @@ void dump_observe(void *dump, int micro);
 int dump_write(struct dump *dump, float loss);
 void dump_close(struct dump *dump);
 
+/* -- verdict.c ----------------------------------------------------------------------------- */
+
+/* What a step's end decides, the same on all ranks. */
+struct verdict {
+	double squares;			/* of the gradient, all stages */
+	double loss;			/* mean over the trained tokens */
+	int code;			/* EXIT_DATA where there was no trained token */
+};
+/*
+ * How it travels: with the last gradients from the last stage to the first, each adding its own squares (tensor by tensor, in
+ * global order: law 9); from there ahead of the first activations of the next step back to the last, and to the
+ * ranks without a stage. No barrier, and no message that the pipeline did not wait for anyway.
+ */
+struct verdicts {
+	const struct training *training;
+	struct verdict up, down;	/* as received */
+	struct comm_request recv_up, recv_down;
+	struct verdict out_up, out_down;
+	struct comm_request send_up, *send_down;	/* [size] */
+};
+void verdicts_open(struct verdicts *verdicts, const struct training *training);
+/* Posts the receives of a step, before its first op. */
+int verdicts_expect(struct verdicts *verdicts);
+/* After the last backward: adds what this rank knows, and passes it on. loss: the head's sum; trained: its tokens. */
+int verdicts_add(struct verdicts *verdicts, double loss, long long trained);
+/* Waits for the verdict, and passes it on. */
+int verdicts_wait(struct verdicts *verdicts, struct verdict *verdict);
+/* Waits until everything has left. */
+int verdicts_settle(struct verdicts *verdicts);
+void verdicts_close(struct verdicts *verdicts);
+
 /* -- progress.c ---------------------------------------------------------------------------- */
 
 /* What rank 0 knows of a step when it is over. */
@@ -54,7 +107,7 @@ struct step_record {
 	float loss, grad_norm, learning_rate;
 	long long tokens, trained_tokens;
 	double step_s;
-	const struct step_times *times;	/* of every stage */
+	const struct step_times *times;	/* of every rank */
 };
 struct progress {
 	double start_s, last_s;		/* of the run; of the last printed line */

@@ -23,38 +23,99 @@ enum op_kind {
 };
 struct op { enum op_kind kind; int micro; };
 
-/* What every stage does in one step, in order. Stage s has count[s] ops and room[s] slots: micro-batch
- * m lives in slot m % room[s] from its forward (or the receive before it) to its backward. */
+/*
+ * What every stage does in one step, in order. Stage s has count[s] ops. Its room and its edges:
+ *
+ *     room[s]   micro-batches in flight: m's activations are kept in slot m % room[s] from its forward to its backward
+ *     edge[s]   buffers of the cuts: m's input, output and gradients use number m % edge[s], from the receive of its
+ *               activations until the send of its gradient has ended; edge[s] >= room[s]
+ *
+ * How ops are run: sends and receives never block, they say that the transfer may start. A transfer passes once its
+ * receive has been posted too; receives of a direction pass in order. A forward waits for its input, and until the
+ * transfers that use its edge buffer have ended; a backward waits for its gradient. A receive whose edge buffer is
+ * still being sent from waits for that without holding up the ops after it.
+ */
 struct schedule {
 	const char *name;
 	int stages, micro_batches;
 	struct op **op;
 	int *count;
-	int *room;
+	int *room, *edge;
+};
+
+/* What a step costs, seconds; what the simulator and the bound know of stages and links. */
+struct costs {
+	int stages;
+	const double *forward_s, *backward_s;	/* [stages]: of one micro-batch */
+	const double *update_s;			/* [stages], or null: nothing */
+	/* [stages - 1]: cut i lies between stages i and i + 1. How long one message occupies the link, and the latency
+	 * after it, in each direction. */
+	const double *link_forward_s, *link_backward_s, *latency_forward_s, *latency_backward_s;
+	/* [stages - 1], or null: number of the interface that a direction of a cut shares with others, -1: none. */
+	const int *nic_forward, *nic_backward;
+	int nics;
+};
+
+struct schedule_want {
+	const char *name;
+	int stages, micro_batches;
+	/* What follows matters to "eager" alone. */
+	const struct costs *costs;	/* null: nothing is known, transfers are taken to be shorter than a stage */
+	const int *room_most;		/* [stages]: what memory allows, at least 1; null: no limit */
+	bool greedy;			/* the greedy order rather than the strict one; needs costs */
 };
 /*
+ * "eager" (the default): 1F1B with as many micro-batches in flight as hide the links, by the ceil rule
+ * K_i = K_{i+1} + 1 + ceil((l_f + l_b + 2a) / T), T the longest stage or link, at most room_most. Greedy order: what a
+ * stage does next is its oldest ready backward, else a forward when it has room, as the simulator with these costs
+ * sees it; better where memory keeps K below the rule. Backwards come in micro-batch order in all of them (law 9).
  * "gpipe": all forwards, then all backwards. "1f1b": stage s warms up with stages - 1 - s forwards, then
  * alternates; at most stages - s in flight. "forward": forwards alone, for validation (room 1, no update).
- * Backwards come in micro-batch order in all of them (law 9). All memory from the arena. Null after an error
- * (EXIT_CONFIG: unknown name, with the nearest; EXIT_BUG: sizes below 1).
+ * All memory from the arena. Null after an error (EXIT_CONFIG: unknown name, with the nearest; EXIT_BUG: sizes
+ * or room below 1, greedy without costs, costs of another number of stages).
  */
-struct schedule *schedule_make(struct arena *arena, const char *name, int stages,
-			       int micro_batches);
+struct schedule *schedule_make(struct arena *arena, const struct schedule_want *want);
 /* The forwards, backwards of one stage as a sentence: "F0 F1 B0 B1". */
 void schedule_write(const struct schedule *schedule, int stage, struct text *text);
 /* The names that a job may ask for, ended by null ("forward" is not one of them). */
 const char *const *schedule_names(void);
+/* Rank 0's schedule on all ranks (mine matters there alone), in the arena; null on all of them after a failed
+ * transfer, where rank 0 has none, or (EXIT_BUG) where the proof refuses it. Collective. */
+struct schedule *schedule_share(struct arena *arena, struct comm *comm,
+				const struct schedule *mine);
 
 /* -- proof.c ------------------------------------------------------------------------------- */
 
 /*
  * Proves a schedule: every micro-batch goes forward once and backward once (or, without any backward,
  * forward once), in order, each after its receive; every send has its receive; backwards in micro-batch
- * order; never more in flight than room; no slot is reused before its backward and its sends are done;
- * and no deadlock when each direction of each cut is a queue that holds `queue` messages (a send waits while
- * its queue is full; queue >= 1). 0, or -1 with the reason in why.
+ * order; never more in flight than room; no edge buffer is taken before its backward and its sends are done; and no
+ * deadlock even if nothing is buffered on the way: a transfer passes only when both ends are ready for it. 0, or -1
+ * with the reason in why.
  */
-int schedule_check(const struct schedule *schedule, int queue, char *why, size_t why_bytes);
+int schedule_check(const struct schedule *schedule, char *why, size_t why_bytes);
+
+/* -- simulate.c ---------------------------------------------------------------------------- */
+
+/* What a step of a schedule takes, by playing its ops with costs: every stage and every direction of every link is a
+ * serial resource in order; latency comes after occupancy. */
+struct simulation {
+	double step_s;			/* until the last stage has updated */
+	double *busy_s;			/* [stages]: computing */
+	double *end_s;			/* [stages]: of the last op */
+	double *forward_start_s, *backward_start_s;	/* [stages * micro_batches], micro-batches inner */
+	double *link_forward_busy_s, *link_backward_busy_s;	/* [stages - 1] */
+};
+/* Null after an error (a schedule that the proof refuses). Memory from the arena. */
+struct simulation *simulate(struct arena *arena, const struct schedule *schedule,
+			    const struct costs *costs);
+
+/* -- bound.c ------------------------------------------------------------------------------- */
+
+/* No schedule of these stages on these links takes less (all micro-batches pass every stage and link, with whatever
+ * comes before the first and after the last of them); binding, if not null, says which resource it is. Without
+ * update_s. */
+double step_bound(const struct costs *costs, int micro_batches, const char **binding, int *index);
 
 /* -- executor.c ---------------------------------------------------------------------------- */
 
@@ -64,17 +125,17 @@ struct places {
 	const int *rank_of_stage;
 };
 
-/* Sums over one step on one stage, seconds and bytes. forward_s and backward_s: computing only. */
+/* Sums over one step on one stage, seconds and bytes. forward_s and backward_s: computing only, at the declared pace
+ * where that is emulated; work_s: what the machine needed for it, declared_s: what it should have. */
 struct step_times {
 	double forward_s, backward_s, idle_s, send_s;
 	double sent_bytes, peak_bytes;
+	double work_s, declared_s;
 };
 
 /* The data of one step as a stage needs it: all micro-batches, one after the other. */
 struct step_data {
-	uint64_t seed;			/* of the run, for dropout */
 	uint32_t step;
-	int tokens;			/* T */
 	const int32_t *ids, *labels;	/* (micro_batches, n) or null */
 	float loss_scale;
 	bool train;
@@ -83,18 +144,42 @@ struct step_data {
 	void *observe_arg;
 };
 
+/* The cut between two stages: how it travels, in each direction, and what its links are called. */
+struct cut {
+	enum codec_kind forward, backward;
+	const char *forward_name, *backward_name;	/* 'library > lab' */
+	int after_block;
+};
+
+struct executor_spec {
+	struct comm *comm;			/* a front: see comm_serve */
+	struct stage *stage;
+	const struct places *places;
+	const struct cut *cuts;			/* [stages - 1] */
+	uint64_t seed;				/* of the run */
+	int sequences, tokens, channels;	/* of a micro-batch */
+	int slots, edges;			/* of the stage */
+	bool overlap;				/* false: computing waits for every send to leave, for comparison */
+	/* Emulated compute: what an op is held to, seconds; 0: nothing. valid: a forward of the validation. */
+	double pace_forward_s, pace_backward_s, pace_valid_s;
+};
+
 /*
- * The executor interprets a schedule's ops for one stage; it knows none by name. It holds the requests of the
- * transfers; sends are asynchronous and drained before executor_run returns.
+ * The executor interprets a schedule's ops for one stage; it knows none by name. A pass is one run through the ops.
  */
 struct executor;
-struct executor *executor_open(struct comm *comm, struct stage *stage,
-			       const struct places *places, int sequences, size_t cut_bytes,
-			       int slots);
+/* spec is copied, what it points to must live as long. Null after an error. */
+struct executor *executor_open(const struct executor_spec *spec);
+/* Begins a pass: posts the receives that stand before everything else, so that the neighbour's first message finds
+ * them. Once the pass before has run. */
+int executor_begin(struct executor *executor, const struct schedule *schedule, uint32_t step);
 /* Runs the ops of this rank's stage up to (not including) OP_UPDATE. *loss += the sum over the step's trained
- * tokens, folded micro-batch by micro-batch (on the head's rank). -1 after a failed transfer. */
-int executor_run(struct executor *executor, const struct schedule *schedule,
-		 const struct step_data *data, double *loss, struct step_times *times);
+ * tokens, folded micro-batch by micro-batch (on the head's rank). Its last sends may still be under way. -1 after a
+ * failed transfer. */
+int executor_run(struct executor *executor, const struct step_data *data, double *loss,
+		 struct step_times *times);
+/* Waits until everything has left. */
+int executor_drain(struct executor *executor);
 void executor_close(struct executor *executor);
 
 /* -- metrics.c ----------------------------------------------------------------------------- */
@@ -140,7 +225,7 @@ double learning_rate_at(const struct train_config *config, long long step, long 
 /* Everything that the loop needs; set up by launch/. All ranks fill it; the fields marked (0) matter on
  * rank 0 only. */
 struct training {
-	struct comm *comm;
+	struct comm *comm;			/* a front: see comm_serve */
 	struct places places;
 	struct stage *stage;			/* null on a rank without a stage */
 	int first_block, blocks;		/* of that stage */
@@ -148,11 +233,15 @@ struct training {
 	const struct lora *lora;
 	const struct model_config *model;
 	const struct train_config *config;
+	struct executor_spec executor;		/* all but comm and stage */
 	long long steps;			/* resolved */
 	int tokens, sequences, micro_batches;	/* T; of a micro-batch; M */
+	uint64_t samples;			/* of a step */
+	double slowdown;			/* of emulated compute, for what is said of it */
 	bool shuffle;
 	const struct dataset *train, *valid;	/* (0) valid may be null */
-	bool validate;				/* whether there is a validation set, on all ranks */
+	bool validate;				/* whether there is a validation set, on all ranks; */
+	uint64_t valid_samples;			/* and its size */
 	const char *run;			/* (0) the run directory */
 	const char *dump;			/* --dump, or null; same on all ranks */
 	const char *const *stage_name;		/* (0) node of each stage */

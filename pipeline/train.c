@@ -1,7 +1,8 @@
 /*
- * The training loop, the same on all ranks. A step: rank 0 hands out the data; the executor runs the schedule;
- * the squared norm is folded from the last stage to the first, tensor by tensor, in a message that also carries
- * the loss; all clip by the same number and update.
+ * The training loop, the same on all ranks, on the thread that computes. A step: the executor runs the schedule; the verdict (norm,
+ * loss) travels with the pipeline; all clip by the same number and update. Nobody waits for all others: a stage is in
+ * its next step as soon as its own part of this one is over, the data of the next step travel meanwhile, and what rank 0
+ * logs comes a step later.
  *
  * Loss: the sum over all trained tokens of the batch / their number, however the batch is cut.
  */
@@ -13,42 +14,107 @@
 
 struct loop {
 	struct training *t;
-	struct feed feed;
+	struct feed feed, valid_feed;
 	struct executor *executor;	/* null without a stage */
-	struct metrics metrics;		/* rank 0, as are the next three */
+	struct verdicts verdicts;
+	struct metrics metrics;		/* rank 0, as are the next ones up to `logging` */
 	struct progress progress;
-	struct step_times *times;	/* of every rank */
+	struct step_times *times;	/* [2 * size]: of every rank, of this step and the one before */
+	struct comm_request *times_request;	/* likewise; elsewhere two */
+	struct step_record record;	/* of the step whose times are on their way; step 0: none */
+	bool warned;			/* that the machine cannot hold the declared speeds */
 	bool logging;
+	struct step_times mine[2];	/* of this step and the one before */
 	uint64_t place;			/* next sample of the stream */
 	long long checkpointed;		/* step of the last checkpoint */
 	double valid_before, valid_after;	/* losses; 0: none */
+	double mark_s;			/* when the last step ended, or what came after it */
 	char *path;			/* of metrics.jsonl */
 };
 
-/* What the last stage knows first and every rank must know: travels with the norm. */
-struct verdict { double squares, loss; };
+/* -- what rank 0 logs ---------------------------------------------------------------------- */
 
-/* -- one step ------------------------------------------------------------------------------ */
+/* Two steps' worth of slots: a step's times may come while those before are not yet written. */
+static struct step_times *times_of(const struct loop *loop, long long step)
+{
+	return loop->times + step % 2 * loop->t->comm->size;
+}
 
-/* Folds the norm from the last stage to the first and tells everybody. */
-static int agree(struct loop *loop, double loss_sum, struct verdict *verdict)
+static int send_times(struct loop *loop, long long step, const struct step_times *times)
+{
+	struct comm *comm = loop->t->comm;
+	struct comm_request *request = loop->times_request + step % 2 * comm->size;
+
+	if (comm->rank == 0) {
+		times_of(loop, step)[0] = *times;
+		for (int rank = 1; rank < comm->size; rank++)
+			if (comm_recv(comm, rank, TAG_TIMES, &times_of(loop, step)[rank],
+				      sizeof(*times), &request[rank]))
+				return -1;
+		return 0;
+	}
+	if (comm_wait(comm, request))
+		return -1;
+	loop->mine[step % 2] = *times;
+	return comm_send(comm, 0, TAG_TIMES, &loop->mine[step % 2], sizeof(*times), request);
+}
+
+/* Says once that the declared speeds are too much for this machine, and what would fit. */
+static void check_pace(struct loop *loop, const struct step_record *record)
 {
 	const struct training *t = loop->t;
-	const struct places *p = &t->places;
+	double worst = 0;
 
-	*verdict = (struct verdict){0, loss_sum};
-	if (t->stage) {
-		if (p->stage < p->stages - 1 &&
-		    comm_recv_now(t->comm, p->rank_of_stage[p->stage + 1], TAG_NORM, verdict,
-				  sizeof(*verdict)))
-			return -1;
-		stage_fold_norm(t->stage, &verdict->squares);
-		if (p->stage > 0 && comm_send_now(t->comm, p->rank_of_stage[p->stage - 1],
-						  TAG_NORM, verdict, sizeof(*verdict)))
-			return -1;
+	for (int rank = 0; rank < t->comm->size; rank++) {
+		const struct step_times *times = &record->times[rank];
+
+		if (times->declared_s > 0 && times->work_s / times->declared_s > worst)
+			worst = times->work_s / times->declared_s;
 	}
-	return comm_broadcast(t->comm, p->rank_of_stage[0], verdict, sizeof(*verdict));
+	if (worst <= 1 || loop->warned)
+		return;
+	loop->warned = true;
+	warn("step %lld: this machine is too small to hold the declared speeds; "
+	     "emulate.slowdown=%.2g would fit", record->step, 1.05 * worst * t->slowdown);
 }
+
+/* Writes the line of the step whose times are on their way. */
+static int write_record(struct loop *loop)
+{
+	struct step_record *record = &loop->record;
+	struct comm *comm = loop->t->comm;
+
+	if (record->step == 0)
+		return 0;
+	for (int rank = 1; rank < comm->size; rank++)
+		if (comm_wait(comm, &loop->times_request[record->step % 2 * comm->size + rank]))
+			return -1;
+	record->times = times_of(loop, record->step);
+	step_line(loop->t, record, &loop->metrics);
+	step_say(&loop->progress, loop->t, record);
+	check_pace(loop, record);
+	record->step = 0;
+	return 0;
+}
+
+static int keep_record(struct loop *loop, struct step_record record)
+{
+	struct training *t = loop->t;
+	double now = clock_s();
+
+	if (write_record(loop))
+		return -1;
+	record.steps = t->steps;
+	record.tokens = (long long)loop->feed.count;
+	record.learning_rate = (float)learning_rate_at(t->config, record.step, t->steps);
+	record.step_s = now - loop->mark_s;
+	loop->mark_s = now;
+	loop->progress.training_s += record.step_s;
+	loop->record = record;
+	return 0;
+}
+
+/* -- one step ------------------------------------------------------------------------------ */
 
 /* As torch.nn.utils.clip_grad_norm_. */
 static float clip_scale(double clip, float norm)
@@ -75,75 +141,114 @@ static void update(const struct training *t, long long step, float norm)
 		stage_update(t->stage, &settings);
 }
 
-/* Times of all ranks to rank 0. */
-static int gather_times(struct loop *loop, const struct step_times *mine)
-{
-	struct comm *comm = loop->t->comm;
-
-	if (comm->rank != 0)
-		return comm_send_now(comm, 0, TAG_LOSS, mine, sizeof(*mine));
-	loop->times[0] = *mine;
-	for (int rank = 1; rank < comm->size; rank++)
-		if (comm_recv_now(comm, rank, TAG_LOSS, &loop->times[rank], sizeof(*mine)))
-			return -1;
-	return 0;
-}
-
-static struct step_data step_data(const struct loop *loop, long long step, long long trained,
-				  bool train)
+static struct step_data step_data(long long step, const struct feed_view *batch, bool train)
 {
 	return (struct step_data){
-		.seed = (uint64_t)loop->t->config->seed,
 		.step = (uint32_t)step,
-		.tokens = loop->t->tokens,
-		.ids = loop->feed.ids,
-		.labels = loop->feed.labels,
-		.loss_scale = 1.0f / (float)trained,
+		.ids = batch->ids,
+		.labels = batch->labels,
+		.loss_scale = train && batch->trained > 0 ? 1.0f / (float)batch->trained
+			      : train ? 0 : 1,
 		.train = train,
 	};
 }
 
-/* Fills and shares the batch of a step; *trained is the same on all ranks. */
-static int next_batch(struct loop *loop, long long step, long long *trained)
+/* What ends the run for everybody. */
+static int judge(const struct loop *loop, long long step, const struct verdict *verdict)
 {
-	struct training *t = loop->t;
+	const struct training *t = loop->t;
+	float loss = (float)verdict->loss, norm = (float)sqrt(verdict->squares);
 
-	if (t->comm->rank == 0)
-		*trained = feed_fill(&loop->feed, t->train, t, t->shuffle, loop->place, UINT64_MAX);
-	loop->place += (uint64_t)(t->sequences * t->micro_batches);
-	if (comm_broadcast(t->comm, 0, trained, sizeof(*trained)))
-		return -1;
-	if (*trained > 0)
-		return feed_share(&loop->feed);
-	if (t->comm->rank == 0)
-		report(EXIT_DATA, "the batch of step %lld has no trained token: '%s'", step,
-		       t->train->path);
-	return EXIT_DATA;
-}
-
-static int diverged(const struct loop *loop, long long step, float loss, float norm)
-{
-	if (isfinite(loss) && isfinite(norm))
+	if (verdict->code == 0 && isfinite(loss) && isfinite(norm))
 		return 0;
-	if (loop->t->comm->rank == 0)
+	if (t->comm->rank == 0 && verdict->code)
+		report(verdict->code, "the batch of step %lld has no trained token: '%s'", step,
+		       t->train->path);
+	else if (t->comm->rank == 0)
 		report(EXIT_DIVERGED,
 		       "step %lld diverged: loss %g, gradient norm %g; the last checkpoint is of "
 		       "step %lld; a lower learning rate or a longer warm-up may help",
 		       step, (double)loss, (double)norm, loop->checkpointed);
-	return EXIT_DIVERGED;
+	return verdict->code ? verdict->code : EXIT_DIVERGED;
 }
 
-static void record_step(struct loop *loop, struct step_record *record)
+static bool due(long long every, long long step)
+{
+	return every > 0 && step % every == 0;
+}
+
+static bool validates_after(const struct training *t, long long step)
+{
+	return t->validate && (due(t->config->validate_every, step) || step == t->steps);
+}
+
+/* Starts the data of the next step. */
+static int start_batch(struct loop *loop)
 {
 	struct training *t = loop->t;
+	struct feed_source source = {t->train, t->shuffle, UINT64_MAX};
+	uint64_t place = loop->place +
+			 (uint64_t)(loop->feed.started - loop->feed.taken) * t->samples;
 
-	record->steps = t->steps;
-	record->tokens = (long long)loop->feed.count;
-	record->times = loop->times;
-	record->learning_rate = (float)learning_rate_at(t->config, record->step, t->steps);
-	loop->progress.training_s += record->step_s;
-	step_line(t, record, &loop->metrics);
-	step_say(&loop->progress, t, record);
+	return feed_start(&loop->feed, t, &source, place);
+}
+
+/* The computing of a step, up to the last backward. */
+static int compute(struct loop *loop, long long step, struct dump *dump, const struct feed_view *batch,
+		   struct step_times *times, double *loss)
+{
+	struct training *t = loop->t;
+	struct step_data data = step_data(step, batch, true);
+
+	if (!t->stage)
+		return 0;
+	if (dump) {
+		data.observe = dump_observe;
+		data.observe_arg = dump;
+	}
+	stage_zero_gradients(t->stage);
+	return executor_run(loop->executor, &data, loss, times);
+}
+
+/* Begins what comes after a step, so that its first messages find their receives. */
+static int begin_after(struct loop *loop, long long step)
+{
+	struct training *t = loop->t;
+	bool valid = validates_after(t, step);
+
+	if (!t->stage || (!valid && step >= t->steps))
+		return 0;
+	return executor_begin(loop->executor, valid ? t->forward : t->schedule,
+			      (uint32_t)(valid ? step : step + 1));
+}
+
+/* Everything of a step but its dump. Without a clip nobody needs the norm to update. */
+static int step_through(struct loop *loop, long long step, struct dump *dump,
+			struct feed_view *batch, struct verdict *verdict)
+{
+	struct training *t = loop->t;
+	struct step_times times = {0};
+	bool clips = t->config->clip > 0;
+	double loss = 0;
+	int status;
+
+	if (feed_next(&loop->feed, batch))
+		return -1;
+	loop->place += t->samples;
+	if ((step < t->steps && start_batch(loop)) || verdicts_expect(&loop->verdicts) ||
+	    compute(loop, step, dump, batch, &times, &loss) ||
+	    verdicts_add(&loop->verdicts, loss, batch->trained) || begin_after(loop, step))
+		return -1;
+	if (!clips && !dump)
+		update(t, step, 0);
+	if (verdicts_wait(&loop->verdicts, verdict))
+		return -1;
+	status = judge(loop, step, verdict);
+	if (!status && dump)
+		status = dump_write(dump, (float)verdict->loss);
+	if (!status && (clips || dump))
+		update(t, step, (float)sqrt(verdict->squares));
+	return status ? status : send_times(loop, step, &times);
 }
 
 /* Runs one step. 0, an exit code that all ranks agree on, or -1 after a failed transfer. */
@@ -151,41 +256,19 @@ static int run_step(struct loop *loop, long long step)
 {
 	struct training *t = loop->t;
 	struct dump *dump = t->dump && step == 1 ? dump_open(t) : NULL;
-	struct step_times times = {0};
-	struct step_record record = {.step = step};
+	struct feed_view batch;
 	struct verdict verdict;
-	double start = clock_s(), loss = 0;
-	int status = next_batch(loop, step, &record.trained_tokens);
+	int status = step_through(loop, step, dump, &batch, &verdict);
 
-	if (!status && t->stage) {
-		struct step_data data = step_data(loop, step, record.trained_tokens, true);
-
-		if (dump) {
-			data.observe = dump_observe;
-			data.observe_arg = dump;
-		}
-		stage_zero_gradients(t->stage);
-		status = executor_run(loop->executor, t->schedule, &data, &loss, &times);
-	}
-	if (!status)
-		status = agree(loop, loss, &verdict);
-	if (!status) {
-		record.loss = (float)(verdict.loss / (double)record.trained_tokens);
-		record.grad_norm = (float)sqrt(verdict.squares);
-		status = dump ? dump_write(dump, record.loss) : 0;
-	}
 	dump_close(dump);
-	if (!status)
-		status = diverged(loop, step, record.loss, record.grad_norm);
-	if (status)
-		return status;
-	update(t, step, record.grad_norm);
-	if (gather_times(loop, &times))
-		return -1;
-	record.step_s = clock_s() - start;
-	if (loop->logging)
-		record_step(loop, &record);
-	return 0;
+	if (!status && loop->logging)
+		status = keep_record(loop, (struct step_record){
+						   .step = step,
+						   .loss = (float)verdict.loss,
+						   .grad_norm = (float)sqrt(verdict.squares),
+						   .trained_tokens = batch.trained,
+					   });
+	return status;
 }
 
 /* -- validation ---------------------------------------------------------------------------- */
@@ -214,37 +297,50 @@ static void record_valid(struct loop *loop, long long step, double loss, long lo
 	    loop->t->steps, loss, exp(loss), tokens);
 }
 
-/* Forward only over the whole validation set, in file order. */
+/* Forward only through one batch of the validation set; the next one's data travel meanwhile. */
+static int validate_batch(struct loop *loop, long long step, const struct feed_source *source,
+			  uint64_t place, double *loss, long long *tokens)
+{
+	struct training *t = loop->t;
+	struct step_times times = {0};
+	struct feed_view batch;
+	struct step_data data;
+	bool last = place + t->samples >= source->end;
+
+	if (feed_next(&loop->valid_feed, &batch))
+		return -1;
+	*tokens += batch.trained;
+	if (!last && feed_start(&loop->valid_feed, t, source, place + t->samples))
+		return -1;
+	if (!t->stage)
+		return 0;
+	data = step_data(step, &batch, false);
+	if (executor_run(loop->executor, &data, loss, &times))
+		return -1;
+	return last ? 0 : executor_begin(loop->executor, t->forward, (uint32_t)step);
+}
+
+/* The whole validation set, in file order. What begins after a step has begun already. */
 static int validate(struct loop *loop, long long step)
 {
 	struct training *t = loop->t;
-	uint64_t samples = t->comm->rank == 0 ? t->valid->samples : 0;
-	uint64_t batch = (uint64_t)(t->sequences * t->micro_batches);
-	long long tokens = 0, trained = 0;
-	struct step_times times = {0};
+	struct feed_source source = {t->valid, false, t->valid_samples};
+	long long tokens = 0;
 	double loss = 0;
+	int status = feed_start(&loop->valid_feed, t, &source, 0);
 
-	if (comm_broadcast(t->comm, 0, &samples, sizeof(samples)))
-		return -1;
-	for (uint64_t place = 0; place < samples; place += batch) {
-		struct step_data data = step_data(loop, step, 1, false);
-
-		if (t->comm->rank == 0)
-			trained = feed_fill(&loop->feed, t->valid, t, false, place, samples);
-		tokens += trained;
-		if (feed_share(&loop->feed))
-			return -1;
-		if (t->stage &&
-		    executor_run(loop->executor, t->forward, &data, &loss, &times))
-			return -1;
-	}
-	if (loss_to_root(t, &loss) || comm_broadcast(t->comm, 0, &loss, sizeof(loss)))
+	for (uint64_t place = 0; !status && place < source.end; place += t->samples)
+		status = validate_batch(loop, step, &source, place, &loss, &tokens);
+	if (status || loss_to_root(t, &loss) || comm_broadcast(t->comm, 0, &loss, sizeof(loss)))
 		return -1;
 	if (!isfinite(loss)) {
 		if (loop->logging)
 			report(EXIT_DIVERGED, "the validation loss after step %lld is %g", step, loss);
 		return EXIT_DIVERGED;
 	}
+	if (t->stage && step < t->steps &&
+	    executor_begin(loop->executor, t->schedule, (uint32_t)(step + 1)))
+		return -1;
 	if (!loop->logging)
 		return 0;
 	loop->valid_after = loss / (double)tokens;
@@ -324,33 +420,56 @@ static int write_adapter(struct loop *loop)
 
 /* -- the run ------------------------------------------------------------------------------- */
 
+static int open_executor(struct loop *loop)
+{
+	struct training *t = loop->t;
+	struct executor_spec spec = t->executor;
+
+	if (!t->stage)
+		return 0;
+	spec.comm = t->comm;
+	spec.stage = t->stage;
+	loop->executor = executor_open(&spec);
+	return loop->executor ? 0 : -1;
+}
+
 static int loop_open(struct loop *loop, struct training *t)
 {
 	struct arena arena = {0};
 	long long keep = t->checkpoint.step > 0 ? t->checkpoint.step : -1;
+	size_t ranks = (size_t)t->comm->size;
 	int status = 0;
 
 	*loop = (struct loop){.t = t, .metrics = {.fd = -1}, .checkpointed = t->checkpoint.step,
 			      .place = t->checkpoint.place};
 	loop->logging = t->comm->rank == 0;
-	feed_open(&loop->feed, t);
-	if (t->stage) {
-		int room = t->schedule->room[t->places.stage];
-		int valid_room = t->forward->room[t->places.stage];
-		size_t cut = (size_t)t->sequences * (size_t)t->tokens * (size_t)t->model->width *
-			     sizeof(float);
-
-		loop->executor = executor_open(t->comm, t->stage, &t->places, t->sequences, cut,
-					       room > valid_room ? room : valid_room);
-	}
+	feed_open(&loop->feed, t, TAG_IDS, TAG_LABELS);
+	feed_open(&loop->valid_feed, t, TAG_VALID_IDS, TAG_VALID_LABELS);
+	verdicts_open(&loop->verdicts, t);
+	loop->times = xzalloc(2 * ranks, sizeof(*loop->times));
+	loop->times_request = xzalloc(2 * ranks, sizeof(*loop->times_request));
 	if (loop->logging) {
-		loop->times = xzalloc((size_t)t->comm->size, sizeof(*loop->times));
 		loop->path = xcopy(path_join(&arena, t->run, "metrics.jsonl"));
 		if (metrics_open(&loop->metrics, loop->path, keep, keep >= t->steps))
 			status = error_code();
 	}
 	arena_release(&arena);
-	return same_status(loop, status);
+	status = same_status(loop, status);
+	return status ? status : open_executor(loop);
+}
+
+/* Everything that is still on its way out leaves. */
+static int settle(struct loop *loop)
+{
+	struct comm *comm = loop->t->comm;
+
+	for (int i = 0; i < 2 * comm->size; i++)
+		if (comm_wait(comm, &loop->times_request[i]))
+			return -1;
+	if (feed_settle(&loop->feed) || feed_settle(&loop->valid_feed) ||
+	    verdicts_settle(&loop->verdicts))
+		return -1;
+	return loop->executor ? executor_drain(loop->executor) : 0;
 }
 
 static void loop_close(struct loop *loop)
@@ -358,7 +477,10 @@ static void loop_close(struct loop *loop)
 	metrics_close(&loop->metrics);
 	executor_close(loop->executor);
 	feed_close(&loop->feed);
+	feed_close(&loop->valid_feed);
+	verdicts_close(&loop->verdicts);
 	free(loop->times);
+	free(loop->times_request);
 	free(loop->path);
 }
 
@@ -407,33 +529,51 @@ static void line_end(struct loop *loop, long long first, int status)
 	text_add(&line, "{\"kind\":\"end\",\"steps\":%lld,\"wall_s\":%.3f,\"tokens_s\":%.1f,",
 		 t->steps, clock_s() - loop->progress.start_s,
 		 step_s > 0 ? (double)loop->feed.count / step_s : 0);
-	text_add(&line, "\"predicted_step_s\":null,\"measured_step_s\":%.6f,\"exit\":%d}", step_s,
-		 status);
+	if (t->predicted_step_s > 0)
+		text_add(&line, "\"predicted_step_s\":%.6f,", t->predicted_step_s);
+	else
+		text_add(&line, "\"predicted_step_s\":null,");
+	text_add(&line, "\"measured_step_s\":%.6f,\"exit\":%d}", step_s, status);
 	metrics_line(&loop->metrics, &line);
 	text_release(&line);
 }
 
-static bool due(long long every, long long step)
+/* A step and what is due after it. */
+static int run_one(struct loop *loop, long long step)
 {
-	return every > 0 && step % every == 0;
+	const struct training *t = loop->t;
+	bool validates = validates_after(t, step);
+	bool checkpoints = due(t->config->checkpoint_every, step) || step == t->steps;
+	int status = run_step(loop, step);
+
+	if (status || (!validates && !checkpoints))
+		return status;
+	if (loop->logging && write_record(loop))
+		return -1;
+	if (validates)
+		status = validate(loop, step);
+	if (!status && checkpoints)
+		status = checkpoint(loop, step);
+	loop->mark_s = clock_s();
+	return status;
 }
 
 static int run_steps(struct loop *loop, long long first)
 {
 	struct training *t = loop->t;
-	const struct train_config *c = t->config;
+	bool validates = t->validate && first == 1;
 	int status = 0;
 
-	if (t->validate && first == 1)
+	if (t->stage && first <= t->steps)
+		status = executor_begin(loop->executor, validates ? t->forward : t->schedule,
+					(uint32_t)(validates ? 0 : first));
+	if (!status && validates)
 		status = validate(loop, 0);
-	for (long long step = first; !status && step <= t->steps; step++) {
-		status = run_step(loop, step);
-		if (!status && t->validate &&
-		    (due(c->validate_every, step) || step == t->steps))
-			status = validate(loop, step);
-		if (!status && (due(c->checkpoint_every, step) || step == t->steps))
-			status = checkpoint(loop, step);
-	}
+	if (!status && first <= t->steps)
+		status = start_batch(loop);
+	loop->mark_s = clock_s();
+	for (long long step = first; !status && step <= t->steps; step++)
+		status = run_one(loop, step);
 	if (!status && first > t->steps)
 		status = gather_state(loop);
 	return status ? status : write_adapter(loop);
@@ -453,6 +593,8 @@ int training_run(struct training *t)
 		line_run(&loop);
 	if (!status)
 		status = run_steps(&loop, first);
+	if (status >= 0 && ((loop.logging && write_record(&loop)) || settle(&loop)))
+		status = -1;
 	if (loop.logging && status >= 0 && first <= t->steps)
 		line_end(&loop, first, status);
 	if (!status && loop.valid_before > 0)

@@ -54,11 +54,11 @@ struct link cluster_link(const struct cluster *cluster, int from, int to)
 	for (int i = cluster->links.count - 1; i >= 0; i--) {
 		if (!link_fits(&entry[i], a, b))
 			continue;
-		if (entry[i].bandwidth_bytes_s > 0)
+		if (entry[i].bandwidth_given)
 			link.bandwidth_bytes_s = entry[i].bandwidth_bytes_s;
-		if (entry[i].latency_s > 0)
+		if (entry[i].latency_given)
 			link.latency_s = entry[i].latency_s;
-		if (entry[i].codec)
+		if (entry[i].codec_given)
 			link.codec = entry[i].codec;
 		if (entry[i].trace)
 			link.trace = entry[i].trace;

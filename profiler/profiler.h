@@ -23,8 +23,9 @@ struct link {
 	const char *from, *to;
 	double bandwidth_bytes_s;	/* 0: unlimited */
 	double latency_s;
-	int codec;
+	int codec;			/* enum codec_kind */
 	const char *trace;
+	bool bandwidth_given, latency_given, codec_given;	/* 0 may be meant */
 };
 struct cluster {
 	const char *name;

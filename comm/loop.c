@@ -1,0 +1,485 @@
+/*
+ * loop.c - one thread talks to the transport, another computes.
+ *
+ *	second thread (work)                      calling thread (loop)
+ *	comm_send(front, ...) ── queue ──────────► inner send, tested until it is done
+ *	transfer_post(...)    ── queue ──────────► stream: frames, codec, inner sends and receives
+ *	comm_wait, transfer_wait ◄── condition ─── status
+ *
+ * Open MPI makes progress only inside its calls, and only one thread may call it. So the loop tests what is under way,
+ * in bursts; while nothing moves it sleeps, longer and longer up to PAUSE_MOST_S, or until the queue is filled. The
+ * queue and all statuses are under one lock: a step hands over some tens of items, not millions.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "comm/internal.h"
+
+enum {
+	BURST = 20,			/* tests between sleeps */
+	TASKS = 512,			/* requests under way */
+	QUEUE = 1024,			/* items handed over and not yet taken */
+	BATCH = 32			/* items taken at once */
+};
+#define PAUSE_LEAST_S 50e-6
+#define PAUSE_MOST_S 1e-3
+#define PATIENCE_S 0.1			/* of the second thread, between looks */
+
+/* A request of the second thread. */
+struct task {
+	struct task *next;		/* in the list of spare or of active ones */
+	bool sends;
+	int peer, tag;
+	const void *out;
+	void *in;
+	size_t bytes;
+	struct comm_request inner;
+	int status;			/* 0: under way, 1: done; under the lock */
+};
+
+enum item_kind { ITEM_TASK, ITEM_STREAM, ITEM_TRANSFER, ITEM_ABORT };
+struct item {
+	enum item_kind kind;
+	struct task *task;
+	struct stream *stream;
+	struct transfer *transfer;
+	int code;
+};
+
+struct loop {
+	struct comm *inner, front;
+	int (*work)(struct comm *front, void *arg);
+	void *arg;
+	int result, rank;
+
+	pthread_mutex_t lock;		/* for all in this paragraph, and the statuses */
+	pthread_cond_t wake, ended;	/* for the loop; for the second thread */
+	struct item queue[QUEUE];
+	int first, count;
+	struct task *spare;
+	bool failed, over;		/* the transport failed; work has returned */
+
+	struct task *active;		/* the loop's own, as is the next */
+	struct stream *streams;
+	struct task task[TASKS];
+};
+
+void loop_lock(struct loop *loop)
+{
+	pthread_mutex_lock(&loop->lock);
+}
+
+void loop_unlock(struct loop *loop)
+{
+	pthread_mutex_unlock(&loop->lock);
+}
+
+static struct timespec deadline(double s)
+{
+	struct timespec at;
+	long ns;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	ns = at.tv_nsec + (long)(s * 1e9);
+	return (struct timespec){at.tv_sec + ns / 1000000000, ns % 1000000000};
+}
+
+/* -- the second thread's side -------------------------------------------------------------- */
+
+/* Under the lock. */
+static int push(struct loop *loop, struct item item)
+{
+	while (loop->count == QUEUE && !loop->failed)
+		pthread_cond_wait(&loop->ended, &loop->lock);
+	if (loop->failed && item.kind != ITEM_ABORT)
+		return -1;
+	loop->queue[(loop->first + loop->count++) % QUEUE] = item;
+	pthread_cond_signal(&loop->wake);
+	return 0;
+}
+
+static int hand_over(struct loop *loop, struct item item)
+{
+	int status;
+
+	loop_lock(loop);
+	status = push(loop, item);
+	loop_unlock(loop);
+	return status;
+}
+
+int loop_add_stream(struct loop *loop, struct stream *stream)
+{
+	return hand_over(loop, (struct item){.kind = ITEM_STREAM, .stream = stream});
+}
+
+int loop_post(struct loop *loop, struct stream *stream, struct transfer *transfer)
+{
+	return hand_over(loop, (struct item){.kind = ITEM_TRANSFER, .stream = stream,
+					     .transfer = transfer});
+}
+
+int loop_rest(struct loop *loop)
+{
+	struct timespec until = deadline(PATIENCE_S);
+
+	if (!loop->failed)
+		pthread_cond_timedwait(&loop->ended, &loop->lock, &until);
+	return loop->failed ? -1 : 0;
+}
+
+static int ask(struct comm *front, struct task want, struct comm_request *request)
+{
+	struct loop *loop = front->state;
+	struct task *task;
+	int status = -1;
+
+	*request = (struct comm_request){.bytes = want.bytes};
+	loop_lock(loop);
+	task = loop->spare;
+	if (!task) {
+		report(EXIT_BUG, "more than %d requests under way", TASKS);
+	} else {
+		loop->spare = task->next;
+		*task = want;
+		status = push(loop, (struct item){.kind = ITEM_TASK, .task = task});
+		request->state = status ? NULL : task;
+	}
+	request->error = status;
+	loop_unlock(loop);
+	return status;
+}
+
+static int front_send(struct comm *front, int to, int tag, const void *data, size_t bytes,
+		      struct comm_request *request)
+{
+	return ask(front, (struct task){.sends = true, .peer = to, .tag = tag, .out = data,
+					.bytes = bytes}, request);
+}
+
+static int front_recv(struct comm *front, int from, int tag, void *data, size_t bytes,
+		      struct comm_request *request)
+{
+	return ask(front, (struct task){.peer = from, .tag = tag, .in = data, .bytes = bytes},
+		   request);
+}
+
+static int front_test(struct comm *front, struct comm_request *request)
+{
+	struct loop *loop = front->state;
+	struct task *task = request->state;
+	int status;
+
+	if (!task)
+		return request->error ? -1 : 1;
+	loop_lock(loop);
+	status = task->status ? task->status : loop->failed ? -1 : 0;
+	if (status > 0) {
+		task->next = loop->spare;
+		loop->spare = task;
+	}
+	loop_unlock(loop);
+	if (status) {
+		request->state = NULL;
+		request->error = status < 0 ? -1 : 0;
+	}
+	return status;
+}
+
+/* Whatever ends, ends with a signal; a look that missed one comes again after s. */
+static void front_rest(struct comm *front, double s)
+{
+	struct loop *loop = front->state;
+	struct timespec until = deadline(s);
+
+	loop_lock(loop);
+	if (!loop->failed)
+		pthread_cond_timedwait(&loop->ended, &loop->lock, &until);
+	loop_unlock(loop);
+}
+
+static void front_abort(struct comm *front, int code)
+{
+	struct loop *loop = front->state;
+
+	loop_lock(loop);
+	push(loop, (struct item){.kind = ITEM_ABORT, .code = code});
+	while (!loop->failed)
+		pthread_cond_wait(&loop->ended, &loop->lock);
+	loop_unlock(loop);
+}
+
+static void front_cancel(struct comm *front, struct comm_request *request)
+{
+	(void)front;		/* the loop waits for what was asked of it */
+	(void)request;
+}
+
+static void front_close(struct comm *front)
+{
+	(void)front;		/* comm_serve owns it */
+}
+
+static const struct comm_ops front_ops = {
+	.name = "front",
+	.send = front_send,
+	.recv = front_recv,
+	.test = front_test,
+	.cancel = front_cancel,
+	.abort = front_abort,
+	.close = front_close,
+	.rest = front_rest,
+};
+
+struct loop *loop_of(struct comm *front)
+{
+	if (front->ops != &front_ops)
+		return error_null(EXIT_BUG, "streams need the front of a loop, not '%s'",
+				  front->ops->name);
+	return front->state;
+}
+
+/* -- the loop ------------------------------------------------------------------------------ */
+
+void loop_notify(struct loop *loop)
+{
+	loop_lock(loop);
+	pthread_cond_broadcast(&loop->ended);
+	loop_unlock(loop);
+}
+
+static void fail(struct loop *loop)
+{
+	loop_lock(loop);
+	loop->failed = true;
+	pthread_cond_broadcast(&loop->ended);
+	loop_unlock(loop);
+}
+
+static int start_task(struct loop *loop, struct task *task)
+{
+	task->next = loop->active;
+	loop->active = task;
+	return task->sends ? loop->inner->ops->send(loop->inner, task->peer, task->tag, task->out,
+						    task->bytes, &task->inner)
+			   : loop->inner->ops->recv(loop->inner, task->peer, task->tag, task->in,
+						    task->bytes, &task->inner);
+}
+
+static int take_item(struct loop *loop, const struct item *item)
+{
+	switch (item->kind) {
+	case ITEM_TASK:
+		return start_task(loop, item->task);
+	case ITEM_STREAM:
+		*stream_link(item->stream) = loop->streams;
+		loop->streams = item->stream;
+		return 0;
+	case ITEM_TRANSFER:
+		stream_take(item->stream, item->transfer);
+		return 0;
+	case ITEM_ABORT:
+		comm_abort(loop->inner, item->code);
+		return -1;
+	}
+	return -1;
+}
+
+/* How many items were taken; -1 after an error. */
+static int take_items(struct loop *loop)
+{
+	struct item item[BATCH];
+	int count = 0;
+
+	loop_lock(loop);
+	while (count < BATCH && loop->count > 0) {
+		item[count++] = loop->queue[loop->first];
+		loop->first = (loop->first + 1) % QUEUE;
+		loop->count--;
+	}
+	loop_unlock(loop);
+	for (int i = 0; i < count; i++)
+		if (take_item(loop, &item[i]) < 0)
+			return -1;
+	return count;
+}
+
+/* How many tasks ended; -1 after an error. */
+static int test_tasks(struct loop *loop)
+{
+	int ended = 0;
+
+	for (struct task **at = &loop->active; *at;) {
+		struct task *task = *at;
+		int done = comm_test(loop->inner, &task->inner);
+
+		if (done < 0)
+			return -1;
+		if (!done) {
+			at = &task->next;
+			continue;
+		}
+		*at = task->next;
+		loop_lock(loop);
+		task->status = 1;
+		pthread_cond_broadcast(&loop->ended);
+		loop_unlock(loop);
+		ended++;
+	}
+	return ended;
+}
+
+/* How much moved; -1 after an error. */
+static int poll_all(struct loop *loop)
+{
+	int taken = take_items(loop), tested, moved = 0;
+	struct comm_request idle = {0};
+
+	/* A transport may have something to do though nobody asks for anything any more. */
+	if (taken < 0 || comm_test(loop->inner, &idle) < 0)
+		return -1;
+	tested = test_tasks(loop);
+	if (tested < 0)
+		return -1;
+	for (struct stream *stream = loop->streams; stream; stream = *stream_link(stream)) {
+		int status = stream_poll(stream, loop->inner);
+
+		if (status < 0)
+			return -1;
+		moved += status;
+	}
+	return taken + tested + moved;
+}
+
+/* Sleeps unless something is in the queue; false when work has returned and nothing is left to take. */
+static bool rest(struct loop *loop, double s)
+{
+	struct timespec until = deadline(s);
+	bool go_on;
+
+	loop_lock(loop);
+	if (loop->count == 0 && !loop->over)
+		pthread_cond_timedwait(&loop->wake, &loop->lock, &until);
+	go_on = loop->count > 0 || !loop->over;
+	loop_unlock(loop);
+	return go_on;
+}
+
+static void run_loop(struct loop *loop)
+{
+	double pause = PAUSE_LEAST_S;
+
+	for (int still = 0;; still++) {
+		int moved = poll_all(loop);
+
+		if (moved < 0)
+			break;
+		if (moved > 0) {
+			still = 0;
+			pause = PAUSE_LEAST_S;
+		}
+		if (still < BURST)
+			continue;
+		if (!rest(loop, pause) && !loop->active)
+			return;
+		pause = pause * 2 < PAUSE_MOST_S ? pause * 2 : PAUSE_MOST_S;
+	}
+	fail(loop);
+}
+
+/* After a failure: work finds out by itself; an abort is still carried out. */
+static void outlive(struct loop *loop)
+{
+	loop_lock(loop);
+	while (!loop->over || loop->count > 0) {
+		while (loop->count > 0) {
+			struct item item = loop->queue[loop->first];
+
+			loop->first = (loop->first + 1) % QUEUE;
+			loop->count--;
+			if (item.kind == ITEM_ABORT)
+				comm_abort(loop->inner, item.code);
+		}
+		if (!loop->over)
+			pthread_cond_wait(&loop->wake, &loop->lock);
+	}
+	loop_unlock(loop);
+}
+
+/* -- both ---------------------------------------------------------------------------------- */
+
+static void *second_main(void *arg)
+{
+	struct loop *loop = arg;
+	int result;
+
+	log_rank(loop->rank);
+	result = loop->work(&loop->front, loop->arg);
+	error_clear();
+	free(log_take());
+	loop_lock(loop);
+	loop->result = result;
+	loop->over = true;
+	pthread_cond_signal(&loop->wake);
+	loop_unlock(loop);
+	return NULL;
+}
+
+static struct loop *loop_open(struct comm *comm)
+{
+	struct loop *loop = xzalloc(1, sizeof(*loop));
+	pthread_condattr_t monotonic;
+
+	loop->inner = comm;
+	loop->rank = comm->rank;
+	loop->front = (struct comm){&front_ops, comm->rank, comm->size, loop};
+	pthread_mutex_init(&loop->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&loop->wake, &monotonic);
+	pthread_cond_init(&loop->ended, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	for (int i = 0; i < TASKS; i++) {
+		loop->task[i].next = loop->spare;
+		loop->spare = &loop->task[i];
+	}
+	return loop;
+}
+
+static void loop_close(struct loop *loop)
+{
+	for (struct stream *stream = loop->streams, *next; stream; stream = next) {
+		next = *stream_link(stream);
+		if (!loop->failed)
+			stream_cancel(stream, loop->inner);
+		stream_free(stream);
+	}
+	pthread_cond_destroy(&loop->wake);
+	pthread_cond_destroy(&loop->ended);
+	pthread_mutex_destroy(&loop->lock);
+	free(loop);
+}
+
+int comm_serve(struct comm *comm, int (*work)(struct comm *front, void *arg), void *arg)
+{
+	struct loop *loop = loop_open(comm);
+	pthread_t second;
+	int rc, result;
+
+	loop->work = work;
+	loop->arg = arg;
+	rc = pthread_create(&second, NULL, second_main, loop);
+	if (rc) {
+		loop_close(loop);
+		return error(EXIT_RETRY, "cannot start the computing thread: %s", strerror(rc));
+	}
+	run_loop(loop);
+	outlive(loop);
+	pthread_join(second, NULL);
+	result = loop->result;
+	loop_close(loop);
+	return result;
+}

@@ -1,0 +1,205 @@
+/*
+ * wire.c - from the topology file to the wire: which codec each cut has, and what links and nodes are held to.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "launch/session.h"
+
+/* -- cuts inside a rank -------------------------------------------------------------------- */
+
+static const struct plan_cut *cut_after(const struct session *s, int block)
+{
+	const struct plan_cut *cut = s->job.plan.cuts.item;
+
+	for (int i = 0; i < s->job.plan.cuts.count; i++)
+		if (cut[i].after_block == block)
+			return &cut[i];
+	return NULL;
+}
+
+/* What a link there would do: encode and decode frame by frame. stage_spec.pass. */
+static void pass(void *arg, int block, bool backward, const struct micro_batch *micro, float *x)
+{
+	struct session *s = arg;
+	const struct codec *codec = codec_of((enum codec_kind)cut_after(s, block)->codec, backward);
+	int channels = s->model->width, rows = s->plan.micro_batch * s->data.tokens;
+	int most = codec_frame_rows(channels);
+	struct codec_noise noise = {
+		.seed = micro->seed,
+		.step = micro->step,
+		.first_sample = micro->first_sample,
+		.block = (uint32_t)block,
+		.backward = true,
+		.tokens = s->data.tokens,
+	};
+
+	for (int row = 0; row < rows; row += most) {
+		int count = rows - row < most ? rows - row : most;
+		float *at = x + (size_t)row * (size_t)channels;
+
+		noise.first_row = row;
+		codec->encode(s->frame, at, count, channels, backward ? &noise : NULL);
+		codec->decode(at, s->frame, count, channels);
+	}
+}
+
+/* A cut of the plan has a link of its own. */
+static int check_cut(const struct session *s, const struct plan_cut *cut)
+{
+	if (cut->after_block >= s->model->blocks)
+		return error(EXIT_CONFIG, "plan.cuts: there is no block %lld; the model has %d",
+			     cut->after_block, s->model->blocks);
+	for (int i = 0; i + 1 < s->plan.stages; i++)
+		if (s->plan.stage[i].first_block + s->plan.stage[i].blocks - 1 == cut->after_block)
+			return error(EXIT_CONFIG, "plan.cuts: block %lld is the last of node \"%s\": "
+				     "the codec of that cut is its link's", cut->after_block,
+				     s->stage_name[i]);
+	return 0;
+}
+
+int cuts_open(struct session *s, struct stage_spec *spec)
+{
+	const struct plan_cut *cut = s->job.plan.cuts.item;
+	int rows = codec_frame_rows(s->model->width);
+	size_t most = 0;
+
+	for (int i = 0; i < s->job.plan.cuts.count; i++) {
+		size_t bytes = codec_of((enum codec_kind)cut[i].codec, false)
+				       ->bytes(rows, s->model->width);
+		size_t back = codec_of((enum codec_kind)cut[i].codec, true)
+				      ->bytes(rows, s->model->width);
+
+		if (check_cut(s, &cut[i]))
+			return -1;
+		most = bytes > most ? bytes : most;
+		most = back > most ? back : most;
+	}
+	if (most == 0)
+		return 0;
+	s->frame = xzalloc(1, most);
+	s->passes = xzalloc((size_t)spec->blocks + 1, sizeof(*s->passes));
+	for (int i = 0; i < spec->blocks; i++)
+		s->passes[i] = cut_after(s, spec->first_block + i) != NULL;
+	spec->passes = s->passes;
+	spec->pass = pass;
+	spec->pass_arg = s;
+	return 0;
+}
+
+/* -- cuts between ranks -------------------------------------------------------------------- */
+
+static void open_cuts(struct session *s)
+{
+	size_t cuts = (size_t)s->plan.stages;
+
+	s->cuts = arena_take(&s->arena, cuts * sizeof(*s->cuts));
+	for (int i = 0; i + 1 < s->plan.stages; i++) {
+		const struct plan_stage *a = &s->plan.stage[i];
+		const char *from = s->stage_name[i], *to = s->stage_name[i + 1];
+
+		s->cuts[i] = (struct cut){
+			.forward = (enum codec_kind)s->plan.link[i].codec_forward,
+			.backward = (enum codec_kind)s->plan.link[i].codec_backward,
+			.forward_name = arena_format(&s->arena, "%s > %s", from, to),
+			.backward_name = arena_format(&s->arena, "%s > %s", to, from),
+			.after_block = a->first_block + a->blocks - 1,
+		};
+	}
+}
+
+struct executor_spec wire_spec(struct session *s, const struct places *places)
+{
+	struct executor_spec spec = {
+		.places = places,
+		.seed = (uint64_t)s->job.train.seed,
+		.sequences = s->plan.micro_batch,
+		.tokens = s->data.tokens,
+		.channels = s->model->width,
+		.overlap = s->job.plan.overlap,
+	};
+	const struct plan_stage *own;
+
+	open_cuts(s);
+	spec.cuts = s->cuts;
+	if (places->stage < 0)
+		return spec;
+	own = &s->plan.stage[places->stage];
+	spec.slots = own->in_flight;
+	spec.edges = own->edges;
+	if (s->job.emulate.compute) {
+		double head = own->head ? model_head_flops(s->model) * s->plan.micro_batch *
+						  s->data.tokens * s->problem.slowdown /
+						  cluster_node(&s->job.cluster, own->node)->compute_flops
+					: 0;
+
+		spec.pace_forward_s = own->forward_s;
+		spec.pace_backward_s = own->backward_s;
+		spec.pace_valid_s = own->forward_s - head / 2;	/* no gradient of the logits */
+	}
+	return spec;
+}
+
+/* -- emulated links ------------------------------------------------------------------------ */
+
+/* The number of a node's interface where several nodes share it, -1: its own. */
+static int nic_of(const struct cluster *cluster, int node)
+{
+	const char *nic = cluster_node(cluster, node)->nic;
+
+	for (int i = 0; nic && i < cluster->nodes.count; i++)
+		if (cluster_node(cluster, i)->nic && !strcmp(cluster_node(cluster, i)->nic, nic))
+			return i;
+	return -1;
+}
+
+static void stretch(struct link_trace *trace, double slowdown)
+{
+	for (int i = 0; i < trace->count; i++)
+		trace->bytes_s[i] /= slowdown;
+}
+
+/* The shape of one direction; a trace goes to *trace. -1 after an error. */
+static int shape_of(const struct session *s, int from, int to, struct shape *shape,
+		    struct link_trace **trace)
+{
+	const struct cluster *cluster = &s->job.cluster;
+	struct link link = cluster_link(cluster, from, to);
+	double slowdown = s->job.emulate.slowdown;
+	int out = nic_of(cluster, from), in = nic_of(cluster, to);
+
+	*shape = (struct shape){
+		.bandwidth_bytes_s = link.bandwidth_bytes_s / slowdown,
+		.latency_s = link.latency_s * slowdown,
+		.nic_out = out,
+		.nic_in = in < 0 ? -1 : in + cluster->nodes.count,
+	};
+	if (!link.trace)
+		return 0;
+	*trace = link_trace_read(link.trace);
+	if (!*trace)
+		return -1;
+	stretch(*trace, slowdown);
+	shape->trace = *trace;
+	return 0;
+}
+
+struct comm *wire_shape(struct session *s)
+{
+	int ranks = s->comm->size, status = 0, nics = 0;
+	struct shape *shape;
+
+	if (!s->job.emulate.links || ranks == 1)
+		return s->comm;
+	shape = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*shape));
+	s->traces = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*s->traces));
+	for (int i = 0; i < ranks * ranks && !status; i++)
+		if (i / ranks != i % ranks)
+			status = shape_of(s, i / ranks, i % ranks, &shape[i], &s->traces[i]);
+	for (int i = 0; i < ranks; i++)
+		if (nic_of(&s->job.cluster, i) >= 0)
+			nics = 2 * ranks;
+	if (session_agree(s, status))
+		return NULL;
+	return comm_shaped_open(s->comm, shape, nics);
+}

@@ -1,0 +1,137 @@
+/*
+ * cost.c - what a plan costs, from declared rates: FLOPs over declared compute, bytes over declared bandwidth. The head's
+ * gradient is computed with its loss, so all its work is in the forward.
+ */
+#include "partition/internal.h"
+
+#include <string.h>
+
+static void fill_stage(const struct problem *problem, const struct plan *plan,
+		       struct plan_stage *stage)
+{
+	const struct model_config *model = problem->model;
+	double rate = cluster_node(problem->cluster, stage->node)->compute_flops;
+	double all = model_block_flops(model, problem->tokens);
+	double forward = model_block_forward_flops(model, problem->tokens);
+	double n = (double)plan->micro_batch * problem->tokens;
+
+	stage->forward_s = stage->backward_s = 0;
+	if (rate <= 0)
+		return;
+	stage->forward_s = (stage->blocks * forward + stage->head * model_head_flops(model)) * n /
+			   rate * problem->slowdown;
+	stage->backward_s = stage->blocks * (all - forward) * n / rate * problem->slowdown;
+}
+
+/* One direction of a cut. */
+static void fill_direction(const struct problem *problem, const struct plan *plan, int from,
+			   int to, bool backward, int *codec, double *bytes, double *seconds,
+			   double *latency)
+{
+	struct link link = cluster_link(problem->cluster, from, to);
+
+	*codec = link.codec;
+	*bytes = (double)stream_tensor_bytes((enum codec_kind)link.codec, backward,
+					     plan->micro_batch * problem->tokens,
+					     problem->model->width);
+	*seconds = link.bandwidth_bytes_s > 0
+			   ? *bytes / link.bandwidth_bytes_s * problem->slowdown : 0;
+	*latency = link.latency_s * problem->slowdown;
+}
+
+void cost_fill(const struct problem *problem, struct plan *plan)
+{
+	for (int s = 0; s < plan->stages; s++)
+		fill_stage(problem, plan, &plan->stage[s]);
+	for (int s = 0; s + 1 < plan->stages; s++) {
+		struct plan_link *link = &plan->link[s];
+		int a = plan->stage[s].node, b = plan->stage[s + 1].node;
+
+		fill_direction(problem, plan, a, b, false, &link->codec_forward,
+			       &link->bytes_forward, &link->seconds_forward,
+			       &link->latency_forward);
+		fill_direction(problem, plan, b, a, true, &link->codec_backward,
+			       &link->bytes_backward, &link->seconds_backward,
+			       &link->latency_backward);
+	}
+}
+
+/* The number of a node's interface among those that several nodes share, -1: its own. */
+static int nic_of(const struct cluster *cluster, int node)
+{
+	const char *nic = cluster_node(cluster, node)->nic;
+
+	for (int i = 0; nic && i < cluster->nodes.count; i++)
+		if (cluster_node(cluster, i)->nic && !strcmp(cluster_node(cluster, i)->nic, nic))
+			return i;
+	return -1;
+}
+
+/* Numbers the interface that a direction of a cut shares with others: the one that it leaves its node through, else
+ * the one that it enters the other through; numbers of the way in follow those of the way out. */
+static int shared_nic(const struct cluster *cluster, int from, int to)
+{
+	int out = nic_of(cluster, from), in = nic_of(cluster, to);
+
+	return out >= 0 ? out : in >= 0 ? in + cluster->nodes.count : -1;
+}
+
+const struct costs *cost_of(struct arena *arena, const struct problem *problem,
+			    const struct plan *plan)
+{
+	size_t stages = (size_t)plan->stages;
+	double *value = arena_take(arena, 6 * stages * sizeof(*value));
+	double *forward = value, *backward = value + stages;
+	double *link_f = value + 2 * stages, *link_b = value + 3 * stages;
+	double *latency_f = value + 4 * stages, *latency_b = value + 5 * stages;
+	int *nic = arena_take(arena, 2 * stages * sizeof(*nic));
+	struct costs *costs = arena_take(arena, sizeof(*costs));
+
+	for (size_t s = 0; s < stages; s++) {
+		const struct plan_stage *stage = &plan->stage[s];
+
+		if (cluster_node(problem->cluster, stage->node)->compute_flops <= 0)
+			return NULL;
+		forward[s] = stage->forward_s;
+		backward[s] = stage->backward_s;
+		link_f[s] = plan->link[s].seconds_forward;
+		link_b[s] = plan->link[s].seconds_backward;
+		latency_f[s] = plan->link[s].latency_forward;
+		latency_b[s] = plan->link[s].latency_backward;
+		if (s + 1 == stages)
+			continue;
+		nic[s] = shared_nic(problem->cluster, stage->node, plan->stage[s + 1].node);
+		nic[stages + s] = shared_nic(problem->cluster, plan->stage[s + 1].node, stage->node);
+	}
+	*costs = (struct costs){
+		.stages = plan->stages,
+		.forward_s = forward,
+		.backward_s = backward,
+		.link_forward_s = link_f,
+		.link_backward_s = link_b,
+		.latency_forward_s = latency_f,
+		.latency_backward_s = latency_b,
+		.nic_forward = nic,
+		.nic_backward = nic + stages,
+		.nics = 2 * problem->cluster->nodes.count,
+	};
+	return costs;
+}
+
+void cost_predict(const struct problem *problem, struct plan *plan)
+{
+	struct arena arena = {0};
+	const struct costs *costs = cost_of(&arena, problem, plan);
+	struct schedule *schedule = costs ? plan_schedule(&arena, problem, plan) : NULL;
+	struct simulation *simulation = schedule ? simulate(&arena, schedule, costs) : NULL;
+	const char *binding;
+	int index;
+
+	plan->step_s = plan->bound_s = 0;
+	if (simulation) {
+		plan->step_s = simulation->step_s;
+		plan->bound_s = step_bound(costs, plan->micro_batches, &binding, &index);
+		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %d", binding, index);
+	}
+	arena_release(&arena);
+}
