@@ -188,6 +188,33 @@ struct digest_state *digest_open(void);
 void digest_add(struct digest_state *state, const void *data, size_t bytes);
 struct digest digest_close(struct digest_state *state);
 
+/* -- watchdog.c ---------------------------------------------------------------------------- */
+
+/* What a thread is about, for as long as it lasts. Texts must live that long. */
+struct watchdog_section {
+	int kind;			/* 0..31: what its usual time is learnt for */
+	double patience;		/* times the least deadline; 1 where nothing is special */
+	const char *what;		/* "waiting for the activations of" */
+	const char *peer;		/* who is waited for, or null */
+	long long step;
+	int micro;			/* -1: none */
+};
+/* Both are called on the watchdog's thread; expired does not return. */
+struct watchdog_calls {
+	void (*expired)(void *arg, const struct watchdog_section *section, double lasted_s);
+	void (*signalled)(void *arg, int signal);	/* SIGTERM, SIGINT, SIGHUP */
+	void *arg;
+};
+struct watchdog;
+/* To be called before any other thread is started: they inherit that the signals are the watchdog's. The deadline of a
+ * section: max(10 s, 5 times its usual time); EDGEPIPE_HANG_TIMEOUT replaces the 10, 0 turns it off. Null after
+ * an error. */
+struct watchdog *watchdog_open(const struct watchdog_calls *calls);
+/* One thread at a time is in a section; a null watchdog does nothing. */
+void watchdog_enter(struct watchdog *watchdog, const struct watchdog_section *section);
+void watchdog_leave(struct watchdog *watchdog);
+void watchdog_close(struct watchdog *watchdog);
+
 /* -- threads.c ----------------------------------------------------------------------------- */
 
 /*

@@ -47,6 +47,8 @@ struct comm_ops {
 	/* (optional) Sleeps for s seconds, or less when something happened since the last test.
 	 * Where it is null, comm_wait sleeps with the clock. */
 	void (*rest)(struct comm *comm, double s);
+	/* (optional) When the transport itself has something to do, by clock_s; HUGE_VAL: never. */
+	double (*due)(struct comm *comm);
 };
 
 #define COMM_TAG_MAX 32767	/* tags of callers: 0..COMM_TAG_MAX */
@@ -195,6 +197,7 @@ struct transfer {
 };
 /* Hands a transfer over; transfers of a stream pass in this order. */
 int transfer_post(struct stream *stream, struct transfer *transfer);
+bool transfer_ended(const struct transfer *transfer);
 /* Waits until the data may be used again (sent: all encoded; received: all there); an idle one has ended. 0, or -1
  * after an error. */
 int transfer_wait(struct comm *front, struct transfer *transfer);
@@ -235,8 +238,8 @@ struct shape {
  * on inside comm_test of its sender (of any request, an idle one too): a rank that has sent goes on to test until
  * all has arrived, or closes, which waits for that. A message to oneself is not slowed down.
  *
- * shape: [from * size + to], copied, its traces not. nics: how many interfaces are shared. Takes inner over and closes
- * it, once it is open. Collective; null after an error on all ranks (EXIT_CONFIG: shared interfaces, but ranks on
+ * shape: [from * size + to], copied, its traces not. nics: how many interfaces are shared. inner stays the caller's,
+ * who closes it after this. Collective; null after an error on all ranks (EXIT_CONFIG: shared interfaces, but ranks on
  * several machines).
  */
 struct comm *comm_shaped_open(struct comm *inner, const struct shape *shape, int nics);

@@ -20,7 +20,7 @@
 
 enum {
 	BURST = 20,			/* tests between sleeps */
-	TASKS = 512,			/* requests under way */
+	TASKS = 1024,			/* requests under way */
 	QUEUE = 1024,			/* items handed over and not yet taken */
 	BATCH = 32			/* items taken at once */
 };
@@ -38,9 +38,10 @@ struct task {
 	size_t bytes;
 	struct comm_request inner;
 	int status;			/* 0: under way, 1: done; under the lock */
+	bool cancelled;			/* so it was, or it had ended before; under the lock */
 };
 
-enum item_kind { ITEM_TASK, ITEM_STREAM, ITEM_TRANSFER, ITEM_ABORT };
+enum item_kind { ITEM_TASK, ITEM_CANCEL, ITEM_STREAM, ITEM_TRANSFER, ITEM_ABORT };
 struct item {
 	enum item_kind kind;
 	struct task *task;
@@ -60,7 +61,7 @@ struct loop {
 	struct item queue[QUEUE];
 	int first, count;
 	struct task *spare;
-	bool failed, over;		/* the transport failed; work has returned */
+	bool failed, aborted, over;	/* the transport failed; an abort was carried out; work has returned */
 
 	struct task *active;		/* the loop's own, as is the next */
 	struct stream *streams;
@@ -134,7 +135,7 @@ int loop_rest(struct loop *loop)
 static int ask(struct comm *front, struct task want, struct comm_request *request)
 {
 	struct loop *loop = front->state;
-	struct task *task;
+	struct task *task, *next;
 	int status = -1;
 
 	*request = (struct comm_request){.bytes = want.bytes};
@@ -143,10 +144,14 @@ static int ask(struct comm *front, struct task want, struct comm_request *reques
 	if (!task) {
 		report(EXIT_BUG, "more than %d requests under way", TASKS);
 	} else {
-		loop->spare = task->next;
+		next = task->next;
 		*task = want;
 		status = push(loop, (struct item){.kind = ITEM_TASK, .task = task});
 		request->state = status ? NULL : task;
+		if (status)
+			task->next = next;
+		else
+			loop->spare = next;
 	}
 	request->error = status;
 	loop_unlock(loop);
@@ -207,15 +212,28 @@ static void front_abort(struct comm *front, int code)
 
 	loop_lock(loop);
 	push(loop, (struct item){.kind = ITEM_ABORT, .code = code});
-	while (!loop->failed)
+	while (!loop->aborted)
 		pthread_cond_wait(&loop->ended, &loop->lock);
 	loop_unlock(loop);
 }
 
 static void front_cancel(struct comm *front, struct comm_request *request)
 {
-	(void)front;		/* the loop waits for what was asked of it */
-	(void)request;
+	struct loop *loop = front->state;
+	struct task *task = request->state;
+
+	if (!task)
+		return;
+	loop_lock(loop);
+	if (!task->status && !push(loop, (struct item){.kind = ITEM_CANCEL, .task = task}))
+		while (!task->cancelled && !loop->failed)
+			pthread_cond_wait(&loop->ended, &loop->lock);
+	if (!loop->failed) {
+		task->next = loop->spare;
+		loop->spare = task;
+	}
+	loop_unlock(loop);
+	request->state = NULL;
 }
 
 static void front_close(struct comm *front)
@@ -269,40 +287,82 @@ static int start_task(struct loop *loop, struct task *task)
 						    task->bytes, &task->inner);
 }
 
+static void cancel_task(struct loop *loop, struct task *task)
+{
+	for (struct task **at = &loop->active; *at; at = &(*at)->next) {
+		if (*at != task)
+			continue;
+		*at = task->next;
+		loop->inner->ops->cancel(loop->inner, &task->inner);
+		break;
+	}
+	loop_lock(loop);
+	task->cancelled = true;
+	pthread_cond_broadcast(&loop->ended);
+	loop_unlock(loop);
+}
+
+static void abort_inner(struct loop *loop, int code)
+{
+	comm_abort(loop->inner, code);
+	loop_lock(loop);
+	loop->aborted = true;
+	pthread_cond_broadcast(&loop->ended);
+	loop_unlock(loop);
+}
+
+static void take_stream(struct loop *loop, struct stream *stream)
+{
+	*stream_link(stream) = loop->streams;
+	loop->streams = stream;
+}
+
 static int take_item(struct loop *loop, const struct item *item)
 {
 	switch (item->kind) {
 	case ITEM_TASK:
 		return start_task(loop, item->task);
+	case ITEM_CANCEL:
+		cancel_task(loop, item->task);
+		return 0;
 	case ITEM_STREAM:
-		*stream_link(item->stream) = loop->streams;
-		loop->streams = item->stream;
+		take_stream(loop, item->stream);
 		return 0;
 	case ITEM_TRANSFER:
 		stream_take(item->stream, item->transfer);
 		return 0;
 	case ITEM_ABORT:
-		comm_abort(loop->inner, item->code);
+		abort_inner(loop, item->code);
 		return -1;
 	}
 	return -1;
 }
 
+/* The oldest item of the queue; false: it is empty. */
+static bool pop(struct loop *loop, struct item *item)
+{
+	bool any;
+
+	loop_lock(loop);
+	any = loop->count > 0;
+	if (any) {
+		*item = loop->queue[loop->first];
+		loop->first = (loop->first + 1) % QUEUE;
+		if (loop->count-- == QUEUE)
+			pthread_cond_broadcast(&loop->ended);
+	}
+	loop_unlock(loop);
+	return any;
+}
+
 /* How many items were taken; -1 after an error. */
 static int take_items(struct loop *loop)
 {
-	struct item item[BATCH];
+	struct item item;
 	int count = 0;
 
-	loop_lock(loop);
-	while (count < BATCH && loop->count > 0) {
-		item[count++] = loop->queue[loop->first];
-		loop->first = (loop->first + 1) % QUEUE;
-		loop->count--;
-	}
-	loop_unlock(loop);
-	for (int i = 0; i < count; i++)
-		if (take_item(loop, &item[i]) < 0)
+	for (; count < BATCH && pop(loop, &item); count++)
+		if (take_item(loop, &item) < 0)
 			return -1;
 	return count;
 }
@@ -361,11 +421,19 @@ static bool rest(struct loop *loop, double s)
 	bool go_on;
 
 	loop_lock(loop);
-	if (loop->count == 0 && !loop->over)
+	if (loop->count == 0 && (!loop->over || loop->active))
 		pthread_cond_timedwait(&loop->wake, &loop->lock, &until);
 	go_on = loop->count > 0 || !loop->over;
 	loop_unlock(loop);
 	return go_on;
+}
+
+/* The pause, or less where the transport has something to do before. */
+static double until_due(const struct loop *loop, double pause)
+{
+	double left = loop->inner->ops->due ? loop->inner->ops->due(loop->inner) - clock_s() : pause;
+
+	return left >= pause ? pause : left > 0 ? left : 0;
 }
 
 static void run_loop(struct loop *loop)
@@ -383,30 +451,32 @@ static void run_loop(struct loop *loop)
 		}
 		if (still < BURST)
 			continue;
-		if (!rest(loop, pause) && !loop->active)
+		if (!rest(loop, until_due(loop, pause)) && !loop->active)
 			return;
 		pause = pause * 2 < PAUSE_MOST_S ? pause * 2 : PAUSE_MOST_S;
 	}
 	fail(loop);
 }
 
-/* After a failure: work finds out by itself; an abort is still carried out. */
+/* After a failure: work finds out by itself; an abort is still carried out, and streams are still to be closed. */
 static void outlive(struct loop *loop)
 {
-	loop_lock(loop);
-	while (!loop->over || loop->count > 0) {
-		while (loop->count > 0) {
-			struct item item = loop->queue[loop->first];
+	struct item item;
+	bool over;
 
-			loop->first = (loop->first + 1) % QUEUE;
-			loop->count--;
-			if (item.kind == ITEM_ABORT)
-				comm_abort(loop->inner, item.code);
-		}
-		if (!loop->over)
+	do {
+		loop_lock(loop);
+		while (!loop->over && loop->count == 0)
 			pthread_cond_wait(&loop->wake, &loop->lock);
-	}
-	loop_unlock(loop);
+		over = loop->over;
+		loop_unlock(loop);
+		while (pop(loop, &item)) {
+			if (item.kind == ITEM_ABORT)
+				abort_inner(loop, item.code);
+			else if (item.kind == ITEM_STREAM)
+				take_stream(loop, item.stream);
+		}
+	} while (!over);
 }
 
 /* -- both ---------------------------------------------------------------------------------- */
@@ -451,10 +521,12 @@ static struct loop *loop_open(struct comm *comm)
 
 static void loop_close(struct loop *loop)
 {
+	for (struct task *task = loop->active; task; task = task->next)
+		if (!task->sends)
+			loop->inner->ops->cancel(loop->inner, &task->inner);
 	for (struct stream *stream = loop->streams, *next; stream; stream = next) {
 		next = *stream_link(stream);
-		if (!loop->failed)
-			stream_cancel(stream, loop->inner);
+		stream_cancel(stream, loop->inner);
 		stream_free(stream);
 	}
 	pthread_cond_destroy(&loop->wake);

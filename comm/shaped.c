@@ -330,6 +330,11 @@ static void shaped_rest(struct comm *comm, double s)
 	shaped->looked = false;
 }
 
+static double shaped_due(struct comm *comm)
+{
+	return next_event(comm->state);
+}
+
 static void shaped_cancel(struct comm *comm, struct comm_request *request)
 {
 	struct shaped *shaped = comm->state;
@@ -364,7 +369,6 @@ static void shaped_close(struct comm *comm)
 
 	for (drive(shaped); shaped->sent || next_event(shaped) < HUGE_VAL; drive(shaped))
 		shaped_rest(comm, 1e-3);
-	shaped->inner->ops->close(shaped->inner);	/* holds on to nodes until then */
 	release(shaped);
 }
 
@@ -377,6 +381,7 @@ static const struct comm_ops ops = {
 	.abort = shaped_abort,
 	.close = shaped_close,
 	.rest = shaped_rest,
+	.due = shaped_due,
 };
 
 /* -- shared interfaces --------------------------------------------------------------------- */

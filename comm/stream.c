@@ -135,6 +135,11 @@ int transfer_post(struct stream *stream, struct transfer *transfer)
 	return loop_post(stream->loop, stream, transfer);
 }
 
+bool transfer_ended(const struct transfer *transfer)
+{
+	return atomic_load(&transfer->status) == IDLE;
+}
+
 int transfer_wait(struct comm *front, struct transfer *transfer)
 {
 	struct loop *loop = loop_of(front);
@@ -146,7 +151,7 @@ int transfer_wait(struct comm *front, struct transfer *transfer)
 	while (!status && atomic_load(&transfer->status) != IDLE)
 		status = loop_rest(loop);
 	loop_unlock(loop);
-	return status;
+	return atomic_load(&transfer->status) == IDLE ? 0 : -1;
 }
 
 int stream_drain(struct stream *stream)
@@ -359,16 +364,17 @@ static int poll_send(struct stream *stream, struct comm *comm)
 
 /* -- receiving ----------------------------------------------------------------------------- */
 
+/* One that fails at once is refused when its turn comes: a frame before it may be the one that is missing. */
 static int post_frame(struct stream *stream, struct comm *comm)
 {
 	struct frame *frame = take_frame(stream);
-	int status;
 
 	error_mute();
-	status = comm_recv(comm, stream->spec.peer, stream->spec.tag, frame->bytes,
-			   frame_bytes(stream, frame->index), &frame->request);
+	if (comm_recv(comm, stream->spec.peer, stream->spec.tag, frame->bytes,
+		      frame_bytes(stream, frame->index), &frame->request))
+		frame->request.error = -1;
 	error_unmute();
-	return status ? refuse(stream, frame, "another size came, or the transport failed") : 1;
+	return 1;
 }
 
 /* Is the frame that came the one that must come next? */

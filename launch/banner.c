@@ -100,6 +100,24 @@ static void say_links(const struct session *s)
 	}
 }
 
+static void say_prediction(const struct session *s)
+{
+	const struct plan *plan = &s->plan;
+	double tokens = (double)s->job.train.batch * s->data.tokens;
+
+	if (plan->step_s <= 0)
+		return;
+	say("predict %.3g s a step, %.4g tokens/s (simulated from declared numbers%s); no schedule takes less than "
+	    "%.3g s; bottleneck: %s", plan->step_s, tokens / plan->step_s,
+	    s->problem.slowdown != 1 ? ", slowed down" : "", plan->bound_s, plan->bottleneck);
+	if (s->job.emulate.links || s->job.emulate.compute)
+		say("emulate %s%s%s held to declared numbers%s",
+		    s->job.emulate.links ? "links" : "",
+		    s->job.emulate.links && s->job.emulate.compute ? " and " : "",
+		    s->job.emulate.compute ? "compute" : "",
+		    s->problem.slowdown != 1 ? ", every time stretched by emulate.slowdown" : "");
+}
+
 void banner_say(const struct session *s)
 {
 	struct text table = {0}, build = {0};
@@ -118,5 +136,6 @@ void banner_say(const struct session *s)
 	for (line = strtok_r(table.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		say("%s", line);
 	text_release(&table);
+	say_prediction(s);
 	say("run     %s", s->run);
 }

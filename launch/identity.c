@@ -84,6 +84,7 @@ static const char **circumstance(struct session *s)
 	add_integer(&p, "validate_every", t->validate_every);
 	if (s->valid)
 		add_digest(&p, "validation", s->valid->digest);
+	add(&p, "codecs", wire_codecs(s));
 	add(&p, "isa", s->facts[0].hardware.isa);
 	add(&p, "blas", s->facts[0].blas);
 	add(&p, "build", s->facts[0].build_text);

@@ -354,6 +354,25 @@ static void check_train(struct job *job)
 	check_betas(job);
 }
 
+/* One codec a cut. */
+static void check_cuts(struct job *job)
+{
+	const struct plan_cut *cut = job->plan.cuts.item;
+
+	for (int i = 1; i < job->plan.cuts.count; i++) {
+		struct path path = path_of("plan.cuts", i, "after_block");
+		int first = 0;
+
+		while (cut[first].after_block != cut[i].after_block)
+			first++;
+		if (first < i && sound(job, path.text) &&
+		    sound(job, path_of("plan.cuts", first, "after_block").text))
+			config_error(&job->config, path.text,
+				     "block %lld has a codec already (plan.cuts[%d])",
+				     cut[i].after_block, first);
+	}
+}
+
 /* Declared numbers are needed to hold anything to them. */
 static void check_emulate(struct job *job)
 {
@@ -460,6 +479,7 @@ int job_read(struct job *job, const char *path, const char *const *overrides, in
 	check_lora(job);
 	check_train(job);
 	check_plan(job);
+	check_cuts(job);
 	check_emulate(job);
 	return config_errors(&job->config) ? -1 : 0;
 }

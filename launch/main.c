@@ -1,6 +1,8 @@
 /* The program: picks the sub-command. */
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "launch/launch.h"
@@ -66,6 +68,8 @@ static int print_version(void)
 int main(int argc, char **argv)
 {
 	settle_blas(argv);
+	prctl(PR_SET_NAME, "edgepipe");	/* after an exec of /proc/self/exe it would be "exe" */
+	mallopt(M_ARENA_MAX, 1);	/* a heap for every thread would not be in the estimate */
 	if (argc < 2 || !strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"))
 		return command_help(1, argv);
 	if (!strcmp(argv[1], "--version"))

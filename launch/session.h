@@ -6,6 +6,8 @@
 #ifndef EDGEPIPE_LAUNCH_SESSION_H
 #define EDGEPIPE_LAUNCH_SESSION_H
 
+#include <sys/types.h>
+
 #include "comm/comm.h"
 #include "launch/launch.h"
 #include "pipeline/pipeline.h"
@@ -25,6 +27,7 @@ struct rank_facts {
 	struct digest build, configuration, model, headers;
 	char build_text[160], blas[96];
 	int threads;
+	pid_t pid;
 	double memory_limit_bytes, overhead_bytes;
 	bool memory_declared;
 };
@@ -62,7 +65,8 @@ struct session {
 	struct link_trace **traces;	/* of emulated links, [ranks * ranks] */
 	float *values;			/* rank 0: value, m, v of all adapters */
 	const char **identity, **circumstance;
-	char *run;			/* rank 0: the run directory, absolute */
+	struct watch *watch;		/* or null, where ranks are threads */
+	char *run;			/* the run directory, absolute: rank 0's, which alone uses it */
 	int lock;			/* rank 0: descriptor of its lock, or -1 */
 	bool began;			/* the run directory has been written to */
 	struct arena arena;
@@ -85,7 +89,19 @@ void session_release(struct session *session);
 
 /* The whole of `edgepipe train` on this rank, over any transport. Collective. Returns the exit code, the same on
  * all ranks. */
-int train_run(struct comm *comm, const struct train_options *options);
+int train_run(struct comm *comm, const struct train_options *options, struct watch *watch);
+
+/* -- watch.c ------------------------------------------------------------------------------- */
+
+struct watch;
+/* Before any thread is started, MPI's included. From then on a hang ends the process with EXIT_RETRY, a signal with
+ * 128 + its number. Null after an error. */
+struct watch *watch_open(void);
+struct watchdog *watch_dog(struct watch *watch);	/* null for null */
+/* What is to be said when the run ends before its time. Collective; watch may be null. */
+int watch_learn(struct watch *watch, struct session *session);
+const char *watch_words(const struct watch *watch);
+void watch_close(struct watch *watch);
 
 /* -- setup.c ------------------------------------------------------------------------------- */
 
@@ -100,6 +116,8 @@ int setup_stage(struct session *session);
 
 /* The cuts of plan.cuts that fall into this rank's stage: fills what the stage needs of them. -1 after an error. */
 int cuts_open(struct session *session, struct stage_spec *spec);
+/* The cuts, links' and others, that do not travel in fp32: "3 int8/int8, 7 int4/int8", or "none"; arena's. */
+const char *wire_codecs(struct session *session);
 /* How the plan's cuts travel, and what this rank is held to: all of the spec but comm and stage. */
 struct executor_spec wire_spec(struct session *session, const struct places *places);
 /* The transport held to the declared links where emulate.links asks for it, else the session's own. Collective; null

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "launch/session.h"
 
@@ -105,6 +106,7 @@ static int own_facts(const struct session *s, struct rank_facts *facts)
 	blas_describe(facts->blas, sizeof(facts->blas));
 	facts->model = s->model->digest;
 	facts->headers = s->weights->digest;
+	facts->pid = getpid();
 	facts->memory_declared = node->memory_bytes > 0;
 	facts->memory_limit_bytes =
 		facts->memory_declared ? node->memory_bytes : facts->hardware.memory_free_bytes;

@@ -152,6 +152,8 @@ static void fill_training(struct session *s, struct training *t)
 	t->identity = s->identity;
 	t->circumstance = s->circumstance;
 	t->predicted_step_s = plan->step_s;
+	t->executor.watchdog = watch_dog(s->watch);
+	t->last_words = watch_words(s->watch);
 }
 
 /* The estimate of every node's memory beside its measured peak. Collective. */
@@ -238,7 +240,11 @@ static int serve_training(struct session *s, struct training *t)
 
 static int run_phases(struct session *s, struct training *t)
 {
-	int status = setup_job(s);
+	int status;
+
+	watchdog_enter(watch_dog(s->watch), &(struct watchdog_section){
+		WATCH_STATE + 1, 1, "setting up", NULL, 0, -1});
+	status = setup_job(s);
 
 	if (!status)
 		status = setup_model(s);
@@ -252,15 +258,19 @@ static int run_phases(struct session *s, struct training *t)
 		status = setup_stage(s);
 	if (!status)
 		status = session_agree(s, s->comm->rank == 0 ? rundir_begin(s) : 0);
+	if (!status && watch_learn(s->watch, s))
+		status = EXIT_RETRY;
+	watchdog_leave(watch_dog(s->watch));
 	if (status)
 		return status;
 	fill_training(s, t);
 	return serve_training(s, t);
 }
 
-int train_run(struct comm *comm, const struct train_options *options)
+int train_run(struct comm *comm, const struct train_options *options, struct watch *watch)
 {
-	struct session session = {.options = *options, .comm = comm, .lock = -1};
+	struct session session = {
+		.options = *options, .comm = comm, .lock = -1, .watch = watch};
 	struct training training = {0};
 	int status;
 
@@ -292,6 +302,7 @@ static int stop_before(int status)
 int command_train(int argc, char **argv)
 {
 	struct train_options options = {0};
+	struct watch *watch;
 	struct comm *comm;
 	int status;
 
@@ -302,11 +313,13 @@ int command_train(int argc, char **argv)
 		return stop_before(status);
 	}
 	error_clear();
-	comm = open_comm();
+	watch = watch_open();
+	comm = watch ? open_comm() : NULL;
 	if (!comm)
 		return error_code();
-	status = train_run(comm, &options);
+	status = train_run(comm, &options, watch);
 	comm_close(comm);
+	watch_close(watch);
 	free(options.set);
 	return status;
 }

@@ -87,6 +87,35 @@ int cuts_open(struct session *s, struct stage_spec *spec)
 	return 0;
 }
 
+/* The codecs of the cut after a block; false where both are none or there is no cut. */
+static bool codecs_after(const struct session *s, int block, enum codec_kind codec[2])
+{
+	const struct plan_cut *cut = cut_after(s, block);
+
+	codec[0] = codec[1] = cut ? (enum codec_kind)cut->codec : CODEC_NONE;
+	for (int i = 0; i + 1 < s->plan.stages; i++)
+		if (s->plan.stage[i].first_block + s->plan.stage[i].blocks - 1 == block) {
+			codec[0] = (enum codec_kind)s->plan.link[i].codec_forward;
+			codec[1] = (enum codec_kind)s->plan.link[i].codec_backward;
+		}
+	return codec[0] != CODEC_NONE || codec[1] != CODEC_NONE;
+}
+
+const char *wire_codecs(struct session *s)
+{
+	struct text text = {0};
+	enum codec_kind codec[2];
+	const char *copy;
+
+	for (int block = 0; block < s->model->blocks; block++)
+		if (codecs_after(s, block, codec))
+			text_add(&text, "%s%d %s/%s", text.bytes ? ", " : "", block,
+				 codec_of(codec[0], false)->name, codec_of(codec[1], true)->name);
+	copy = arena_format(&s->arena, "%s", text.bytes ? text.data : "none");
+	text_release(&text);
+	return copy;
+}
+
 /* -- cuts between ranks -------------------------------------------------------------------- */
 
 static void open_cuts(struct session *s)
@@ -168,6 +197,9 @@ static int shape_of(const struct session *s, int from, int to, struct shape *sha
 	double slowdown = s->job.emulate.slowdown;
 	int out = nic_of(cluster, from), in = nic_of(cluster, to);
 
+	*shape = (struct shape){.nic_out = -1, .nic_in = -1};
+	if (from == to)
+		return 0;
 	*shape = (struct shape){
 		.bandwidth_bytes_s = link.bandwidth_bytes_s / slowdown,
 		.latency_s = link.latency_s * slowdown,
@@ -188,18 +220,20 @@ struct comm *wire_shape(struct session *s)
 {
 	int ranks = s->comm->size, status = 0, nics = 0;
 	struct shape *shape;
+	struct comm *wire;
 
 	if (!s->job.emulate.links || ranks == 1)
 		return s->comm;
 	shape = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*shape));
 	s->traces = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*s->traces));
 	for (int i = 0; i < ranks * ranks && !status; i++)
-		if (i / ranks != i % ranks)
-			status = shape_of(s, i / ranks, i % ranks, &shape[i], &s->traces[i]);
+		status = shape_of(s, i / ranks, i % ranks, &shape[i], &s->traces[i]);
 	for (int i = 0; i < ranks; i++)
 		if (nic_of(&s->job.cluster, i) >= 0)
 			nics = 2 * ranks;
 	if (session_agree(s, status))
 		return NULL;
-	return comm_shaped_open(s->comm, shape, nics);
+	wire = comm_shaped_open(s->comm, shape, nics);
+	session_agree(s, wire ? 0 : -1);
+	return wire;
 }

@@ -29,6 +29,11 @@ void proportional_split(int *layers, const double *compute, int stages, int bloc
 #define LAYERS_OUT (-2)
 int layers_entry(const struct problem *problem, int i);
 
+/* -- plan.c -------------------------------------------------------------------------------- */
+
+/* Buffers of stage s for its cuts: what its schedule asks for, and enough for validation. */
+int stage_edges(const struct plan *plan, const struct schedule *schedule, int s);
+
 /* -- cost.c -------------------------------------------------------------------------------- */
 
 /* Fills forward_s, backward_s of every stage and every link from what is declared, for the plan's micro-batch. */

@@ -16,6 +16,7 @@ static struct stage_spec spec_of(const struct problem *problem, const struct pla
 		.sequences = plan->micro_batch,
 		.tokens = problem->tokens,
 		.slots = stage->in_flight,
+		.edges = stage->edges,
 	};
 }
 

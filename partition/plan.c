@@ -104,6 +104,13 @@ static bool take_place(struct plan *plan, bool least)
 	return false;
 }
 
+int stage_edges(const struct plan *plan, const struct schedule *schedule, int s)
+{
+	int edges = schedule->edge[s];
+
+	return plan->stages > 1 && edges < VALID_EDGES ? VALID_EDGES : edges;
+}
+
 /* In-flight counts by the schedule, at most those that the plan has now. -1 after an error. */
 static int fill_places(const struct problem *problem, struct plan *plan)
 {
@@ -112,29 +119,46 @@ static int fill_places(const struct problem *problem, struct plan *plan)
 
 	for (int s = 0; schedule && s < plan->stages; s++) {
 		plan->stage[s].in_flight = schedule->room[s];
-		plan->stage[s].edges = schedule->edge[s];
-		if (plan->stage[s].edges < VALID_EDGES && plan->stages > 1)
-			plan->stage[s].edges = VALID_EDGES;
+		plan->stage[s].edges = stage_edges(plan, schedule, s);
 	}
 	arena_release(&arena);
 	return schedule ? 0 : -1;
 }
 
-/* Where memory keeps the counts below what the links ask for, the greedy order may be the shorter one. */
-static void choose_order(const struct problem *problem, struct plan *plan)
+/* The counts of the greedy order, which may not need all that it could have; with fewer, it may be another order. */
+static int settle_places(const struct problem *problem, struct plan *plan)
 {
-	double strict_s;
+	int before, after = INT_MAX;
+
+	do {
+		before = after;
+		after = 0;
+		if (fill_places(problem, plan) < 0)
+			return -1;
+		for (int s = 0; s < plan->stages; s++)
+			after += plan->stage[s].in_flight;
+	} while (after < before);
+	return 0;
+}
+
+/* Where memory keeps the counts below what the links ask for, the greedy order may be the shorter one. -1 after an
+ * error. */
+static int choose_order(const struct problem *problem, struct plan *plan)
+{
+	struct plan greedy;
 
 	cost_predict(problem, plan);
-	strict_s = plan->step_s;
-	if (strict_s <= 0)
-		return;
-	snprintf(plan->order, sizeof plan->order, "greedy");
-	cost_predict(problem, plan);
-	if (plan->step_s > 0 && plan->step_s < strict_s * (1 - 1e-9))
-		return;
-	snprintf(plan->order, sizeof plan->order, "strict");
-	cost_predict(problem, plan);
+	if (plan->step_s <= 0)
+		return 0;
+	memcpy(&greedy, plan, sizeof greedy);
+	snprintf(greedy.order, sizeof greedy.order, "greedy");
+	if (settle_places(problem, &greedy) < 0)
+		return -1;
+	memory_fill(problem, &greedy);
+	cost_predict(problem, &greedy);
+	if (greedy.step_s > 0 && greedy.step_s < plan->step_s * (1 - 1e-9))
+		memcpy(plan, &greedy, sizeof greedy);
+	return 0;
 }
 
 /* Fills what hangs on the size of a micro-batch. least: no stage goes below 1F1B's places to make room. 1: everybody
@@ -159,9 +183,8 @@ static int try_size(const struct problem *problem, struct plan *plan, int size, 
 	if (!fits)
 		return 0;
 	if (eager && limited)
-		choose_order(problem, plan);
-	else
-		cost_predict(problem, plan);
+		return choose_order(problem, plan) < 0 ? -1 : 1;
+	cost_predict(problem, plan);
 	return 1;
 }
 

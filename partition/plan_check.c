@@ -118,6 +118,8 @@ static int check_schedule(const struct plan *plan, const struct problem *problem
 	struct schedule *schedule;
 	int rc = 0;
 
+	if (strcmp(plan->order, "strict") != 0 && strcmp(plan->order, "greedy") != 0)
+		return fault("an unknown order '%.7s'", plan->order);
 	if (strcmp(plan->schedule, problem->want->schedule) != 0)
 		return fault("schedule '%s', not '%s'", plan->schedule,
 			     problem->want->schedule);
@@ -135,8 +137,36 @@ static int check_schedule(const struct plan *plan, const struct problem *problem
 		if (plan->stage[s].in_flight != schedule->room[s])
 			rc = fault("stage %d has %d in flight, not %d", s,
 				   plan->stage[s].in_flight, schedule->room[s]);
+		else if (plan->stage[s].edges != stage_edges(plan, schedule, s))
+			rc = fault("stage %d has %d edge buffers, not %d", s,
+				   plan->stage[s].edges, stage_edges(plan, schedule, s));
 	arena_release(&arena);
 	return rc;
+}
+
+/* How the cuts travel, what stages and cuts take, and what follows from it. */
+static int check_costs(const struct plan *plan, const struct problem *problem, char *why,
+		       size_t why_bytes)
+{
+	struct plan fresh;
+
+	memcpy(&fresh, plan, sizeof fresh);
+	cost_fill(problem, &fresh);
+	for (int s = 0; s < plan->stages; s++)
+		if (fresh.stage[s].forward_s != plan->stage[s].forward_s ||
+		    fresh.stage[s].backward_s != plan->stage[s].backward_s)
+			return fault("stage %d takes %g s and %g s, not %g s and %g s", s,
+				     fresh.stage[s].forward_s, fresh.stage[s].backward_s,
+				     plan->stage[s].forward_s, plan->stage[s].backward_s);
+	for (int s = 0; s + 1 < plan->stages; s++)
+		if (memcmp(&fresh.link[s], &plan->link[s], sizeof fresh.link[s]) != 0)
+			return fault("the link after stage %d has other costs", s);
+	cost_predict(problem, &fresh);
+	if (fresh.step_s != plan->step_s || fresh.bound_s != plan->bound_s ||
+	    strcmp(fresh.bottleneck, plan->bottleneck) != 0)
+		return fault("a step takes %g s and at least %g s, not %g s and %g s",
+			     fresh.step_s, fresh.bound_s, plan->step_s, plan->bound_s);
+	return 0;
 }
 
 static int check_memory(const struct plan *plan, const struct problem *problem, char *why,
@@ -166,7 +196,7 @@ int plan_check(const struct plan *plan, const struct problem *problem, char *why
 {
 	int (*const check[])(const struct plan *, const struct problem *, char *, size_t) = {
 		check_count, check_stages, check_wish, check_shares, check_schedule,
-		check_memory,
+		check_costs, check_memory,
 	};
 
 	for (size_t i = 0; i < sizeof check / sizeof *check; i++)

@@ -4,6 +4,8 @@
  */
 #include "partition/internal.h"
 
+#include <math.h>
+
 static const char *flag(bool value)
 {
 	return value ? "true" : "false";
@@ -102,7 +104,10 @@ static void add_predicted(struct text *text, const struct plan *plan,
 		text_add(text, "null");
 	text_add(text, ",");
 	add_seconds(text, "lower_bound_s", plan->bound_s);
-	add_seconds(text, "gap", known ? plan->step_s / plan->bound_s - 1 : 0);
+	if (known)			/* 0 is an answer */
+		text_add(text, "\"gap\":%.9g,", fmax(plan->step_s / plan->bound_s - 1, 0));
+	else
+		text_add(text, "\"gap\":null,");
 	text_add(text, "\"model_step_s\":null,\"model_minimum_s\":null,\"model_gap\":null},\n");
 }
 

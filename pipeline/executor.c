@@ -161,12 +161,47 @@ static int post_receive(struct executor *x, struct op op)
 		    op.micro, &edge->send_forward);
 }
 
+static void enter(const struct executor *x, int kind, const char *what, const char *peer, int micro)
+{
+	watchdog_enter(x->spec.watchdog, &(struct watchdog_section){kind, 1, what, peer, x->step,
+								    micro});
+}
+
+static void leave(const struct executor *x)
+{
+	watchdog_leave(x->spec.watchdog);
+}
+
+/* What a transfer is, for the watchdog. */
+static void enter_wait(const struct executor *x, const struct transfer *transfer)
+{
+	const struct edge *edge = edge_of(x, (int)transfer->micro);
+	int s = x->stage_index, m = (int)transfer->micro;
+
+	if (transfer == &edge->recv_forward)
+		enter(x, WATCH_ACTIVATIONS, "waiting for the activations of",
+		      x->spec.cuts[s - 1].forward_name, m);
+	else if (transfer == &edge->recv_backward)
+		enter(x, WATCH_GRADIENTS, "waiting for the gradients of",
+		      x->spec.cuts[s].backward_name, m);
+	else if (transfer == &edge->send_forward)
+		enter(x, WATCH_SEND, "sending the activations of", x->spec.cuts[s].forward_name, m);
+	else
+		enter(x, WATCH_SEND, "sending the gradients of",
+		      x->spec.cuts[s - 1].backward_name, m);
+}
+
 /* Waits for a transfer, books the time, and says when it had ended. */
 static int await(const struct pass *pass, struct transfer *transfer, double *ended_s)
 {
+	struct executor *x = pass->x;
 	double start = clock_s();
-	int status = transfer_wait(pass->x->spec.comm, transfer);
+	int status;
 
+	if (!transfer_ended(transfer))
+		enter_wait(x, transfer);
+	status = transfer_wait(x->spec.comm, transfer);
+	leave(x);
 	pass->times->idle_s += clock_s() - start;
 	if (ended_s && transfer->ended_s > *ended_s)
 		*ended_s = transfer->ended_s;
@@ -220,8 +255,10 @@ static int run_forward(const struct pass *pass, int micro)
 	    await(pass, &edge->send_backward, NULL))
 		return -1;
 	start = clock_s();
+	enter(x, WATCH_COMPUTE, "computing the forward of", NULL, micro);
 	stage_forward(x->spec.stage, micro, &batch, &loss);
 	pace(pass, start, ready_s, pass->data->train ? x->spec.pace_forward_s : x->spec.pace_valid_s);
+	leave(x);
 	pass->times->forward_s += clock_s() - start;
 	*pass->loss += loss;
 	if (pass->data->observe)
@@ -238,8 +275,10 @@ static int run_backward(const struct pass *pass, int micro)
 	if (await(pass, &edge_of(x, micro)->recv_backward, &ready_s))
 		return -1;
 	start = clock_s();
+	enter(x, WATCH_COMPUTE, "computing the backward of", NULL, micro);
 	stage_backward(x->spec.stage, micro, &batch);
 	pace(pass, start, ready_s, x->spec.pace_backward_s);
+	leave(x);
 	pass->times->backward_s += clock_s() - start;
 	return 0;
 }

@@ -160,6 +160,7 @@ struct executor_spec {
 	int sequences, tokens, channels;	/* of a micro-batch */
 	int slots, edges;			/* of the stage */
 	bool overlap;				/* false: computing waits for every send to leave, for comparison */
+	struct watchdog *watchdog;		/* or null */
 	/* Emulated compute: what an op is held to, seconds; 0: nothing. valid: a forward of the validation. */
 	double pace_forward_s, pace_backward_s, pace_valid_s;
 };
@@ -222,6 +223,10 @@ struct train_config {
  * with warm-up: the first step of a warm-up has rate 0. */
 double learning_rate_at(const struct train_config *config, long long step, long long steps);
 
+/* What a rank may hang in: kinds of the watchdog's sections. */
+enum { WATCH_COMPUTE, WATCH_ACTIVATIONS, WATCH_GRADIENTS, WATCH_SEND, WATCH_DATA, WATCH_NORM, WATCH_VERDICT,
+       WATCH_TIMES, WATCH_STATE };
+
 /* Everything that the loop needs; set up by launch/. All ranks fill it; the fields marked (0) matter on
  * rank 0 only. */
 struct training {
@@ -248,6 +253,7 @@ struct training {
 	const char **identity, **circumstance;	/* (0) for checkpoints */
 	struct checkpoint checkpoint;		/* (0) buffers and where to start; step 0: anew */
 	double predicted_step_s;		/* (0) 0: none */
+	const char *last_words;			/* (0) said before everything is given up: how to go on */
 };
 /*
  * Trains from training->checkpoint.step + 1 to steps: step lines to metrics.jsonl, progress with ETA to

@@ -12,6 +12,9 @@
 
 #include "pipeline/internal.h"
 
+/* Steps after which a pace that is not held is no accident. */
+enum { PACE_STEPS = 3 };
+
 struct loop {
 	struct training *t;
 	struct feed feed, valid_feed;
@@ -22,6 +25,7 @@ struct loop {
 	struct step_times *times;	/* [2 * size]: of every rank, of this step and the one before */
 	struct comm_request *times_request;	/* likewise; elsewhere two */
 	struct step_record record;	/* of the step whose times are on their way; step 0: none */
+	struct step_times *pace;	/* of every rank: sums over the steps */
 	bool warned;			/* that the machine cannot hold the declared speeds */
 	bool logging;
 	struct step_times mine[2];	/* of this step and the one before */
@@ -31,6 +35,21 @@ struct loop {
 	double mark_s;			/* when the last step ended, or what came after it */
 	char *path;			/* of metrics.jsonl */
 };
+
+/* A wait outside of the executor, for the watchdog. */
+static void enter(const struct loop *loop, int kind, const char *what, const char *peer,
+		  long long step)
+{
+	double patience = kind == WATCH_STATE ? 3 : 1;	/* disks may be slow */
+
+	watchdog_enter(loop->t->executor.watchdog,
+		       &(struct watchdog_section){kind, patience, what, peer, step, -1});
+}
+
+static void leave(const struct loop *loop)
+{
+	watchdog_leave(loop->t->executor.watchdog);
+}
 
 /* -- what rank 0 logs ---------------------------------------------------------------------- */
 
@@ -59,19 +78,24 @@ static int send_times(struct loop *loop, long long step, const struct step_times
 	return comm_send(comm, 0, TAG_TIMES, &loop->mine[step % 2], sizeof(*times), request);
 }
 
-/* Says once that the declared speeds are too much for this machine, and what would fit. */
+/* Says once that the declared speeds are too much for this machine, and what would fit: by what it needed over
+ * several steps, the first left out. */
 static void check_pace(struct loop *loop, const struct step_record *record)
 {
 	const struct training *t = loop->t;
 	double worst = 0;
 
+	if (record->step == loop->progress.first_step)
+		return;
 	for (int rank = 0; rank < t->comm->size; rank++) {
-		const struct step_times *times = &record->times[rank];
+		struct step_times *sum = &loop->pace[rank];
 
-		if (times->declared_s > 0 && times->work_s / times->declared_s > worst)
-			worst = times->work_s / times->declared_s;
+		sum->work_s += record->times[rank].work_s;
+		sum->declared_s += record->times[rank].declared_s;
+		if (sum->declared_s > 0 && sum->work_s / sum->declared_s > worst)
+			worst = sum->work_s / sum->declared_s;
 	}
-	if (worst <= 1 || loop->warned)
+	if (worst <= 1 || loop->warned || record->step < loop->progress.first_step + PACE_STEPS)
 		return;
 	loop->warned = true;
 	warn("step %lld: this machine is too small to hold the declared speeds; "
@@ -222,31 +246,59 @@ static int begin_after(struct loop *loop, long long step)
 			      (uint32_t)(valid ? step : step + 1));
 }
 
-/* Everything of a step but its dump. Without a clip nobody needs the norm to update. */
+/* What is needed before the first op. */
+static int open_step(struct loop *loop, long long step, struct feed_view *batch)
+{
+	struct training *t = loop->t;
+	int status;
+
+	enter(loop, WATCH_DATA, "waiting for the data", "rank 0", step);
+	status = feed_next(&loop->feed, batch);
+	loop->place += t->samples;
+	if (!status && step < t->steps)
+		status = start_batch(loop);
+	leave(loop);
+	return status ? -1 : verdicts_expect(&loop->verdicts);
+}
+
+/* What follows the last op: passes the norm on, begins what comes next, and waits for the verdict. Without a clip
+ * nobody needs the norm to update. */
+static int close_step(struct loop *loop, long long step, bool updates, double loss,
+		      const struct feed_view *batch, struct verdict *verdict)
+{
+	struct training *t = loop->t;
+	int status;
+
+	enter(loop, WATCH_NORM, "waiting for the gradient's norm", "the next stage", step);
+	status = verdicts_add(&loop->verdicts, loss, batch->trained);
+	leave(loop);
+	if (status || begin_after(loop, step))
+		return -1;
+	if (updates)
+		update(t, step, 0);
+	enter(loop, WATCH_VERDICT, "waiting for the loss and the norm", "the stage before", step);
+	status = verdicts_wait(&loop->verdicts, verdict);
+	leave(loop);
+	return status;
+}
+
+/* Everything of a step but its record. */
 static int step_through(struct loop *loop, long long step, struct dump *dump,
 			struct feed_view *batch, struct verdict *verdict)
 {
 	struct training *t = loop->t;
 	struct step_times times = {0};
-	bool clips = t->config->clip > 0;
+	bool waits = t->config->clip > 0 || dump;
 	double loss = 0;
 	int status;
 
-	if (feed_next(&loop->feed, batch))
-		return -1;
-	loop->place += t->samples;
-	if ((step < t->steps && start_batch(loop)) || verdicts_expect(&loop->verdicts) ||
-	    compute(loop, step, dump, batch, &times, &loss) ||
-	    verdicts_add(&loop->verdicts, loss, batch->trained) || begin_after(loop, step))
-		return -1;
-	if (!clips && !dump)
-		update(t, step, 0);
-	if (verdicts_wait(&loop->verdicts, verdict))
+	if (open_step(loop, step, batch) || compute(loop, step, dump, batch, &times, &loss) ||
+	    close_step(loop, step, !waits, loss, batch, verdict))
 		return -1;
 	status = judge(loop, step, verdict);
 	if (!status && dump)
 		status = dump_write(dump, (float)verdict->loss);
-	if (!status && (clips || dump))
+	if (!status && waits)
 		update(t, step, (float)sqrt(verdict->squares));
 	return status ? status : send_times(loop, step, &times);
 }
@@ -331,8 +383,10 @@ static int validate(struct loop *loop, long long step)
 
 	for (uint64_t place = 0; !status && place < source.end; place += t->samples)
 		status = validate_batch(loop, step, &source, place, &loss, &tokens);
+	enter(loop, WATCH_STATE, "at the validation loss", "the last stage", step);
 	if (status || loss_to_root(t, &loss) || comm_broadcast(t->comm, 0, &loss, sizeof(loss)))
 		return -1;
+	leave(loop);
 	if (!isfinite(loss)) {
 		if (loop->logging)
 			report(EXIT_DIVERGED, "the validation loss after step %lld is %g", step, loss);
@@ -448,6 +502,7 @@ static int loop_open(struct loop *loop, struct training *t)
 	verdicts_open(&loop->verdicts, t);
 	loop->times = xzalloc(2 * ranks, sizeof(*loop->times));
 	loop->times_request = xzalloc(2 * ranks, sizeof(*loop->times_request));
+	loop->pace = xzalloc(ranks, sizeof(*loop->pace));
 	if (loop->logging) {
 		loop->path = xcopy(path_join(&arena, t->run, "metrics.jsonl"));
 		if (metrics_open(&loop->metrics, loop->path, keep, keep >= t->steps))
@@ -481,6 +536,7 @@ static void loop_close(struct loop *loop)
 	verdicts_close(&loop->verdicts);
 	free(loop->times);
 	free(loop->times_request);
+	free(loop->pace);
 	free(loop->path);
 }
 
@@ -552,8 +608,10 @@ static int run_one(struct loop *loop, long long step)
 		return -1;
 	if (validates)
 		status = validate(loop, step);
+	enter(loop, WATCH_STATE, "at the checkpoint", "rank 0 or its disk", step);
 	if (!status && checkpoints)
 		status = checkpoint(loop, step);
+	leave(loop);
 	loop->mark_s = clock_s();
 	return status;
 }
@@ -599,6 +657,8 @@ int training_run(struct training *t)
 		line_end(&loop, first, status);
 	if (!status && loop.valid_before > 0)
 		say("valid   loss %.4f before, %.4f after", loop.valid_before, loop.valid_after);
+	if (status < 0 && t->last_words)
+		say("%s", t->last_words);
 	if (status < 0)
 		comm_abort(t->comm, error_code() ? error_code() : EXIT_RETRY);
 	loop_close(&loop);

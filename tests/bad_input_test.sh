@@ -94,8 +94,28 @@ refused "a micro-batch that does not divide the batch" 78 "micro_batch" --set tr
 refused "a bare number" 78 "GiB" --set nodes.0.memory=4
 refused "an unknown key" 78 "learning_rate" --set train.learning_rat=1
 refused "what is not built: bf16" 78 "bf16" --set train.precision=bf16
-refused "what is not built: emulate" 78 "emulate" --set emulate.links=true
-refused "what is not built: a codec" 78 "codec" --set links.default.codec=int8
+refused "what is not built: codec auto" 78 '"auto" is not built yet' --set links.default.codec=auto
+refused "an unknown codec" 78 "int8" --set links.default.codec=int7
+refused "a bandwidth of zero" 78 "links.default.bandwidth" --set "links.default.bandwidth=0 Mbit/s"
+cut() {
+	refused "$1" 78 "$2" --set "plan.layers=[3,2]" --set "plan.cuts=[{after_block: $3, codec: int8}]"
+}
+cut "a cut beyond the blocks" "there is no block 5" 5
+cut "a cut where a stage ends" "block 2 is the last of node" 2
+cut "a cut below the blocks" "plan.cuts[0].after_block" -1
+refused "emulated compute that is not declared" 78 "nodes[0] declares no compute" --set emulate.compute=true
+refused "a slowdown of zero" 78 "emulate.slowdown" --set emulate.slowdown=0
+# trace NAME CODE WORDS ROWS: with this file as the bandwidth over time
+trace() {
+	printf "$4" > "$work/trace.csv"
+	refused "$1" "$2" "$3" --set "links.between=[{nodes: [a, b], trace: $work/trace.csv}]" --set emulate.links=true
+}
+trace "a trace with a gap" 65 "trace.csv:3:" 'seconds,mbit_s\n0,10\n2,10\n'
+trace "a trace with a rate of zero" 65 "trace.csv:2:" '0,10\n1,0\n'
+trace "a trace without rows" 65 "trace.csv:" 'seconds,mbit_s\n'
+refused "a missing trace" 66 "gone.csv" --set "links.between=[{nodes: [a, b], trace: $work/gone.csv}]" \
+	--set emulate.links=true
+refused "a trace that nobody follows" 78 "emulate.links" --set "links.between=[{nodes: [a, b], trace: $work/trace.csv}]"
 refused "what is not built: clients" 78 "role" --set nodes.0.role=client
 refused "what is not built: cuda" 78 "cuda" --set nodes.0.device=cuda:0
 refused "an unknown option" 2 "--overwrite" --overwritte

@@ -19,11 +19,13 @@ static struct node nodes[] = {{.name = "library"}, {.name = "lab"}, {.name = "ki
 static const char *library_lab[] = {"library", "lab"}, *lab_kiosk[] = {"kiosk", "lab"};
 
 static struct link between[] = {
-	{.nodes = {library_lab, 2}, .bandwidth_bytes_s = 10},
-	{.from = "lab", .to = "library", .latency_s = 3, .codec = 2},
+	{.nodes = {library_lab, 2}, .bandwidth_bytes_s = 10, .bandwidth_given = true},
+	{.from = "lab", .to = "library", .latency_s = 3, .codec = 2, .latency_given = true,
+	 .codec_given = true},
 	{.nodes = {lab_kiosk, 2}, .bandwidth_bytes_s = 20, .latency_s = 1, .codec = 1,
-	 .trace = "wifi.csv"},
-	{.from = "library", .to = "lab", .bandwidth_bytes_s = 30},
+	 .trace = "wifi.csv", .bandwidth_given = true, .latency_given = true,
+	 .codec_given = true},
+	{.from = "library", .to = "lab", .bandwidth_bytes_s = 30, .bandwidth_given = true},
 };
 
 static const struct cluster cluster = {
@@ -54,6 +56,29 @@ START_TEST(link_is_the_last_entry_that_fits)
 	ck_assert_str_eq(link.to, nodes[links[_i].to].name);
 	ck_assert_int_eq(link.nodes.count, 0);
 	ck_assert_int_eq(link.trace != NULL, links[_i].codec == 1);
+}
+END_TEST
+
+/* A number counts where its flag says that it was given, and then 0 is meant: unlimited, at once, codec none. */
+START_TEST(what_is_given_counts_and_nothing_else)
+{
+	struct link entry = {.nodes = {library_lab, 2}, .bandwidth_bytes_s = 10, .latency_s = 1,
+			     .codec = 1};
+	struct cluster one = cluster;
+	struct link link;
+
+	one.standard.codec = 3;
+	one.links = (struct list){&entry, 1};
+	link = cluster_link(&one, 0, 1);
+	ck_assert_double_eq(link.bandwidth_bytes_s, 100);
+	ck_assert_double_eq(link.latency_s, 2);
+	ck_assert_int_eq(link.codec, 3);
+	entry = (struct link){.nodes = {library_lab, 2}, .bandwidth_given = true,
+			      .latency_given = true, .codec_given = true};
+	link = cluster_link(&one, 0, 1);
+	ck_assert_double_eq(link.bandwidth_bytes_s, 0);
+	ck_assert_double_eq(link.latency_s, 0);
+	ck_assert_int_eq(link.codec, 0);
 }
 END_TEST
 
@@ -289,6 +314,7 @@ int main(void)
 
 	tcase_add_loop_test(here, link_is_the_last_entry_that_fits, 0,
 			    sizeof links / sizeof *links);
+	tcase_add_test(here, what_is_given_counts_and_nothing_else);
 	tcase_add_test(here, nodes_are_found_by_name);
 	tcase_add_test(here, this_machine_is_sane);
 	tcase_add_test(here, binding_is_respected);

@@ -129,8 +129,14 @@ static const int worlds[] = {1, 3, 5};
 START_TEST(golden)
 {
 	struct arena arena = {0};
-	struct golden_run run = {golden_cases[_i / COUNT(worlds)], worlds[_i % COUNT(worlds)],
-				 1, 2, 4, "1f1b", NULL, NULL, false};
+	struct golden_run run = {
+		.name = golden_cases[_i / COUNT(worlds)],
+		.ranks = worlds[_i % COUNT(worlds)],
+		.threads = 1,
+		.micro_batch = 2,
+		.steps = 4,
+		.schedule = "eager",
+	};
 	char *folder = run_folder(&arena, &run, "golden");
 	struct safetensors *answers = safetensors_open(
 		arena_format(&arena, "%s/%s/answers.safetensors", GOLDEN, run.name));

@@ -103,7 +103,11 @@ START_TEST(a_small_file_gets_the_documented_defaults)
 	ck_assert_int_eq(job.train.checkpoint_every, 50);
 	ck_assert_ptr_null(job.plan.solver);
 	ck_assert_int_eq(job.plan.stages, 0);
-	ck_assert_str_eq(job.plan.schedule, "1f1b");
+	ck_assert_str_eq(job.plan.schedule, "eager");
+	ck_assert(job.plan.overlap);
+	ck_assert_int_eq(job.plan.cuts.count, 0);
+	ck_assert(!job.emulate.links && !job.emulate.compute);
+	ck_assert_double_eq(job.emulate.slowdown, 1);
 	ck_assert_int_eq(job.plan.layers.count, 0);
 	ck_assert_ptr_null(job.out);
 }
@@ -114,16 +118,17 @@ static const char large[] =
 	"name: campus\n"
 	"nodes:\n"
 	"  - {name: library, host: 10.20.0.11, device: cpu, cores: 4, memory: 8 GiB,\n"
-	"     compute: 900 GFLOPS, model: /copy, role: server}\n"
-	"  - {name: lab, memory: 512 MB, compute: 3.56 TFLOPS}\n"
-	"  - {name: the attic}\n"
+	"     compute: 900 GFLOPS, model: /copy, role: server, nic: eth0}\n"
+	"  - {name: lab, memory: 512 MB, compute: 3.56 TFLOPS, nic: eth0}\n"
+	"  - {name: the attic, compute: 1 TFLOPS}\n"
 	"links:\n"
-	"  default: {bandwidth: 400 Mbit/s, latency: 2 ms, codec: none}\n"
+	"  default: {bandwidth: 400 Mbit/s, latency: 2 ms, codec: int4}\n"
 	"  between:\n"
 	"    - {nodes: [library, lab], bandwidth: 50 MB/s, latency: 5 ms, codec: none}\n"
 	"    - {from: lab, to: library, bandwidth: 1 Gbit/s}\n"
-	"    - {from: library, to: lab, latency: 1 us}\n"
-	"    - {nodes: [lab, \"the attic\"], bandwidth: 100 Mbit/s}\n"
+	"    - {from: library, to: lab, latency: 1 us, codec: int8}\n"
+	"    - {nodes: [lab, \"the attic\"], bandwidth: unlimited, latency: 0 s, codec: bf16}\n"
+	"    - {nodes: [library, the attic], trace: wifi.csv}\n"
 	"model: {path: m}\n"
 	"lora: {rank: 4, alpha: 8, dropout: 0.1, rslora: true, targets: [q_proj, v_proj],\n"
 	"       init: before}\n"
@@ -133,13 +138,16 @@ static const char large[] =
 	"        epsilon: 1e-6, clip: 0,\n"
 	"        seed: 9007199254740993, precision: fp32, kernels: openblas,\n"
 	"        validate_every: 5, checkpoint_every: 0}\n"
-	"plan: {solver: uniform, stages: 2, schedule: gpipe, layers: [6, out, 0]}\n"
-	"emulate: {links: false, compute: false, slowdown: 1}\n"
+	"plan: {solver: uniform, stages: 2, schedule: gpipe, layers: [6, out, 0],\n"
+	"       overlap: false, cuts: [{after_block: 3, codec: int8},\n"
+	"       {after_block: 0, codec: int4}]}\n"
+	"emulate: {links: true, compute: true, slowdown: 12.5}\n"
 	"out: runs/one\n";
 
 START_TEST(every_key_reaches_its_place)
 {
 	const struct link *link;
+	const struct plan_cut *cut;
 
 	ck_assert_str_eq(said(large, NULL, 0), "");
 	link = job.cluster.links.item;
@@ -153,8 +161,22 @@ START_TEST(every_key_reaches_its_place)
 	ck_assert_int_eq(cluster_find(&job.cluster, "the attic"), 2);
 	ck_assert_double_eq(job.cluster.standard.bandwidth_bytes_s, 50e6);
 	ck_assert_double_eq(job.cluster.standard.latency_s, 0.002);
-	ck_assert_int_eq(job.cluster.links.count, 4);
+	ck_assert_int_eq(job.cluster.standard.codec, CODEC_INT4);
+	ck_assert_str_eq(cluster_node(&job.cluster, 0)->nic, "eth0");
+	ck_assert_ptr_null(cluster_node(&job.cluster, 2)->nic);
+	ck_assert_int_eq(job.cluster.links.count, 5);
 	ck_assert_int_eq(link[0].nodes.count, 2);
+	ck_assert(link[0].bandwidth_given && link[0].latency_given && link[0].codec_given);
+	ck_assert_int_eq(link[0].codec, CODEC_NONE);
+	ck_assert(link[1].bandwidth_given && !link[1].latency_given && !link[1].codec_given);
+	ck_assert(!link[2].bandwidth_given && link[2].latency_given && link[2].codec_given);
+	ck_assert_int_eq(link[2].codec, CODEC_INT8);
+	ck_assert(link[3].bandwidth_given && link[3].latency_given);
+	ck_assert_double_eq(link[3].bandwidth_bytes_s, 0);
+	ck_assert_int_eq(link[3].codec, CODEC_BF16);
+	ck_assert(!link[4].bandwidth_given && !link[4].latency_given && !link[4].codec_given);
+	ck_assert_ptr_null(link[3].trace);
+	ck_assert_str_eq(link[4].trace, path_join(&arena, folder, "wifi.csv"));
 	ck_assert_double_eq(link[0].bandwidth_bytes_s, 50e6);
 	ck_assert_str_eq(link[1].from, "lab");
 	ck_assert_str_eq(link[1].to, "library");
@@ -187,6 +209,15 @@ START_TEST(every_key_reaches_its_place)
 	ck_assert_int_eq(job.plan.stages, 2);
 	ck_assert_str_eq(job.plan.schedule, "gpipe");
 	ck_assert_str_eq(job.plan.layers.item[1], "out");
+	ck_assert(!job.plan.overlap);
+	cut = job.plan.cuts.item;
+	ck_assert_int_eq(job.plan.cuts.count, 2);
+	ck_assert_int_eq(cut[0].after_block, 3);
+	ck_assert_int_eq(cut[0].codec, CODEC_INT8);
+	ck_assert_int_eq(cut[1].after_block, 0);
+	ck_assert_int_eq(cut[1].codec, CODEC_INT4);
+	ck_assert(job.emulate.links && job.emulate.compute);
+	ck_assert_double_eq(job.emulate.slowdown, 12.5);
 	ck_assert_str_eq(job.out, path_join(&arena, folder, "runs/one"));
 }
 END_TEST
@@ -286,7 +317,7 @@ START_TEST(a_file_with_many_errors_reports_all)
 		"      2 |   - {name: library, memory: 8 GB, compute: 900 Gflop}\n"
 		"        |                                            ^~~~~~~~~\n"
 		"t.yaml:8:18: error: links.between[0].bandwidth: \"10 Gbs\" is not a rate "
-		"(did you mean \"10 Gbit/s\" or \"10 GB/s\"?)\n"
+		"(did you mean \"10 Gbit/s\" or \"10 GB/s\"?) (or \"unlimited\")\n"
 		"      8 |       bandwidth: 10 Gbs\n"
 		"        |                  ^~~~~~\n"
 		"t.yaml:9:30: error: unknown key \"latancy\" in links.between[1] (did you "
@@ -423,18 +454,35 @@ static const struct { const char *line, *error; } bad[] = {
 	 "3:16: error: plan.stages: 2 stages need as many nodes, there is 1"},
 	{"plan: {solver: exact}", "3:16: error: plan.solver: \"exact\" is not built yet "
 				  "(built: proportional, uniform, manual)"},
-	{"plan: {schedule: eager}",
-	 "3:18: error: plan.schedule: \"eager\" is not built yet (built: 1f1b, gpipe)"},
-	{"plan: {cuts: [{after_block: 3, codec: int8}]}",
-	 "3:14: error: plan.cuts: not built yet: codecs inside one rank are not applied"},
+	{"plan: {schedule: eager}", ""},
+	{"plan: {schedule: eagre}", "3:18: error: plan.schedule: \"eagre\" is none of eager, "
+				    "1f1b, gpipe (did you mean \"eager\"?)"},
+	{"plan: {cuts: [{after_block: 3, codec: int8}]}", ""},
+	{"plan: {cuts: []}", ""},
+	{"plan: {cuts: [{after_block: 3, codec: none}, {after_block: 2, codec: int4}]}", ""},
+	{"plan: {cuts: [{after_block: 3, codec: auto}]}",
+	 "3:39: error: plan.cuts[0].codec: \"auto\" is not built yet (built: none, bf16, int8, "
+	 "int4)"},
+	{"plan: {cuts: [{after_block: -1, codec: int8}]}",
+	 "3:29: error: plan.cuts[0].after_block: \"-1\" is out of range, it must be between 0 "
+	 "and 1048576"},
+	{"plan: {cuts: [{codec: int8}]}",
+	 "3:15: error: missing key \"after_block\" in plan.cuts[0]"},
+	{"plan: {cuts: [{after_block: 3}]}",
+	 "3:15: error: missing key \"codec\" in plan.cuts[0]"},
+	{"plan: {cuts: [{after_block: 3, codec: int8}, {after_block: 3, codec: int4}]}",
+	 "3:60: error: plan.cuts[1].after_block: block 3 has a codec already (plan.cuts[0])"},
 	{"plan: {client_blocks: 1}",
 	 "3:23: error: plan.client_blocks: not built yet: every node is a server"},
-	{"emulate: {links: true}",
-	 "3:18: error: emulate.links: not built yet: links run at the machine's own speed"},
-	{"emulate: {compute: true}", "3:20: error: emulate.compute: not built yet: "
-				     "nodes compute at the machine's own speed"},
-	{"emulate: {slowdown: 2}",
-	 "3:21: error: emulate.slowdown: not built yet: nothing is held to declared times"},
+	{"emulate: {links: true}", ""},
+	{"emulate: {compute: true}",
+	 "3:20: error: emulate.compute: nodes[0] declares no compute to be held to"},
+	{"emulate: {slowdown: 2}", ""},
+	{"emulate: {slowdown: 0.5}", ""},
+	{"emulate: {slowdown: 0}", "3:21: error: emulate.slowdown: \"0\" is out of range, it must "
+				   "be between 1e-06 and 1000000"},
+	{"emulate: {slowdown: 1e9}", "3:21: error: emulate.slowdown: \"1e9\" is out of range, it "
+				     "must be between 1e-06 and 1000000"},
 	{"data: {mask: assistant-only}",
 	 "3:14: error: data.mask: \"assistant-only\" is not built yet "
 	 "(built: auto, none, prompt)"},
@@ -449,14 +497,17 @@ static const struct { const char *line, *error; } bad[] = {
 	 "3:20: error: train.precision: \"bf16\" is not built yet (built: fp32)"},
 	{"train: {kernels: onednn}", "3:18: error: train.kernels: \"onednn\" is not built yet "
 				     "(built: auto, reference, openblas)"},
-	{"links: {default: {codec: int8}}",
-	 "3:26: error: links.default.codec: \"int8\" is not built yet (built: none)"},
+	{"links: {default: {codec: int8}}", ""},
+	{"links: {default: {codec: auto}}",
+	 "3:26: error: links.default.codec: \"auto\" is not built yet (built: none, bf16, int8, "
+	 "int4)"},
+	{"links: {default: {codec: int3}}",
+	 "3:26: error: links.default.codec: \"int3\" is none of none, bf16, int8, int4 "
+	 "(did you mean \"int8\"?)"},
 	{"links: {default: {bandwidth: unlimited}, between: []}", ""},
 	{"links: {default: {bandwidth: 0 Mbit/s}}",
 	 "3:30: error: links.default.bandwidth: \"0 Mbit/s\" is out of range, it must be "
 	 "between 8 bit/s and 1000 Tbit/s"},
-	{"links: {between: [{nodes: [a, b], trace: t.csv}]}",
-	 "3:42: error: links.between[0].trace: not built yet: a link keeps its one bandwidth"},
 	{"links: {between: [{nodes: a}]}",
 	 "3:27: error: links.between[0].nodes: must name two nodes, not 1"},
 	{"links: {between: [{to: a}]}", "3:19: error: links.between[0]: has to without from"},
@@ -478,7 +529,6 @@ END_TEST
 /* A node's further keys, and what is said. */
 static const struct { const char *keys, *error; } bad_node[] = {
 	{"role: client", "nodes[0].role: \"client\" is not built yet (built: server)"},
-	{"nic: eth0", "nodes[0].nic: not built yet: every link counts as its own"},
 	{"device: \"cuda:0\"", "nodes[0].device: \"cuda:0\" is not built yet (built: cpu)"},
 	{"device: \"cuda:\"", "nodes[0].device: \"cuda:\" is no device (cpu or cuda:N)"},
 	{"device: \"cuda:x\"", "nodes[0].device: \"cuda:x\" is no device (cpu or cuda:N)"},
@@ -502,6 +552,55 @@ START_TEST(a_bad_node_is_refused)
 	message += strlen(": error: ");
 	ck_assert_str_eq(arena_copy(&arena, message, strcspn(message, "\n")),
 			 bad_node[_i].error);
+}
+END_TEST
+
+/* What a pair of nodes and the link between them say, and the first line of what is said. */
+static const struct { const char *lines, *error; } bad_link[] = {
+	{"links: {between: [{nodes: [a, b], trace: t.csv}]}\nemulate: {links: true}", ""},
+	{"links: {between: [{nodes: [a, b], trace: t.csv}]}",
+	 "3:42: error: links.between[0].trace: a trace is followed with emulate.links: true only"},
+	{"links: {between: [{nodes: [a, b], trace: t.csv, bandwidth: 1 MB/s}]}\n"
+	 "emulate: {links: true}",
+	 "3:42: error: links.between[0].trace: takes the place of bandwidth"},
+	{"links: {between: [{nodes: [a, b], trace: t.csv, bandwidth: unlimited}]}\n"
+	 "emulate: {links: true}",
+	 "3:42: error: links.between[0].trace: takes the place of bandwidth"},
+	/* The default's bandwidth is another entry's. */
+	{"links: {default: {bandwidth: 1 MB/s}, between: [{nodes: [a, b], trace: t.csv}]}\n"
+	 "emulate: {links: true}", ""},
+	{"links: {between: [{nodes: [a, b], bandwidth: 0 Mbit/s}]}",
+	 "3:46: error: links.between[0].bandwidth: \"0 Mbit/s\" is out of range, it must be "
+	 "between 8 bit/s and 1000 Tbit/s"},
+	{"links: {between: [{nodes: [a, b], codec: auto}]}",
+	 "3:42: error: links.between[0].codec: \"auto\" is not built yet (built: none, bf16, "
+	 "int8, int4)"},
+	{"emulate: {compute: true}",
+	 "3:20: error: emulate.compute: nodes[1] declares no compute to be held to"},
+};
+
+START_TEST(a_bad_link_is_refused)
+{
+	const char *error = said(arena_format(&arena, "nodes: [{name: a, compute: 1 GFLOPS}, "
+					      "{name: b}]\nmodel: {path: m}\n%s\n",
+					      bad_link[_i].lines), NULL, 0);
+	size_t line = strcspn(error, "\n");
+
+	if (!bad_link[_i].error[0])
+		ck_assert_str_eq(error, "");
+	else
+		ck_assert_str_eq(arena_copy(&arena, error, line),
+				 arena_format(&arena, "t.yaml:%s", bad_link[_i].error));
+}
+END_TEST
+
+/* A node whose compute is wrong has been told so: it is not said to lack one too. */
+START_TEST(what_is_wrong_is_not_missing)
+{
+	ck_assert_ptr_null(strstr(said("nodes: [{name: a, compute: fast}]\nmodel: {path: m}\n"
+				       "emulate: {compute: true}\n", NULL, 0),
+				  "declares no compute"));
+	ck_assert_str_ne(error_text(), "");
 }
 END_TEST
 
@@ -711,6 +810,8 @@ static TCase *cases(void)
 	tcase_add_loop_test(tests, a_bad_key_is_refused, 0, sizeof bad / sizeof *bad);
 	tcase_add_loop_test(tests, a_bad_node_is_refused, 0,
 			    sizeof bad_node / sizeof *bad_node);
+	tcase_add_loop_test(tests, a_bad_link_is_refused, 0, sizeof bad_link / sizeof *bad_link);
+	tcase_add_test(tests, what_is_wrong_is_not_missing);
 	tcase_add_test(tests, without_nodes_or_a_model_there_is_no_job);
 	tcase_add_test(tests, a_section_that_is_no_map_is_one_error);
 	tcase_add_test(tests, a_missing_file_is_said_once);

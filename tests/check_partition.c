@@ -1,12 +1,13 @@
 /*
- * tests/check_partition.c - solvers, the size of a micro-batch, memory, and the plan as a file
- * and as a table. Models are made up; memory is the stage's own arithmetic.
+ * tests/check_partition.c - solvers, the size of a micro-batch, memory, what is in flight and
+ * what a step is predicted to take, and the plan as a file and as a table. Models are made up; memory is the stage's own arithmetic.
  *
- * links: partition pipeline model profiler base
+ * links: partition pipeline model profiler comm base
  */
 #include "partition/internal.h"
 
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,11 +54,11 @@ static void set_problem(int nodes, int blocks)
 	memset(&bench, 0, sizeof bench);
 	bench.problem = (struct problem){
 		.cluster = &bench.cluster, .model = &bench.model, .want = &bench.want,
-		.batch = 32, .tokens = 32, .threads = bench.threads,
+		.batch = 32, .tokens = 32, .slowdown = 1, .threads = bench.threads,
 		.memory_limit_bytes = bench.limit, .overhead_bytes = bench.overhead,
 	};
 	bench.cluster.nodes = (struct list){bench.node, nodes};
-	bench.want.schedule = "1f1b";
+	bench.want.schedule = "eager";
 	bench.want.layers.item = bench.layers;
 	for (int i = 0; i < NODES; i++) {
 		bench.node[i].name = node_names[i];
@@ -275,13 +276,13 @@ static void draw_problem(const char *solver)
 {
 	int blocks = draw(1, BLOCKS), most = blocks + 1 < NODES ? blocks + 1 : NODES;
 	int nodes = draw(1, most);
-	static const char *const schedules[] = {"gpipe", "1f1b"};
+	static const char *const schedules[] = {"gpipe", "1f1b", "eager"};
 	static const int batches[] = {1, 2, 6, 12, 32, 35};
 
 	set_problem(nodes, blocks);
 	set_model(blocks, draw(1, 5));
 	bench.want.solver = solver;
-	bench.want.schedule = schedules[draw(0, 1)];
+	bench.want.schedule = schedules[draw(0, 2)];
 	bench.problem.batch = batches[draw(0, 5)];
 	if (draw(0, 3) == 0)
 		bench.problem.micro_batch = 1;
@@ -378,6 +379,9 @@ START_TEST(auto_finds_the_largest_that_fits)
 
 		draw_problem(_i ? "proportional" : "uniform");
 		bench.problem.micro_batch = 0;
+		/* eager makes room instead, down to other counts than a size by hand */
+		if (strcmp(bench.want.schedule, "eager") == 0)
+			bench.want.schedule = "1f1b";
 		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 		size = plan.micro_batch;
 		for (int s = 0; s < plan.stages; s++)
@@ -458,6 +462,13 @@ START_TEST(in_flight_comes_from_the_schedule)
 	set_problem(3, 12);
 	bench.problem.micro_batch = 4;
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	/* Nothing is declared: what passes a cut is taken to be done within a period. */
+	for (int s = 0; s < 3; s++)
+		ck_assert_int_eq(plan.stage[s].in_flight, 2 * (3 - s) - 1);
+	ck_assert_str_eq(plan.order, "strict");
+	ck_assert_double_eq(plan.step_s, 0);
+	bench.want.schedule = "1f1b";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	for (int s = 0; s < 3; s++)
 		ck_assert_int_eq(plan.stage[s].in_flight, 3 - s);
 	bench.want.schedule = "gpipe";
@@ -468,12 +479,296 @@ START_TEST(in_flight_comes_from_the_schedule)
 }
 END_TEST
 
+/* A cut's buffers hold what is in flight at the stage before, and three suffice to validate. */
+START_TEST(edges_hold_what_is_under_way)
+{
+	set_problem(4, 12);
+	bench.problem.micro_batch = 2;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.stage[0].edges, 7);
+	ck_assert_int_eq(plan.stage[1].edges, 7);
+	ck_assert_int_eq(plan.stage[2].edges, 5);
+	ck_assert_int_eq(plan.stage[3].edges, 3);
+	bench.want.schedule = "1f1b";
+	bench.problem.micro_batch = 16;		/* two micro-batches */
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int s = 0; s < 4; s++)
+		ck_assert_int_eq(plan.stage[s].edges, 3);
+	set_problem(1, 12);
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.stage[0].edges, 1);
+}
+END_TEST
+
+/* -- costs --------------------------------------------------------------------------------- */
+
+/* Three stages of 4 blocks, the last with the head (as 2 blocks): a period of 1.5 ms, which is
+ * what the last stage takes for a micro-batch of 2 sequences. */
+static void set_timed(void)
+{
+	set_problem(3, 12);
+	bench.problem.micro_batch = 2;
+	set_layers("4 4 4");
+	for (int i = 0; i < 3; i++)
+		bench.node[i].compute_flops =
+			6 * model_block_flops(&bench.model, 32) * 2 * 32 / 1.5e-3;
+}
+
+/* Latency of each direction in periods, and how many periods a cut then takes there and back. */
+static const struct { double latency; int periods; } rounds[] = {
+	{0, 0}, {1e-6, 1}, {0.25, 1}, {0.5, 1}, {0.501, 2}, {1, 2}, {1.6, 4}, {100, 200},
+};
+
+START_TEST(eager_hides_whole_periods)
+{
+	static const int blocks_s[] = {4, 4, 6};
+	int periods = rounds[_i].periods;
+
+	set_timed();
+	bench.cluster.standard.latency_s = rounds[_i].latency * 1.5e-3;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	for (int s = 0; s < 3; s++) {
+		int room = 1 + (2 - s) * (1 + periods);
+
+		ck_assert_int_eq(plan.stage[s].in_flight, room < 16 ? room : 16);
+		ck_assert_double_eq_tol(plan.stage[s].forward_s + plan.stage[s].backward_s,
+					blocks_s[s] * 0.25e-3, 1e-12);
+	}
+	ck_assert_double_ge(plan.step_s, plan.bound_s * (1 - 1e-12));
+	ck_assert_double_ge(plan.bound_s, 16 * 1.5e-3);
+	if (periods == 0)
+		ck_assert_str_eq(plan.bottleneck, "stage 2");
+}
+END_TEST
+
+/* Bandwidth is a period of its own where a link is slower than any stage. */
+START_TEST(a_slow_link_is_the_period)
+{
+	double bytes;
+
+	set_timed();
+	bytes = (double)stream_tensor_bytes(CODEC_NONE, false, 2 * 32, 16);
+	bench.cluster.standard.bandwidth_bytes_s = bytes / 3e-3;	/* two periods */
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	/* Both directions are two of its periods. */
+	ck_assert_int_eq(plan.stage[1].in_flight, 4);
+	ck_assert_int_eq(plan.stage[0].in_flight, 7);
+	ck_assert_double_ge(plan.bound_s, 16 * 3e-3);
+	ck_assert_ptr_nonnull(strstr(plan.bottleneck, "link"));
+}
+END_TEST
+
+START_TEST(each_direction_of_a_cut_has_its_cost)
+{
+	struct link between[] = {
+		{.from = "a", .to = "b", .bandwidth_bytes_s = 1000, .codec = CODEC_INT4,
+		 .bandwidth_given = true, .codec_given = true},
+		{.from = "b", .to = "a", .latency_s = 0.5, .codec = CODEC_INT4,
+		 .latency_given = true, .codec_given = true},
+		{.from = "c", .to = "b", .codec = CODEC_BF16, .codec_given = true},
+	};
+	const struct plan_link *link = plan.link;
+	const double int8 = (double)stream_tensor_bytes(CODEC_INT8, true, 2 * 32, 16);
+
+	set_timed();
+	bench.cluster.links = (struct list){between, 3};
+	bench.cluster.standard.bandwidth_bytes_s = 500;
+	bench.cluster.standard.latency_s = 0.25;
+	bench.problem.slowdown = 4;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	ck_assert_double_eq(link[0].bytes_forward,
+			    (double)stream_tensor_bytes(CODEC_INT4, false, 2 * 32, 16));
+	ck_assert_double_eq(link[0].seconds_forward, link[0].bytes_forward / 1000 * 4);
+	ck_assert_double_eq(link[0].latency_forward, 1);
+	/* int4's way back is int8. */
+	ck_assert_double_eq(link[0].bytes_backward, int8);
+	ck_assert_double_eq(link[0].seconds_backward, int8 / 500 * 4);
+	ck_assert_double_eq(link[0].latency_backward, 2);
+	ck_assert_int_eq(link[0].codec_forward, CODEC_INT4);
+	ck_assert_int_eq(link[0].codec_backward, CODEC_INT4);
+	ck_assert_int_eq(link[1].codec_forward, CODEC_NONE);
+	ck_assert_int_eq(link[1].codec_backward, CODEC_BF16);
+	ck_assert_double_lt(link[1].bytes_backward, link[1].bytes_forward);
+	ck_assert_double_eq(plan.stage[0].forward_s + plan.stage[0].backward_s, 4 * 1e-3);
+}
+END_TEST
+
+/* Every declared time stretched by two: the same plan, of twice the time. */
+START_TEST(slowdown_stretches_the_prediction)
+{
+	struct plan slow;
+
+	set_timed();
+	bench.cluster.standard.bandwidth_bytes_s = 1e7;
+	bench.cluster.standard.latency_s = 2e-3;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	bench.problem.slowdown = 2;
+	ck_assert_int_eq(plan_make(&bench.problem, &slow), 0);
+	ck_assert_double_gt(plan.step_s, 0);
+	ck_assert_double_eq(slow.step_s, 2 * plan.step_s);
+	ck_assert_double_eq(slow.bound_s, 2 * plan.bound_s);
+	for (int s = 0; s < 3; s++)
+		ck_assert_int_eq(slow.stage[s].in_flight, plan.stage[s].in_flight);
+}
+END_TEST
+
+static void draw_links(void)
+{
+	static const double rates[] = {0, 1e5, 1e6, 1e8};
+
+	bench.cluster.standard.bandwidth_bytes_s = rates[draw(0, 3)];
+	bench.cluster.standard.latency_s = draw(0, 20) * 1e-3;
+	bench.cluster.standard.codec = draw(0, CODEC_KINDS - 1);
+	if (draw(0, 1))
+		bench.node[0].nic = bench.node[1].nic = "wlan";
+}
+
+/* By the rule, from what the plan says of its own stages and links. */
+static void must_follow_the_rule(void)
+{
+	double period = 0;
+	int room = 1;
+
+	for (int s = 0; s < plan.stages; s++)
+		period = fmax(period, plan.stage[s].forward_s + plan.stage[s].backward_s);
+	for (int s = 0; s + 1 < plan.stages; s++)
+		period = fmax(period, fmax(plan.link[s].seconds_forward,
+					   plan.link[s].seconds_backward));
+	ck_assert_int_eq(plan.stage[plan.stages - 1].in_flight, 1);
+	for (int s = plan.stages - 2; s >= 0; s--) {
+		const struct plan_link *link = &plan.link[s];
+		double both = link->seconds_forward + link->seconds_backward +
+			      link->latency_forward + link->latency_backward;
+
+		room += 1 + (int)ceil(both / period - 1e-9);
+		room = room < plan.micro_batches ? room : plan.micro_batches;
+		ck_assert_int_eq(plan.stage[s].in_flight, room);
+	}
+}
+
+static void must_fit(void)
+{
+	for (int s = 0; s < plan.stages; s++) {
+		ck_assert_int_ge(plan.stage[s].in_flight, 1);
+		ck_assert_int_ge(plan.stage[s].edges, plan.stage[s].in_flight);
+		if (s)
+			ck_assert_int_ge(plan.stage[s].edges, plan.stage[s - 1].in_flight);
+		ck_assert_double_le(plan.stage[s].memory_bytes, bench.limit[plan.stage[s].node]);
+	}
+}
+
+/* Memory that no longer holds all that hides the links: less is in flight, the step is no
+ * shorter than the bound, and what the check works out again is what the plan says. */
+START_TEST(eager_makes_do_with_the_memory_there_is)
+{
+	int made = 0, fewer = 0, greedy = 0;
+
+	for (int i = 0; i < 400; i++) {
+		int before = 0, after = 0;
+
+		draw_problem("proportional");
+		draw_links();
+		bench.want.schedule = "eager";
+		bench.problem.batch = 32;
+		bench.problem.micro_batch = draw(0, 1) ? 1 : 2;
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		must_hold();
+		must_follow_the_rule();
+		ck_assert_str_eq(plan.order, "strict");
+		ck_assert_double_ge(plan.step_s, plan.bound_s * (1 - 1e-9));
+		for (int s = 0; s < plan.stages; s++) {
+			before += plan.stage[s].in_flight;
+			bench.limit[plan.stage[s].node] =
+				plan.stage[s].memory_bytes * draw(60, 105) / 100;
+		}
+		error_hold();
+		if (plan_make(&bench.problem, &plan) == 0) {
+			must_hold();
+			must_fit();
+			ck_assert_double_ge(plan.step_s, plan.bound_s * (1 - 1e-9));
+			for (int s = 0; s < plan.stages; s++)
+				after += plan.stage[s].in_flight;
+			ck_assert_int_le(after, before);
+			made++;
+			fewer += after < before;
+			greedy += strcmp(plan.order, "greedy") == 0;
+		}
+		error_clear();
+		tear_down();
+	}
+	ck_assert_int_gt(made, 20);
+	ck_assert_int_gt(fewer, 10);
+	ck_assert_int_gt(greedy, 3);
+}
+END_TEST
+
+/* A byte less than all in flight need takes a place away; where not even one fits, the plan is refused. */
+START_TEST(a_byte_less_is_a_place_less)
+{
+	double most;
+
+	set_timed();
+	bench.cluster.standard.latency_s = 1.5e-3;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.stage[0].in_flight, 7);
+	most = plan.stage[0].memory_bytes;
+	bench.limit[0] = most;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.stage[0].in_flight, 7);
+	bench.limit[0] = most - 1;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	ck_assert_int_eq(plan.stage[0].in_flight, 6);
+	ck_assert_double_lt(plan.stage[0].memory_bytes, most);
+	/* The same of a stage that has no place to give: the one before it gives, whose places
+	 * it has edges for. */
+	bench.limit[0] = 0;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.stage[2].edges, 4);
+	bench.limit[2] = plan.stage[2].memory_bytes - 1;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	ck_assert_int_eq(plan.stage[2].edges, 3);
+	ck_assert_int_eq(plan.stage[1].in_flight, 3);
+	bench.limit[2] = 3000;
+	must_refuse("'c' (stage 2, 8-11 head) needs");
+}
+END_TEST
+
+/* Where the size is free, a smaller micro-batch comes before less in flight than 1F1B has. */
+START_TEST(a_free_size_keeps_the_places_of_1f1b)
+{
+	set_problem(4, 12);
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.micro_batch, 4);
+	bench.problem.micro_batch = 4;
+	bench.want.schedule = "1f1b";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	bench.limit[0] = plan.stage[0].memory_bytes - 1;
+	bench.want.schedule = "eager";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_int_eq(plan.stage[0].in_flight, 3);
+	bench.problem.micro_batch = 0;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	ck_assert_int_eq(plan.micro_batch, 2);
+	ck_assert_int_ge(plan.stage[0].in_flight, 4);
+}
+END_TEST
+
 /* -- memory -------------------------------------------------------------------------------- */
 
 START_TEST(memory_is_the_allocators_arithmetic)
 {
+	size_t cut = stream_memory(CODEC_INT4, false, 4 * 32, 16) +
+		     stream_memory(CODEC_INT4, true, 4 * 32, 16);
+
 	set_problem(3, 12);
 	bench.problem.micro_batch = 4;
+	bench.cluster.standard.codec = CODEC_INT4;
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	for (int s = 0; s < 3; s++) {
 		struct stage_spec spec = {.first_block = 4 * s,
@@ -482,12 +777,14 @@ START_TEST(memory_is_the_allocators_arithmetic)
 					  .head = s == 2,
 					  .sequences = 4,
 					  .tokens = 32,
-					  .slots = 3 - s};
+					  .slots = 5 - 2 * s,
+					  .edges = s < 2 ? 5 : 3};
 		struct stage_memory memory = stage_memory(
 		    &bench.model, NULL, bench.problem.lora, &spec, bench.threads[s]);
 
+		/* The frames of both directions of each of its cuts. */
 		ck_assert_double_eq(plan.stage[s].memory_bytes,
-				    (double)memory.total + 1000 + s);
+				    (double)(memory.total + (s == 1 ? 2 : 1) * cut) + 1000 + s);
 	}
 }
 END_TEST
@@ -500,6 +797,7 @@ START_TEST(memory_that_does_not_suffice_is_refused_with_numbers)
 
 	set_problem(3, 12);
 	bench.problem.micro_batch = 4;
+	bench.want.schedule = "1f1b";		/* which gives no place away */
 	bench.node[1].memory_bytes = 1;		/* declared; c is measured */
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	for (int s = 0; s < 3; s++)
@@ -537,6 +835,7 @@ START_TEST(refusal_names_a_size_that_fits)
 {
 	set_problem(2, 12);
 	bench.problem.micro_batch = 2;
+	bench.want.schedule = "1f1b";
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	for (int s = 0; s < 2; s++)
 		bench.limit[s] = plan.stage[s].memory_bytes;
@@ -578,6 +877,15 @@ static void break_size(struct plan *p) { p->micro_batch /= 2; p->micro_batches *
 static void break_room(struct plan *p) { p->stage[0].in_flight++; }
 static void break_memory(struct plan *p) { p->stage[2].memory_bytes--; }
 static void break_limit(struct plan *p) { p->stage[2].memory_limit_bytes++; }
+static void break_edges(struct plan *p) { p->stage[1].edges--; }
+static void break_order(struct plan *p) { memcpy(p->order, "wild", 5); }
+static void break_forward(struct plan *p) { p->stage[1].forward_s *= 1.5; }
+static void break_backward(struct plan *p) { p->stage[3].backward_s = 0; }
+static void break_codec(struct plan *p) { p->link[1].codec_backward = CODEC_INT8; }
+static void break_bytes(struct plan *p) { p->link[2].bytes_forward--; }
+static void break_step(struct plan *p) { p->step_s *= 0.9; }
+static void break_bound(struct plan *p) { p->bound_s *= 0.9; }
+static void break_bottleneck(struct plan *p) { p->bottleneck[0] = 'S'; }
 
 static const struct { void (*damage)(struct plan *plan); const char *why; } damages[] = {
 	{break_stages, "0 stages, not 1..4"}, {break_stages_more, "5 stages, not 1..4"},
@@ -585,9 +893,13 @@ static const struct { void (*damage)(struct plan *plan); const char *why; } dama
 	{break_node_below, "on node -1"},
 	{break_node_twice, "as one before"}, {break_first, "starts at block 1, not 0"},
 	{break_gap, "starts at block 4, not 3"}, {break_none, "stage 0 has 0 blocks"},
-	{break_short, "8 blocks of the model's 9"}, {break_long, "ends after"},
+	{break_short, "8 blocks of the model's 9"}, {break_edges, "edge buffers"},
+	{break_order, "unknown order 'wild'"}, {break_forward, "stage 1 takes"},
+	{break_backward, "stage 3 takes"}, {break_codec, "after stage 1"},
+	{break_bytes, "after stage 2"}, {break_step, "a step takes"},
+	{break_bound, "a step takes"}, {break_bottleneck, "a step takes"}, {break_long, "ends after"},
 	{break_embedding, "embedding"}, {break_head, "head"}, {break_solver, "unknown solver"},
-	{break_share, "share"}, {break_schedule, "schedule 'gpipe', not '1f1b'"},
+	{break_share, "share"}, {break_schedule, "schedule 'gpipe', not 'eager'"},
 	{break_batch, "are not a batch of 32"}, {break_size, "micro-batches of 2, not 4"},
 	{break_room, "in flight"}, {break_memory, "needs"}, {break_limit, "may use"},
 };
@@ -598,6 +910,9 @@ START_TEST(damaged_plans_are_found)
 
 	set_problem(4, 9);
 	bench.problem.micro_batch = 4;
+	set_compute("1 1 1 1");
+	bench.want.solver = "uniform";
+	bench.cluster.standard = (struct link){.bandwidth_bytes_s = 1e6, .latency_s = 1e-3};
 	bench.limit[0] = bench.limit[1] = bench.limit[2] = bench.limit[3] = 1e12;
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	must_hold();
@@ -693,8 +1008,9 @@ static void check_file_links(const struct json *file)
 		ck_assert_int_eq(json_as_integer(json_find(back, "to"), -1), s - 1);
 		if (s == 2)
 			continue;
-		/* 2 sequences of 32 tokens, 16 floats each */
-		ck_assert_int_eq(json_as_integer(json_find(next, "bytes"), 0), 2 * 32 * 16 * 4);
+		/* 2 sequences of 32 tokens, 16 floats each, in one frame with its header */
+		ck_assert_int_eq(json_as_integer(json_find(next, "bytes"), 0),
+				 2 * 32 * 16 * 4 + 32);
 		ck_assert_int_eq(json_kind(json_find(next, "seconds")), JSON_NIL);
 		ck_assert_str_eq(json_as_text(json_find(next, "codec"), ""), "none");
 	}
@@ -703,6 +1019,7 @@ static void check_file_links(const struct json *file)
 static void set_small_problem(void)
 {
 	set_problem(4, 3);
+	bench.want.schedule = "1f1b";
 	bench.node[2].name = "c \"x\"";
 	bench.limit[0] = 9000000;
 	bench.node[0].memory_bytes = 9000000;
@@ -746,6 +1063,68 @@ START_TEST(file_says_what_was_decided)
 	    json_as_text(json_find(json_at(json_find(file, "left_out"), 0), "node"), ""), "b");
 	ck_assert_str_eq(json_as_text(json_find(json_at(json_find(file, "left_out"), 0), "why"),
 				      ""), "plan.layers says out");
+	json_free(file);
+	text_release(&text);
+}
+END_TEST
+
+static double predicted(const struct json *file, const char *key)
+{
+	return json_as_number(json_find(json_find(file, "predicted"), key), -1);
+}
+
+/* With costs declared, what was predicted is there too, for each direction. */
+START_TEST(file_says_what_was_predicted)
+{
+	struct text text = {0};
+	const struct json *next, *back;
+	struct json *file;
+
+	set_timed();
+	bench.cluster.standard = (struct link){.bandwidth_bytes_s = 1e6, .codec = CODEC_INT4};
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	plan_write(&plan, &bench.problem, &text);
+	file = json_parse(text.data, text.bytes, "plan.json");
+	ck_assert_msg(file != NULL, "%s", text.data);
+	ck_assert_str_eq(json_as_text(json_find(file, "schedule"), ""), "eager");
+	next = stage_key(file, 1, "forward_link");
+	back = stage_key(file, 1, "backward_link");
+	ck_assert_str_eq(json_as_text(json_find(next, "codec"), ""), "int4");
+	ck_assert_str_eq(json_as_text(json_find(back, "codec"), ""), "int8");
+	ck_assert_double_eq_tol(json_as_number(json_find(next, "seconds"), 0),
+				plan.link[1].bytes_forward / 1e6, 1e-12);
+	ck_assert_double_eq_tol(json_as_number(json_find(back, "seconds"), 0),
+				plan.link[0].bytes_backward / 1e6, 1e-12);
+	ck_assert_double_eq_tol(json_as_number(stage_key(file, 0, "forward_s"), 0),
+				plan.stage[0].forward_s, 1e-12);
+	ck_assert_double_eq_tol(json_as_number(stage_key(file, 0, "backward_s"), 0),
+				plan.stage[0].backward_s, 1e-12);
+	ck_assert_double_eq_tol(predicted(file, "simulated_step_s"), plan.step_s, 1e-9);
+	ck_assert_double_eq_tol(predicted(file, "lower_bound_s"), plan.bound_s, 1e-9);
+	ck_assert_double_eq_tol(predicted(file, "gap"), plan.step_s / plan.bound_s - 1, 1e-6);
+	ck_assert_double_eq_tol(predicted(file, "tokens_s"), 32 * 32 / plan.step_s, 1e-3);
+	ck_assert_str_eq(json_as_text(json_find(json_find(file, "predicted"), "bottleneck"), ""),
+			 plan.bottleneck);
+	json_free(file);
+	text_release(&text);
+}
+END_TEST
+
+/* A stage alone meets its bound: a gap of 0 is no missing one. */
+START_TEST(a_gap_of_nothing_is_said)
+{
+	struct text text = {0};
+	struct json *file;
+
+	set_problem(1, 12);
+	set_compute("1");
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	plan_write(&plan, &bench.problem, &text);
+	file = json_parse(text.data, text.bytes, "plan.json");
+	ck_assert_msg(file != NULL, "%s", text.data);
+	ck_assert_double_gt(predicted(file, "simulated_step_s"), 0);
+	ck_assert_double_ge(predicted(file, "gap"), 0);
+	ck_assert_double_lt(predicted(file, "gap"), 1e-9);
 	json_free(file);
 	text_release(&text);
 }
@@ -827,6 +1206,14 @@ static Suite *partition_suite(void)
 	LOOP(cases, bad_sizes_are_refused, bad_sizes);
 	tcase_add_test(cases, unknown_schedule_is_refused);
 	tcase_add_test(cases, in_flight_comes_from_the_schedule);
+	tcase_add_test(cases, edges_hold_what_is_under_way);
+	LOOP(cases, eager_hides_whole_periods, rounds);
+	tcase_add_test(cases, a_slow_link_is_the_period);
+	tcase_add_test(cases, each_direction_of_a_cut_has_its_cost);
+	tcase_add_test(cases, slowdown_stretches_the_prediction);
+	tcase_add_test(cases, eager_makes_do_with_the_memory_there_is);
+	tcase_add_test(cases, a_byte_less_is_a_place_less);
+	tcase_add_test(cases, a_free_size_keeps_the_places_of_1f1b);
 	tcase_add_test(cases, memory_is_the_allocators_arithmetic);
 	tcase_add_test(cases, memory_that_does_not_suffice_is_refused_with_numbers);
 	tcase_add_test(cases, refusal_names_a_size_that_fits);
@@ -834,6 +1221,8 @@ static Suite *partition_suite(void)
 	tcase_add_test(cases, wishes_that_are_not_kept_are_found);
 	tcase_add_test(cases, plan_is_the_same_bytes_every_time);
 	tcase_add_test(cases, file_says_what_was_decided);
+	tcase_add_test(cases, file_says_what_was_predicted);
+	tcase_add_test(cases, a_gap_of_nothing_is_said);
 	tcase_add_test(cases, table_is_for_people);
 	LOOP(cases, blocks_have_words, labels);
 	tcase_add_test(cases, nodes_are_left_out_for_a_reason);

@@ -137,7 +137,15 @@ static void golden_close(struct golden *g)
 
 static struct stage_spec whole(const struct golden *g)
 {
-	return (struct stage_spec){0, g->config->blocks, true, true, SEQUENCES, TOKENS, 1, false};
+	return (struct stage_spec){
+		.blocks = g->config->blocks,
+		.embedding = true,
+		.head = true,
+		.sequences = SEQUENCES,
+		.tokens = TOKENS,
+		.slots = 1,
+		.edges = 1,
+	};
 }
 
 static struct micro_batch micro_batch(const struct golden *g)
@@ -243,30 +251,318 @@ START_TEST(micro_batch_allocates_nothing)
 END_TEST
 
 /* Only trained tensors get gradients, and what is stored is what the arithmetic says: for GPT-2, per token and block,
- * 10 widths, the ranks of the adapted linears, the heads and 4 numbers. */
+ * 10 widths, the ranks of the adapted linears, the heads and 4 numbers; one of the first block's widths is the stage's
+ * input, which comes with the edges. */
 START_TEST(stored_activations)
 {
 	struct golden g;
 	struct stage_spec spec;
-	struct stage_memory memory, two;
-	size_t per_token, C, bytes;
+	struct stage_memory memory, two, edges;
+	size_t per_token, C, cut, bytes;
 
 	golden_open(&g, "gpt2");
 	spec = whole(&g);
 	spec.head = false;
 	memory = stage_memory(g.config, g.weights, g.lora, &spec, 1);
-	spec.slots = 2;
+	spec.slots = spec.edges = 2;
 	two = stage_memory(g.config, g.weights, g.lora, &spec, 1);
+	spec.slots = 1;
+	edges = stage_memory(g.config, g.weights, g.lora, &spec, 1);
 	C = (size_t)g.config->width;
+	cut = stage_cut_bytes(&spec, g.config);
 	per_token = 10 * C + 4 * 4 + (size_t)g.config->heads + 4;
 	bytes = ROWS * sizeof(float) * ((size_t)g.config->blocks * per_token + C);
 	ck_assert_uint_eq(two.activations, 2 * memory.activations);
+	/* One more edge: an input and an output, and nothing of the blocks. */
+	ck_assert_uint_eq(cut, ROWS * sizeof(float) * C);
+	ck_assert_uint_ge(edges.activations, memory.activations + 2 * cut);
+	ck_assert_uint_lt(edges.activations, memory.activations + 2 * (cut + SLAB_ALIGN));
+	spec.blocks = 0;
+	ck_assert_uint_ge(stage_memory(g.config, g.weights, g.lora, &spec, 1).activations, 2 * cut);
+	ck_assert_uint_lt(stage_memory(g.config, g.weights, g.lora, &spec, 1).activations,
+			  2 * (cut + SLAB_ALIGN));
 	/* Each of the 13 pieces of a block, and the edge, is rounded up to the slab's alignment. */
 	ck_assert_uint_ge(memory.activations, bytes);
 	ck_assert_uint_le(memory.activations, bytes + (13 * (size_t)g.config->blocks + 1) * SLAB_ALIGN);
 	/* Values, gradients, two moments, and the copy that travels to rank 0. */
 	ck_assert_uint_ge(memory.adapters, 5 * sizeof(float) * g.lora->elements);
 	ck_assert_uint_le(memory.adapters, 5 * sizeof(float) * g.lora->elements + 5 * SLAB_ALIGN);
+	golden_close(&g);
+}
+END_TEST
+
+/* -- cuts ---------------------------------------------------------------------------------- */
+
+/* A model cut into two stages, the micro-batches of one sequence each. */
+struct halves {
+	struct golden g;
+	struct device *dev;
+	struct stage *lower, *upper;
+	double loss[SEQUENCES], sum;
+	float *gradients;
+};
+
+static struct micro_batch sequence_of(const struct golden *g, int m)
+{
+	struct micro_batch micro = micro_batch(g);
+
+	micro.first_sample = (uint32_t)m;
+	micro.ids += m * TOKENS;
+	micro.labels += m * TOKENS;
+	return micro;
+}
+
+static void halves_open(struct halves *h, const char *name, const char *device, int slots, int edges)
+{
+	struct stage_spec spec;
+	int from, to;
+
+	*h = (struct halves){.dev = device_open(device, 1)};
+	golden_open(&h->g, name);
+	spec = whole(&h->g);
+	spec.sequences = 1;
+	spec.slots = slots;
+	spec.edges = edges;
+	spec.blocks = 2;
+	spec.head = false;
+	h->lower = stage_open(h->dev, h->g.config, h->g.weights, h->g.lora, &spec, h->g.initial);
+	lora_range(h->g.lora, 2, h->g.config->blocks - 2, &from, &to);
+	spec.first_block = 2;
+	spec.blocks = h->g.config->blocks - 2;
+	spec.embedding = false;
+	spec.head = true;
+	h->upper = stage_open(h->dev, h->g.config, h->g.weights, h->g.lora, &spec,
+			      h->g.initial + h->g.lora->tensor[from].offset);
+	ck_assert(h->lower && h->upper);
+	stage_zero_gradients(h->lower);
+	stage_zero_gradients(h->upper);
+	h->gradients = arena_take(&h->g.arena, h->g.lora->elements * sizeof(float));
+}
+
+static void halves_close(struct halves *h)
+{
+	stage_close(h->lower);
+	stage_close(h->upper);
+	device_close(h->dev);
+	golden_close(&h->g);
+}
+
+static size_t cut_floats(const struct halves *h)
+{
+	return (size_t)TOKENS * (size_t)h->g.config->width;
+}
+
+static void halves_forward(struct halves *h, int m)
+{
+	struct micro_batch micro = sequence_of(&h->g, m % SEQUENCES);
+	double none = 0;
+
+	stage_forward(h->lower, m, &micro, &none);
+	memcpy(stage_input(h->upper, m), stage_edge(h->lower, m), cut_floats(h) * sizeof(float));
+	stage_forward(h->upper, m, &micro, &h->loss[m % SEQUENCES]);
+}
+
+static void halves_backward(struct halves *h, int m)
+{
+	struct micro_batch micro = sequence_of(&h->g, m % SEQUENCES);
+
+	stage_backward(h->upper, m, &micro);
+	memcpy(stage_edge(h->lower, m), stage_edge(h->upper, m), cut_floats(h) * sizeof(float));
+	stage_backward(h->lower, m, &micro);
+}
+
+/* The gradients of both, and the sum of the losses. */
+static void halves_read(struct halves *h)
+{
+	int from, to;
+
+	stage_read(h->lower, STAGE_GRADIENTS, h->gradients);
+	lora_range(h->g.lora, 2, h->g.config->blocks - 2, &from, &to);
+	stage_read(h->upper, STAGE_GRADIENTS, h->gradients + h->g.lora->tensor[from].offset);
+	for (int m = 0; m < SEQUENCES; m++)
+		h->sum += h->loss[m];
+}
+
+/* Micro-batches numbered from `first`, one after the other, with one slot and one edge. */
+static float *one_by_one(struct halves *h, const char *name, const char *device)
+{
+	halves_open(h, name, device, 1, 1);
+	for (int m = 0; m < SEQUENCES; m++) {
+		halves_forward(h, m);
+		halves_backward(h, m);
+	}
+	halves_read(h);
+	return h->gradients;
+}
+
+/* Two in flight with three edges: slot and edge of a number part. What is received early into the edges of micro-batches to come harms nobody. */
+static void two_in_flight(struct halves *h, const char *name, const char *device)
+{
+	enum { FIRST = 8 };	/* in slot 0, with edge 2 */
+
+	halves_open(h, name, device, 2, 3);
+	halves_forward(h, FIRST);
+	for (int m = FIRST; m < FIRST + SEQUENCES; m++) {
+		if (m + 1 < FIRST + SEQUENCES)
+			halves_forward(h, m + 1);
+		for (size_t i = 0; i < cut_floats(h); i++)	/* as a receive would */
+			stage_input(h->upper, m + 2)[i] = stage_edge(h->lower, m + 2)[i] = 1e9f;
+		halves_backward(h, m);
+	}
+	halves_read(h);
+}
+
+START_TEST(more_edges_than_slots)
+{
+	struct halves one, two;
+	const char *name = cases[_i / COUNT(devices)], *device = devices[_i % COUNT(devices)];
+
+	one_by_one(&one, name, device);
+	two_in_flight(&two, name, device);
+	ck_assert_mem_eq(two.loss, one.loss, sizeof(one.loss));
+	ck_assert_mem_eq(two.gradients, one.gradients, one.g.lora->elements * sizeof(float));
+	ck_assert_double_gt(one.sum, 0);
+	halves_close(&one);
+	halves_close(&two);
+}
+END_TEST
+
+/* Micro-batches share buffers when their numbers leave the same rest, and only then. */
+START_TEST(edges_go_round)
+{
+	struct halves h;
+	float *input[7], *edge[7];
+
+	halves_open(&h, "llama", devices[_i], 2, 3);
+	for (int m = 0; m < 7; m++) {
+		input[m] = stage_input(h.upper, m);
+		edge[m] = stage_edge(h.upper, m);
+		ck_assert_ptr_ne(input[m], edge[m]);
+	}
+	for (int m = 0; m < 7; m++)
+		for (int other = 0; other < 7; other++) {
+			ck_assert_int_eq(input[m] == input[other], m % 3 == other % 3);
+			ck_assert_int_eq(edge[m] == edge[other], m % 3 == other % 3);
+		}
+	halves_close(&h);
+}
+END_TEST
+
+/* A stage with the head alone has one buffer for what comes and what goes. */
+START_TEST(a_stage_without_blocks_has_one_buffer)
+{
+	struct golden g;
+	struct device *dev = device_open(devices[_i], 1);
+	struct stage_spec spec;
+	struct stage *stage;
+
+	golden_open(&g, "llama");
+	spec = whole(&g);
+	spec.first_block = g.config->blocks;
+	spec.blocks = 0;
+	spec.embedding = false;
+	spec.edges = 2;
+	stage = stage_open(dev, g.config, g.weights, g.lora, &spec, g.initial);
+	ck_assert_ptr_nonnull(stage);
+	if (dev->host_memory)
+		ck_assert_ptr_eq(stage_input(stage, 1), stage_edge(stage, 1));
+	ck_assert_ptr_ne(stage_input(stage, 0), stage_input(stage, 1));
+	stage_close(stage);
+	device_close(dev);
+	golden_close(&g);
+}
+END_TEST
+
+/* What was passed: "f1 f3 b3 b1" forwards and backwards by block, and what is done to it. */
+struct passed { const struct micro_batch *micro; float forward, backward; size_t floats; char said[256]; };
+
+static void note_pass(void *arg, int block, bool backward, const struct micro_batch *micro, float *x)
+{
+	struct passed *passed = arg;
+	size_t used = strlen(passed->said);
+
+	snprintf(passed->said + used, sizeof(passed->said) - used, "%c%d ", backward ? 'b' : 'f',
+		 block);
+	ck_assert_ptr_eq(micro, passed->micro);
+	for (size_t i = 0; i < passed->floats; i++)
+		x[i] *= backward ? passed->backward : passed->forward;
+}
+
+/* Forward and backward with cuts after some blocks of the whole model; null: none. */
+static float *passed_on(struct golden *g, const char *device, const bool *passes,
+			struct passed *passed, double *loss)
+{
+	struct device *dev = device_open(device, 1);
+	struct stage_spec spec = whole(g);
+	struct micro_batch micro = micro_batch(g);
+	float *gradients = arena_take(&g->arena, g->lora->elements * sizeof(float));
+	struct stage *stage;
+
+	spec.passes = passes;
+	spec.pass = note_pass;
+	spec.pass_arg = passed;
+	passed->micro = &micro;
+	passed->floats = (size_t)ROWS * (size_t)g->config->width;
+	stage = stage_open(dev, g->config, g->weights, g->lora, &spec, g->initial);
+	ck_assert_ptr_nonnull(stage);
+	stage_zero_gradients(stage);
+	stage_forward(stage, 0, &micro, loss);
+	stage_backward(stage, 0, &micro);
+	stage_read(stage, STAGE_GRADIENTS, gradients);
+	stage_close(stage);
+	device_close(dev);
+	return gradients;
+}
+
+START_TEST(what_crosses_a_cut_is_passed)
+{
+	struct golden g;
+	struct passed none = {.forward = 1, .backward = 1}, same = none, more = {.forward = 1.5f, .backward = 1.5f};
+	const char *device = devices[_i % COUNT(devices)];
+	double plain_loss, same_loss, more_loss;
+	float *plain, *equal, *other;
+	bool passes[16] = {false};
+
+	golden_open(&g, cases[_i / COUNT(devices)]);
+	ck_assert_int_eq(g.config->blocks, 5);
+	passes[0] = passes[2] = passes[4] = true;
+	plain = passed_on(&g, device, NULL, &none, &plain_loss);
+	equal = passed_on(&g, device, passes, &same, &same_loss);
+	other = passed_on(&g, device, passes, &more, &more_loss);
+	ck_assert_str_eq(none.said, "");
+	ck_assert_str_eq(same.said, "f0 f2 f4 b4 b2 b0 ");
+	ck_assert_str_eq(more.said, same.said);
+	ck_assert_mem_eq(equal, plain, g.lora->elements * sizeof(float));
+	ck_assert_double_eq(same_loss, plain_loss);
+	ck_assert_double_ne(more_loss, plain_loss);
+	ck_assert(memcmp(other, plain, g.lora->elements * sizeof(float)) != 0);
+	golden_close(&g);
+}
+END_TEST
+
+/* A cut that lets no gradient through: blocks above it learn as ever, those below nothing. */
+START_TEST(a_backward_is_passed_at_its_cut)
+{
+	struct golden g;
+	struct passed none = {.forward = 1, .backward = 1}, wall = {.forward = 1, .backward = 0};
+	double loss, same;
+	float *plain, *cut;
+	bool passes[16] = {[2] = true};
+	int from, to, moved = 0;
+	size_t above;
+
+	golden_open(&g, cases[_i / COUNT(devices)]);
+	plain = passed_on(&g, devices[_i % COUNT(devices)], NULL, &none, &loss);
+	cut = passed_on(&g, devices[_i % COUNT(devices)], passes, &wall, &same);
+	lora_range(g.lora, 3, g.config->blocks - 3, &from, &to);
+	above = g.lora->tensor[from].offset;
+	ck_assert_double_eq(loss, same);
+	ck_assert_mem_eq(cut + above, plain + above, (g.lora->elements - above) * sizeof(float));
+	for (size_t i = 0; i < above; i++) {
+		ck_assert_float_eq(cut[i], 0);
+		moved += plain[i] != 0;
+	}
+	ck_assert_int_gt(moved, (int)above / 4);
 	golden_close(&g);
 }
 END_TEST
@@ -353,6 +649,11 @@ int main(void)
 	tcase_add_loop_test(cases_, far_equals_cpu, 0, COUNT(cases));
 	tcase_add_loop_test(cases_, micro_batch_allocates_nothing, 0, COUNT(cases));
 	tcase_add_test(cases_, stored_activations);
+	tcase_add_loop_test(cases_, more_edges_than_slots, 0, COUNT(cases) * COUNT(devices));
+	tcase_add_loop_test(cases_, edges_go_round, 0, COUNT(devices));
+	tcase_add_loop_test(cases_, a_stage_without_blocks_has_one_buffer, 0, COUNT(devices));
+	tcase_add_loop_test(cases_, what_crosses_a_cut_is_passed, 0, COUNT(cases) * COUNT(devices));
+	tcase_add_loop_test(cases_, a_backward_is_passed_at_its_cut, 0, COUNT(cases) * COUNT(devices));
 	tcase_add_test(cases_, scratch_fits_every_window);
 	tcase_add_test(cases_, dropout);
 	suite_add_tcase(suite, cases_);

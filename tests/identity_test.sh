@@ -1,5 +1,6 @@
 #!/bin/sh
-# The same bytes over MPI: 1, 2, 3 and 5 ranks, both schedules, 1 and 2 threads a rank, of the real program.
+# The same bytes over MPI: 1, 2, 3 and 5 ranks, two schedules, 1 and 2 threads a rank, of the real program; and what a
+# codec loses, inside one rank and between three.
 #
 #   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/identity_test.sh
 set -eu
@@ -10,7 +11,8 @@ golden=$(cd "$EDGEPIPE_SOURCE/tests/golden" && pwd)/llama3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# result RANKS SCHEDULE THREADS: the reproducible columns and the adapter's checksum, into a file whose name it sets
+# result RANKS SCHEDULE THREADS [NAME PLAN LINKS]: the reproducible columns and the adapter's checksum, into a file whose
+# name it sets
 result() {
 	{
 		echo "version: 1"
@@ -24,9 +26,10 @@ result() {
 		echo "lora: {rank: 4, targets: all, dropout: 0.1}"
 		echo "data: {train: $golden/batches.safetensors, valid: $golden/batches.safetensors}"
 		echo "train: {batch: 4, micro_batch: 1, steps: 6, learning_rate: 1e-2, checkpoint_every: 0}"
-		echo "plan: {schedule: $2}"
+		echo "plan: {schedule: $2${5:+, $5}}"
+		echo "links: {${6:-}}"
 	} > "$work/job.yaml"
-	out=$work/$1-$2-$3
+	out=$work/$1-$2-$3${4:+-$4}
 	timeout 60 mpirun -np "$1" "$EDGEPIPE" train "$work/job.yaml" --out "$out" > "$out.log" 2>&1 || {
 		cat "$out.log"
 		exit 1
@@ -39,7 +42,7 @@ result() {
 
 first=
 for ranks in 1 2 3 5; do
-	for schedule in 1f1b gpipe; do
+	for schedule in eager gpipe; do
 		for threads in 1 2; do
 			result $ranks $schedule $threads
 			first=${first:-$out.result}
@@ -48,4 +51,12 @@ for ranks in 1 2 3 5; do
 	done
 done
 [ "$(wc -l < "$first")" = 9 ] || { echo "not 6 steps, 2 validations and an adapter"; cat "$first"; exit 1; }
-echo "ok: 16 runs, the same bytes"
+
+for codec in int8 int4; do
+	result 1 eager 1 $codec "cuts: [{after_block: 0, codec: $codec}, {after_block: 2, codec: $codec}]"
+	inside=$out.result
+	! cmp -s "$first" "$inside" || { echo "$codec loses nothing"; exit 1; }
+	result 3 eager 2 $codec "layers: [1, 2, 2]" "default: {codec: $codec}"
+	cmp "$inside" "$out.result" || { echo "3 ranks, $codec: other bytes than inside one rank"; exit 1; }
+done
+echo "ok: 16 runs, the same bytes; 2 codecs, the same between ranks as inside one"

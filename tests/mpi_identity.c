@@ -11,7 +11,14 @@ static struct comm *world;
 START_TEST(threads_equal_processes)
 {
 	struct arena arena = {0};
-	struct golden_run run = {golden_cases[_i], 5, 1, 1, 4, "1f1b", NULL, NULL, false};
+	struct golden_run run = {
+		.name = golden_cases[_i],
+		.ranks = 5,
+		.threads = 1,
+		.micro_batch = 1,
+		.steps = 4,
+		.schedule = "eager",
+	};
 	char *folder = run_folder(&arena, &run, "mpi");
 	struct train_options options = {.out = folder, .overwrite = true};
 	char *over_mpi;
@@ -21,7 +28,7 @@ START_TEST(threads_equal_processes)
 	else
 		options.topology = arena_format(&arena, "%s.yaml", folder);
 	ck_assert_int_eq(comm_barrier(world), 0);
-	ck_assert_int_eq(train_run(world, &options), 0);
+	ck_assert_int_eq(train_run(world, &options, NULL), 0);
 	if (world->rank == 0) {
 		over_mpi = run_result(&arena, folder);
 		folder = run_folder(&arena, &run, "local");

@@ -43,7 +43,14 @@ struct golden_run {
 	const char *lora;		/* the `lora` map; null: goes on from the case's adapter */
 	const char *valid;		/* the case whose batches validate; null: none */
 	bool resume;
+	/* More of the file; null: nothing. train and plan: keys for these maps; rest: sections. */
+	const char *train, *plan, *rest;
 };
+
+static inline const char *or_nothing(const char *text)
+{
+	return text ? text : "";
+}
 
 /* Where a run writes; lives as long as the arena. */
 static inline char *run_folder(struct arena *arena, const struct golden_run *run, const char *world)
@@ -73,9 +80,10 @@ static inline char *run_topology(struct arena *arena, const struct golden_run *r
 		text_add(&text, "valid: %s/%s/batches.safetensors, ", GOLDEN, run->valid);
 	text_add(&text, "shuffle: %s}\n", run->valid ? "true" : "false");
 	text_add(&text, "train: {batch: 4, micro_batch: %d, steps: %d, learning_rate: 1e-2, "
-		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 0}\n", run->micro_batch,
-		 run->steps);
-	text_add(&text, "plan: {schedule: %s}\n", run->schedule);
+		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 0%s%s}\n", run->micro_batch,
+		 run->steps, run->train ? ", " : "", or_nothing(run->train));
+	text_add(&text, "plan: {schedule: %s%s%s}\n%s", run->schedule, run->plan ? ", " : "",
+		 or_nothing(run->plan), or_nothing(run->rest));
 	file = fopen(path, "w");
 	if (!file || fwrite(text.data, 1, text.bytes, file) != text.bytes || fclose(file))
 		abort();
@@ -85,7 +93,7 @@ static inline char *run_topology(struct arena *arena, const struct golden_run *r
 
 static inline int run_rank(struct comm *comm, void *options)
 {
-	return train_run(comm, options);
+	return train_run(comm, options, NULL);
 }
 
 /* Runs a case with ranks as threads; returns the exit code. */

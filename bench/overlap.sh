@@ -1,0 +1,156 @@
+#!/bin/sh
+# What is left of waiting where every transfer could hide behind computing: pipelines of 2 and 3 ranks, links and computing
+# emulated, the measured step beside the simulator's, which overlaps perfectly; and what the thread that passes messages
+# costs while it waits.
+#
+#   sh bench/overlap.sh
+#
+#   --steps 15          of every run; the first two are not counted
+#   --rates "20 10 7"   Mbit/s of all links; "transfer" is what a tensor takes, as a share of the slowest stage's forward
+#                       and backward
+#   --seconds 8         of watching a rank that waits
+#   --build DIR         (default: build/ of this checkout)
+#
+# residual = (measured - simulated) / measured, the median of the steps, and of the same with plan.overlap=false, where a
+# transfer passes only while its rank does not compute. The simulated step ends with the last backward; the measured one
+# has the gradient's norm and the optimiser on top, which cross the links too.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+
+fail() {
+	echo "edgepipe: error: $1" >&2
+	exit "${2:-2}"
+}
+
+steps=15 rates='20 10 7' seconds=8 build=$root/build
+while [ $# -gt 0 ]; do
+	case $1 in
+	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
+	esac
+	case $1 in
+	--steps) steps=$2 ;;
+	--rates) rates=$2 ;;
+	--seconds) seconds=$2 ;;
+	--build) build=$2 ;;
+	*) fail "unknown option '$1'; see --help" ;;
+	esac
+	shift 2
+done
+[ "$steps" -ge 4 ] || fail "--steps: at least 4"
+[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
+
+work=$(mktemp -d)
+job=
+trap '[ ! "$job" ] || kill "$job" 2> /dev/null || true; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+build=$(cd "$build" && pwd)
+PATH=$build:$PATH
+. "$root/bench/common.sh"
+. "$root/launch/env.sh"
+
+# topology LAYERS MBIT GFLOPS...: writes $work/job.yaml, a rank for each of the rates
+topology() {
+	layers=$1 mbit=$2
+	shift 2
+	{
+		echo "version: 1"
+		echo "name: overlap"
+		echo "nodes:"
+		for gflops in "$@"; do
+			n=$((${n:-0} + 1))
+			echo "  - {name: n$n, compute: $gflops GFLOPS}"
+		done
+		echo "links: {default: {bandwidth: $mbit Mbit/s, latency: 2 ms}}"
+		echo "emulate: {links: true, compute: true}"
+		echo "model: {path: $root/topologies/campus/model}"
+		echo "lora: {rank: 8, alpha: 16, targets: all}"
+		echo "data: {train: $root/topologies/campus/train.jsonl, sequence: 64}"
+		echo "train: {batch: 16, micro_batch: 1, steps: $steps, learning_rate: 1e-3, checkpoint_every: 0}"
+		echo "plan: {layers: [$layers]}"
+	} > "$work/job.yaml"
+	ranks=$# n=''
+}
+
+# train OVERLAP: "measured simulated residual" in seconds, seconds and percent
+train() {
+	mpirun -np "$ranks" "$build/edgepipe" train "$work/job.yaml" --out "$work/run" --overwrite \
+		--set "plan.overlap=$1" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+	grep warning "$work/log" >&2 || true
+	simulated=$(json_numbers predicted_step_s < "$work/run/metrics.jsonl")
+	measured=$(grep '"kind":"step"' "$work/run/metrics.jsonl" | sed 1,2d | json_numbers step_s | median)
+	echo "$measured $simulated" | awk '{ printf "%.4f %.4f %.1f\n", $1, $2, 100 * ($1 - $2) / $1 }'
+}
+
+# share: of a tensor's transfer in the slowest stage's forward and backward, from the plan of the last run
+share() {
+	json_numbers forward_s < "$work/run/plan.json" > "$work/forward"
+	json_numbers backward_s < "$work/run/plan.json" > "$work/backward"
+	link=$(json_numbers seconds < "$work/run/plan.json" | sort -g | tail -n 1)
+	paste -d ' ' "$work/forward" "$work/backward" |
+		awk -v link="$link" '$1 + $2 > most { most = $1 + $2 } END { printf "%.2f", link / most }'
+}
+
+# residual LAYERS MBIT GFLOPS...
+residual() {
+	topology "$@"
+	train true > "$work/with"
+	portion=$(share)
+	train false > "$work/without"
+	cat "$work/with" "$work/without" | tr '\n' ' ' | awk -v ranks="$ranks" -v rate="$2" -v portion="$portion" '{
+		printf "%6d %5s Mbit/s %9s %8.0f ms %8.0f ms %8.1f %% %8.0f ms %8.1f %%\n",
+			ranks, rate, portion, 1000 * $2, 1000 * $1, $3, 1000 * $4, $6 }'
+}
+
+# ticks PID: CPU time of a process's first thread, which passes its messages
+ticks() {
+	cut -d ' ' -f 14,15 "/proc/$1/task/$1/stat" | awk '{ print $1 + $2 }'
+}
+
+# rank_pid RANK: of the run that $job started
+rank_pid() {
+	for folder in /proc/[0-9]*; do
+		if grep -qs "^PPid:[^0-9]*$job\$" "$folder/status" &&
+			tr '\0' '\n' < "$folder/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$1"; then
+			echo "${folder#/proc/}"
+		fi
+	done
+}
+
+# The second of two ranks holds one block and computes a tenth of the time.
+polling() {
+	topology 9,1 10 3 20
+	mpirun -np 2 "$build/edgepipe" train "$work/job.yaml" --out "$work/wait" --overwrite --set train.steps=100000 \
+		> "$work/log" 2>&1 &
+	job=$!
+	for tries in $(seq 100); do
+		if [ -e "$work/wait/metrics.jsonl" ] && grep -q '"step":1,' "$work/wait/metrics.jsonl"; then
+			break
+		fi
+		if [ "$tries" = 100 ] || ! kill -0 $job; then
+			cat "$work/log" >&2
+			exit 1
+		fi
+		sleep 0.2
+	done
+	pid=$(rank_pid 1)
+	[ "$pid" ] || fail "no rank 1 under mpirun" 70
+	before="$(cut -d ' ' -f 1 /proc/uptime) $(ticks "$pid")"
+	sleep "$seconds"
+	echo "$before $(cut -d ' ' -f 1 /proc/uptime) $(ticks "$pid")" | awk -v hz="$(getconf CLK_TCK)" \
+		'{ printf "messages of a rank that waits: %.1f %% of a core\n", 100 * ($4 - $2) / hz / ($3 - $1) }'
+	grep '"kind":"step"' "$work/wait/metrics.jsonl" | tail -n 1 > "$work/last"
+	echo "$(json_numbers step_s < "$work/last") $(json_numbers idle_s < "$work/last" | tail -n 1)" |
+		awk '{ printf "it waited %.0f %% of the time\n", 100 * $2 / $1 }'
+	kill $job
+	wait $job 2> /dev/null || true
+	job=
+}
+
+echo "$(cpu_name); 16 micro-batches, $((steps - 2)) steps"
+printf '%6s %12s %9s %11s %11s %10s %11s %10s\n' ranks links transfer simulated measured residual 'no overlap' residual
+for rate in $rates; do
+	residual 5,5 "$rate" 4 4
+	residual 4,3,3 "$rate" 4 4 4
+done
+polling

@@ -1,0 +1,110 @@
+#!/bin/sh
+# What codecs cost in quality: fine-tunes trained models on text with cuts of each codec, everything else the same, and
+# compares the validation losses at the end. The cuts are inside one rank (plan.cuts), which gives the same bits as links
+# between ranks would, and validation passes them too.
+#
+#   sh bench/quality.sh --models DIR --texts DIR
+#
+#   --models DIR        holds stories260K: a trained LLaMA of five blocks, 64 wide (config.json, model.safetensors,
+#                       tokenizer.model)
+#   --texts DIR         holds tinystories/tinystories-2MiB.txt, tinyshakespeare/input.txt, wikitext-2/valid.txt
+#   --steps 200         of 8 sequences of 128 tokens
+#   --seed 1            the next two show, without a codec, what chance alone does
+#   --build DIR         (default: build/ of this checkout)
+#
+# The model of topologies/campus is always one of them; the others are skipped where their files are not there. Needs
+# python3 for the text of the others.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+
+fail() {
+	echo "edgepipe: error: $1" >&2
+	exit "${2:-2}"
+}
+
+models='' texts='' steps=200 first_seed=1 build=$root/build
+while [ $# -gt 0 ]; do
+	case $1 in
+	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
+	esac
+	case $1 in
+	--models) models=$2 ;;
+	--texts) texts=$2 ;;
+	--steps) steps=$2 ;;
+	--seed) first_seed=$2 ;;
+	--build) build=$2 ;;
+	*) fail "unknown option '$1'; see --help" ;;
+	esac
+	shift 2
+done
+[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+build=$(cd "$build" && pwd)
+. "$root/bench/common.sh"
+
+# topology SEED CODEC MODEL TRAIN VALID SEQUENCE RATE BLOCK...: writes $work/job.yaml, with a cut behind each of the blocks
+topology() {
+	seed=$1 codec=$2 model=$3 train=$4 valid=$5 sequence=$6 rate=$7
+	shift 7
+	cuts=$(for block in "$@"; do printf '{after_block: %s, codec: %s}, ' "$block" "$codec"; done)
+	cat > "$work/job.yaml" << END
+version: 1
+name: quality
+nodes:
+  - {name: one}
+model: {path: $model}
+lora: {rank: 8, alpha: 16, targets: all}
+data: {train: $train, valid: $valid$sequence}
+train: {batch: 8, micro_batch: 8, steps: $steps, learning_rate: $rate, warmup: 10, seed: $seed, checkpoint_every: 0}
+plan: {cuts: [${cuts%, }]}
+END
+}
+
+# compare NAME MODEL TRAIN VALID SEQUENCE RATE BLOCK...
+compare() {
+	name=$1 reference=''
+	shift
+	for case in none bf16 int8 int4 "none $((first_seed + 1))" "none $((first_seed + 2))"; do
+		seed=${case#* }
+		[ "$seed" != "$case" ] || seed=$first_seed
+		topology "$seed" "${case% *}" "$@"
+		"$build/edgepipe" train "$work/job.yaml" --out "$work/run" --overwrite > "$work/log" 2>&1 ||
+			{ cat "$work/log" >&2; exit 1; }
+		losses=$(grep '"kind":"valid"' "$work/run/metrics.jsonl" | json_numbers loss)
+		before=$(echo "$losses" | head -n 1)
+		after=$(echo "$losses" | tail -n 1)
+		[ "$reference" ] || reference=$after
+		echo "$before $after $reference $seed" | awk -v name="$name" -v codec="${case% *}" '{
+			printf "%-32s %-5s %4d %9.5f %9.5f %+8.3f %%\n", name, codec, $4, $1, $2, 100 * ($2 - $3) / $3 }'
+	done
+}
+
+# stories NAME TEXT: stories260K on that text
+stories() {
+	if [ ! -f "$models/stories260K/model.safetensors" ] || [ ! -f "$models/stories260K/tokenizer.model" ]; then
+		echo "skipped: stories260K on $1: '$models/stories260K' (--models DIR) lacks the model or its tokenizer"
+	elif [ ! -f "$texts/$2" ]; then
+		echo "skipped: stories260K on $1: no '$texts/$2' (--texts DIR)"
+	elif ! command -v python3 > "$work/log"; then
+		echo "skipped: stories260K on $1: no python3"
+	else
+		PYTHONDONTWRITEBYTECODE=1 python3 "$root/bench/sentencepiece_tokens.py" \
+			"$models/stories260K/tokenizer.model" "$texts/$2" "$work/$1" --train $((8 * steps)) --valid 150
+		compare "stories260K on $1" "$models/stories260K" "$work/$1/train.safetensors" \
+			"$work/$1/valid.safetensors" '' 2e-3 0 2 3
+	fi
+}
+
+[ ! "$models" ] || models=$(cd "$models" && pwd) || fail "no folder '$models'" 66
+[ ! "$texts" ] || texts=$(cd "$texts" && pwd) || fail "no folder '$texts'" 66
+echo "$steps steps, 3 cuts; validation loss before and after (goal: int8 within 0.5 %, int4 within 1 %)"
+printf '%-32s %-5s %4s %9s %9s %10s\n' model codec seed before after 'to none'
+campus=$root/topologies/campus
+compare 'campus on its questions' "$campus/model" "$campus/train.jsonl" "$campus/valid.jsonl" ', sequence: 64' 1e-2 2 5 7
+stories tinystories tinystories/tinystories-2MiB.txt
+stories tinyshakespeare tinyshakespeare/input.txt
+stories wikitext-2 wikitext-2/valid.txt
