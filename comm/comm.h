@@ -179,8 +179,11 @@ struct stream_spec {
 	uint32_t block;			/* the cut is after this block */
 };
 struct stream;
-/* front: that of comm_serve, which closes the streams at its end. */
+/* front: that of comm_serve, which closes what is still open at its end. */
 struct stream *stream_open(struct comm *front, const struct stream_spec *spec);
+/* Gives up receives that were posted and did not come; what was sent must have left (stream_drain). From then on no
+ * transfer is touched any more. */
+void stream_close(struct stream *stream);
 /* Bytes that stream_open allocates for frames of a tensor (rows, channels). */
 size_t stream_memory(enum codec_kind codec, bool backward, int rows, int channels);
 

@@ -29,13 +29,15 @@ int comm_take(struct comm *comm, int from, int tag, void *data, size_t bytes);
  */
 void comm_mpi_piece(struct comm *comm, size_t bytes);
 
-/* -- loop.c: what stream.c needs of it ----------------------------------------------------- */
+/* -- front.c, loop.c: what stream.c needs ----------------------------------------------------- */
 
 struct loop;
 /* The loop behind a front; null after an error (EXIT_BUG) where comm is none. */
 struct loop *loop_of(struct comm *front);
 /* From the second thread: hands over a new stream, or says that one has something to do. */
 int loop_add_stream(struct loop *loop, struct stream *stream);
+/* Takes a stream away from the loop; false after a failure: then the loop frees it at its end. */
+bool loop_close_stream(struct loop *loop, struct stream *stream);
 int loop_post(struct loop *loop, struct stream *stream, struct transfer *transfer);
 /* From the serving thread: something ended, for which the second one may wait. */
 void loop_notify(struct loop *loop);

@@ -10,75 +10,19 @@
  * in bursts; while nothing moves it sleeps, longer and longer up to PAUSE_MOST_S, or until the queue is filled. The
  * queue and all statuses are under one lock: a step hands over some tens of items, not millions.
  */
-#include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "comm/internal.h"
+#include "comm/loop.h"
 
 enum {
 	BURST = 20,			/* tests between sleeps */
-	TASKS = 1024,			/* requests under way */
-	QUEUE = 1024,			/* items handed over and not yet taken */
 	BATCH = 32			/* items taken at once */
 };
 #define PAUSE_LEAST_S 50e-6
 #define PAUSE_MOST_S 1e-3
-#define PATIENCE_S 0.1			/* of the second thread, between looks */
 
-/* A request of the second thread. */
-struct task {
-	struct task *next;		/* in the list of spare or of active ones */
-	bool sends;
-	int peer, tag;
-	const void *out;
-	void *in;
-	size_t bytes;
-	struct comm_request inner;
-	int status;			/* 0: under way, 1: done; under the lock */
-	bool cancelled;			/* so it was, or it had ended before; under the lock */
-};
-
-enum item_kind { ITEM_TASK, ITEM_CANCEL, ITEM_STREAM, ITEM_TRANSFER, ITEM_ABORT };
-struct item {
-	enum item_kind kind;
-	struct task *task;
-	struct stream *stream;
-	struct transfer *transfer;
-	int code;
-};
-
-struct loop {
-	struct comm *inner, front;
-	int (*work)(struct comm *front, void *arg);
-	void *arg;
-	int result, rank;
-
-	pthread_mutex_t lock;		/* for all in this paragraph, and the statuses */
-	pthread_cond_t wake, ended;	/* for the loop; for the second thread */
-	struct item queue[QUEUE];
-	int first, count;
-	struct task *spare;
-	bool failed, aborted, over;	/* the transport failed; an abort was carried out; work has returned */
-
-	struct task *active;		/* the loop's own, as is the next */
-	struct stream *streams;
-	struct task task[TASKS];
-};
-
-void loop_lock(struct loop *loop)
-{
-	pthread_mutex_lock(&loop->lock);
-}
-
-void loop_unlock(struct loop *loop)
-{
-	pthread_mutex_unlock(&loop->lock);
-}
-
-static struct timespec deadline(double s)
+struct timespec loop_deadline(double s)
 {
 	struct timespec at;
 	long ns;
@@ -86,178 +30,6 @@ static struct timespec deadline(double s)
 	clock_gettime(CLOCK_MONOTONIC, &at);
 	ns = at.tv_nsec + (long)(s * 1e9);
 	return (struct timespec){at.tv_sec + ns / 1000000000, ns % 1000000000};
-}
-
-/* -- the second thread's side -------------------------------------------------------------- */
-
-/* Under the lock. */
-static int push(struct loop *loop, struct item item)
-{
-	while (loop->count == QUEUE && !loop->failed)
-		pthread_cond_wait(&loop->ended, &loop->lock);
-	if (loop->failed && item.kind != ITEM_ABORT)
-		return -1;
-	loop->queue[(loop->first + loop->count++) % QUEUE] = item;
-	pthread_cond_signal(&loop->wake);
-	return 0;
-}
-
-static int hand_over(struct loop *loop, struct item item)
-{
-	int status;
-
-	loop_lock(loop);
-	status = push(loop, item);
-	loop_unlock(loop);
-	return status;
-}
-
-int loop_add_stream(struct loop *loop, struct stream *stream)
-{
-	return hand_over(loop, (struct item){.kind = ITEM_STREAM, .stream = stream});
-}
-
-int loop_post(struct loop *loop, struct stream *stream, struct transfer *transfer)
-{
-	return hand_over(loop, (struct item){.kind = ITEM_TRANSFER, .stream = stream,
-					     .transfer = transfer});
-}
-
-int loop_rest(struct loop *loop)
-{
-	struct timespec until = deadline(PATIENCE_S);
-
-	if (!loop->failed)
-		pthread_cond_timedwait(&loop->ended, &loop->lock, &until);
-	return loop->failed ? -1 : 0;
-}
-
-static int ask(struct comm *front, struct task want, struct comm_request *request)
-{
-	struct loop *loop = front->state;
-	struct task *task, *next;
-	int status = -1;
-
-	*request = (struct comm_request){.bytes = want.bytes};
-	loop_lock(loop);
-	task = loop->spare;
-	if (!task) {
-		report(EXIT_BUG, "more than %d requests under way", TASKS);
-	} else {
-		next = task->next;
-		*task = want;
-		status = push(loop, (struct item){.kind = ITEM_TASK, .task = task});
-		request->state = status ? NULL : task;
-		if (status)
-			task->next = next;
-		else
-			loop->spare = next;
-	}
-	request->error = status;
-	loop_unlock(loop);
-	return status;
-}
-
-static int front_send(struct comm *front, int to, int tag, const void *data, size_t bytes,
-		      struct comm_request *request)
-{
-	return ask(front, (struct task){.sends = true, .peer = to, .tag = tag, .out = data,
-					.bytes = bytes}, request);
-}
-
-static int front_recv(struct comm *front, int from, int tag, void *data, size_t bytes,
-		      struct comm_request *request)
-{
-	return ask(front, (struct task){.peer = from, .tag = tag, .in = data, .bytes = bytes},
-		   request);
-}
-
-static int front_test(struct comm *front, struct comm_request *request)
-{
-	struct loop *loop = front->state;
-	struct task *task = request->state;
-	int status;
-
-	if (!task)
-		return request->error ? -1 : 1;
-	loop_lock(loop);
-	status = task->status ? task->status : loop->failed ? -1 : 0;
-	if (status > 0) {
-		task->next = loop->spare;
-		loop->spare = task;
-	}
-	loop_unlock(loop);
-	if (status) {
-		request->state = NULL;
-		request->error = status < 0 ? -1 : 0;
-	}
-	return status;
-}
-
-/* Whatever ends, ends with a signal; a look that missed one comes again after s. */
-static void front_rest(struct comm *front, double s)
-{
-	struct loop *loop = front->state;
-	struct timespec until = deadline(s);
-
-	loop_lock(loop);
-	if (!loop->failed)
-		pthread_cond_timedwait(&loop->ended, &loop->lock, &until);
-	loop_unlock(loop);
-}
-
-static void front_abort(struct comm *front, int code)
-{
-	struct loop *loop = front->state;
-
-	loop_lock(loop);
-	push(loop, (struct item){.kind = ITEM_ABORT, .code = code});
-	while (!loop->aborted)
-		pthread_cond_wait(&loop->ended, &loop->lock);
-	loop_unlock(loop);
-}
-
-static void front_cancel(struct comm *front, struct comm_request *request)
-{
-	struct loop *loop = front->state;
-	struct task *task = request->state;
-
-	if (!task)
-		return;
-	loop_lock(loop);
-	if (!task->status && !push(loop, (struct item){.kind = ITEM_CANCEL, .task = task}))
-		while (!task->cancelled && !loop->failed)
-			pthread_cond_wait(&loop->ended, &loop->lock);
-	if (!loop->failed) {
-		task->next = loop->spare;
-		loop->spare = task;
-	}
-	loop_unlock(loop);
-	request->state = NULL;
-}
-
-static void front_close(struct comm *front)
-{
-	(void)front;		/* comm_serve owns it */
-}
-
-static const struct comm_ops front_ops = {
-	.name = "front",
-	.send = front_send,
-	.recv = front_recv,
-	.test = front_test,
-	.cancel = front_cancel,
-	.abort = front_abort,
-	.close = front_close,
-	.rest = front_rest,
-};
-
-struct loop *loop_of(struct comm *front)
-{
-	if (front->ops != &front_ops)
-		return error_null(EXIT_BUG, "streams need the front of a loop, not '%s'",
-				  front->ops->name);
-	return front->state;
 }
 
 /* -- the loop ------------------------------------------------------------------------------ */
@@ -317,6 +89,20 @@ static void take_stream(struct loop *loop, struct stream *stream)
 	loop->streams = stream;
 }
 
+static void close_stream(struct loop *loop, const struct item *item)
+{
+	struct stream **at = &loop->streams;
+
+	while (*at != item->stream)
+		at = stream_link(*at);
+	*at = *stream_link(item->stream);
+	stream_cancel(item->stream, loop->inner);
+	loop_lock(loop);
+	*item->done = true;
+	pthread_cond_broadcast(&loop->ended);
+	loop_unlock(loop);
+}
+
 static int take_item(struct loop *loop, const struct item *item)
 {
 	switch (item->kind) {
@@ -327,6 +113,9 @@ static int take_item(struct loop *loop, const struct item *item)
 		return 0;
 	case ITEM_STREAM:
 		take_stream(loop, item->stream);
+		return 0;
+	case ITEM_CLOSE:
+		close_stream(loop, item);
 		return 0;
 	case ITEM_TRANSFER:
 		stream_take(item->stream, item->transfer);
@@ -417,7 +206,7 @@ static int poll_all(struct loop *loop)
 /* Sleeps unless something is in the queue; false when work has returned and nothing is left to take. */
 static bool rest(struct loop *loop, double s)
 {
-	struct timespec until = deadline(s);
+	struct timespec until = loop_deadline(s);
 	bool go_on;
 
 	loop_lock(loop);

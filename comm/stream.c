@@ -135,6 +135,12 @@ int transfer_post(struct stream *stream, struct transfer *transfer)
 	return loop_post(stream->loop, stream, transfer);
 }
 
+void stream_close(struct stream *stream)
+{
+	if (stream && loop_close_stream(stream->loop, stream))
+		stream_free(stream);
+}
+
 bool transfer_ended(const struct transfer *transfer)
 {
 	return atomic_load(&transfer->status) == IDLE;

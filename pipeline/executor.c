@@ -107,6 +107,10 @@ void executor_close(struct executor *x)
 {
 	if (!x)
 		return;
+	stream_close(x->recv_forward);
+	stream_close(x->send_forward);
+	stream_close(x->recv_backward);
+	stream_close(x->send_backward);
 	free(x->edge);
 	free(x);
 }

@@ -657,6 +657,10 @@ int training_run(struct training *t)
 		line_end(&loop, first, status);
 	if (!status && loop.valid_before > 0)
 		say("valid   loss %.4f before, %.4f after", loop.valid_before, loop.valid_after);
+	executor_close(loop.executor);
+	loop.executor = NULL;
+	if (status >= 0 && comm_barrier(t->comm))	/* nobody is gone while others still expect something */
+		status = -1;
 	if (status < 0 && t->last_words)
 		say("%s", t->last_words);
 	if (status < 0)
