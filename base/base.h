@@ -328,6 +328,7 @@ struct field {
 	 * and not built yet. A number: one word that stands for 0 ("auto", "unlimited"). */
 	const char *const *words;
 	size_t item_bytes;		/* FIELD_LIST */
+	size_t given;			/* offset of a bool: whether a value was given; 0: none */
 	bool required;
 	const char *refused;		/* not built, and what is the case instead: a value
 					 * other than the default is an error that says this */

@@ -154,6 +154,14 @@ static void read_list(const struct place *place, const struct field *field, stru
 	}
 }
 
+static void read_value(const struct place *place, const struct field *field, struct yaml *node,
+		       const char *shown)
+{
+	if (field->given)
+		*(bool *)(place->base + field->given) = true;
+	value_read(place->config, field, node, shown, place->base + field->offset);
+}
+
 static void read_map(const struct place *place, struct yaml *map)
 {
 	struct config *config = place->config;
@@ -177,7 +185,7 @@ static void read_map(const struct place *place, struct yaml *map)
 		else if (field && field->kind == FIELD_LIST)
 			read_list(place, field, node, shown);
 		else if (field)
-			value_read(config, field, node, shown, place->base + field->offset);
+			read_value(place, field, node, shown);
 		else if (node->kind == YAML_MAP)
 			read_map(&(struct place){ config, rows, shown, place->base }, node);
 		else

@@ -62,6 +62,16 @@ static int write_headings(const char *before, const char *path, int depth, const
 	}
 }
 
+/* Whether a key says nothing: its zero means "not given". */
+static bool is_empty(const struct field *field, const char *base)
+{
+	if (field->required)
+		return false;
+	if (field->given && !field->standard)
+		return !*(const bool *)(base + field->given);
+	return value_is_empty(field, base + field->offset);
+}
+
 /* Writes the keys of a struct; prefix and base as in schema_below. */
 static void write_struct(const struct schema *schema, const char *prefix, const char *base,
 			 int depth, struct text *text)
@@ -76,7 +86,7 @@ static void write_struct(const struct schema *schema, const char *prefix, const 
 
 		if (!path || (field->refused && !field->standard))
 			continue;
-		if (value_is_empty(field, slot))
+		if (is_empty(field, base))
 			continue;
 		deep = write_headings(before, path, depth, &key, text);
 		before = path;

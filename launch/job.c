@@ -285,18 +285,18 @@ static void check_links(struct job *job, const struct names *names)
 	free(pair);
 }
 
-/* Which entries say what: 0 may be meant. */
-static void note_given(struct job *job)
+static void check_traces(struct job *job)
 {
-	struct link *link = job->cluster.links.item;
+	const struct link *link = job->cluster.links.item;
 
 	for (int i = 0; i < job->cluster.links.count; i++) {
-		link[i].bandwidth_given = given(job, path_of("links.between", i, "bandwidth").text);
-		link[i].latency_given = given(job, path_of("links.between", i, "latency").text);
-		link[i].codec_given = given(job, path_of("links.between", i, "codec").text);
+		struct path path = path_of("links.between", i, "trace");
+
 		if (link[i].trace && link[i].bandwidth_given)
-			config_error(&job->config, path_of("links.between", i, "trace").text,
-				     "takes the place of bandwidth");
+			config_error(&job->config, path.text, "takes the place of bandwidth");
+		else if (link[i].trace && !job->emulate.links)
+			config_error(&job->config, path.text,
+				     "a trace is followed with emulate.links: true only");
 	}
 }
 
@@ -306,11 +306,6 @@ static void check_lora(struct job *job)
 {
 	struct lora_config *lora = &job->lora;
 
-	lora->rank_given = given(job, "lora.rank");
-	lora->alpha_given = given(job, "lora.alpha");
-	lora->dropout_given = given(job, "lora.dropout");
-	lora->rslora_given = given(job, "lora.rslora");
-	lora->targets_given = given(job, "lora.targets");
 	if (lora->dropout >= 1)
 		config_error(&job->config, "lora.dropout", "must be below 1");
 	if (lora->targets.count == 0 && sound(job, "lora.targets"))
@@ -381,10 +376,6 @@ static void check_emulate(struct job *job)
 		    sound(job, path_of("nodes", i, "compute").text))
 			config_error(&job->config, "emulate.compute",
 				     "nodes[%d] declares no compute to be held to", i);
-	for (int i = 0; !job->emulate.links && i < job->cluster.links.count; i++)
-		if (((const struct link *)job->cluster.links.item)[i].trace)
-			config_error(&job->config, path_of("links.between", i, "trace").text,
-				     "a trace is followed with emulate.links: true only");
 }
 
 /* -- the plan ------------------------------------------------------------------------------ */
@@ -474,7 +465,7 @@ int job_read(struct job *job, const char *path, const char *const *overrides, in
 	names_make(&names, &job->cluster);
 	check_nodes(job, &names);
 	check_links(job, &names);
-	note_given(job);
+	check_traces(job);
 	names_release(&names);
 	check_lora(job);
 	check_train(job);

@@ -131,6 +131,7 @@ int session_compare(const struct session *s)
 
 void session_release(struct session *s)
 {
+	wire_close(s);
 	rundir_close(s, s->began);
 	stage_close(s->stage);
 	device_close(s->device);
@@ -140,8 +141,6 @@ void session_release(struct session *s)
 	weights_close(s->weights);
 	model_config_free(s->model);
 	job_release(&s->job);
-	for (int i = 0; s->traces && i < s->comm->size * s->comm->size; i++)
-		link_trace_free(s->traces[i]);
 	free(s->passes);
 	free(s->frame);
 	free(s->values);

@@ -62,7 +62,8 @@ struct session {
 	struct cut *cuts;		/* between the plan's stages */
 	bool *passes;			/* cuts inside this rank's stage, per block */
 	float *frame;			/* for them */
-	struct link_trace **traces;	/* of emulated links, [ranks * ranks] */
+	struct comm *wire;		/* comm, or what holds it to the declared links */
+	struct link_trace **traces;	/* that these follow, [ranks * ranks] */
 	float *values;			/* rank 0: value, m, v of all adapters */
 	const char **identity, **circumstance;
 	struct watch *watch;		/* or null, where ranks are threads */
@@ -111,6 +112,7 @@ int setup_model(struct session *session);	/* configuration, weights, adapters; c
 int setup_data(struct session *session);
 int setup_plan(struct session *session);
 int setup_stage(struct session *session);
+int setup_wire(struct session *session);	/* wire.c: emulated links */
 
 /* -- wire.c -------------------------------------------------------------------------------- */
 
@@ -120,9 +122,7 @@ int cuts_open(struct session *session, struct stage_spec *spec);
 const char *wire_codecs(struct session *session);
 /* How the plan's cuts travel, and what this rank is held to: all of the spec but comm and stage. */
 struct executor_spec wire_spec(struct session *session, const struct places *places);
-/* The transport held to the declared links where emulate.links asks for it, else the session's own. Collective; null
- * after an error, the same on all ranks. */
-struct comm *wire_shape(struct session *session);
+void wire_close(struct session *session);	/* collective; before the session's comm */
 
 /* -- rundir.c ------------------------------------------------------------------------------ */
 

@@ -224,18 +224,10 @@ static int run_second(struct comm *front, void *arg)
 /* From here on this thread talks to the other ranks, and another one computes. */
 static int serve_training(struct session *s, struct training *t)
 {
-	struct comm *wire = wire_shape(s);
-	struct second second = {s, t, NULL};
-	int status;
+	struct second second = {s, t, log_take()};
 
-	if (!wire)
-		return EXIT_CONFIG;
-	second.noted = log_take();
 	error_clear();
-	status = comm_serve(wire, run_second, &second);
-	if (wire != s->comm)
-		comm_close(wire);
-	return status;
+	return comm_serve(s->wire, run_second, &second);
 }
 
 static int run_phases(struct session *s, struct training *t)
@@ -256,6 +248,8 @@ static int run_phases(struct session *s, struct training *t)
 		status = session_agree(s, s->comm->rank == 0 ? open_run(s, t) : 0);
 	if (!status)
 		status = setup_stage(s);
+	if (!status)
+		status = setup_wire(s);
 	if (!status)
 		status = session_agree(s, s->comm->rank == 0 ? rundir_begin(s) : 0);
 	if (!status && watch_learn(s->watch, s))

@@ -216,24 +216,42 @@ static int shape_of(const struct session *s, int from, int to, struct shape *sha
 	return 0;
 }
 
-struct comm *wire_shape(struct session *s)
+static int read_shapes(struct session *s, struct shape *shape)
 {
-	int ranks = s->comm->size, status = 0, nics = 0;
-	struct shape *shape;
-	struct comm *wire;
+	int ranks = s->comm->size, status = 0;
 
-	if (!s->job.emulate.links || ranks == 1)
-		return s->comm;
-	shape = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*shape));
 	s->traces = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*s->traces));
 	for (int i = 0; i < ranks * ranks && !status; i++)
 		status = shape_of(s, i / ranks, i % ranks, &shape[i], &s->traces[i]);
-	for (int i = 0; i < ranks; i++)
+	return status;
+}
+
+int setup_wire(struct session *s)
+{
+	size_t pairs = (size_t)s->comm->size * (size_t)s->comm->size;
+	struct shape *shape;
+	int nics = 0, code;
+
+	s->wire = s->comm;
+	if (!s->job.emulate.links || s->comm->size == 1)
+		return 0;
+	shape = arena_take(&s->arena, pairs * sizeof(*shape));
+	code = session_agree(s, read_shapes(s, shape));
+	if (code)
+		return code;
+	for (int i = 0; i < s->comm->size; i++)
 		if (nic_of(&s->job.cluster, i) >= 0)
-			nics = 2 * ranks;
-	if (session_agree(s, status))
-		return NULL;
-	wire = comm_shaped_open(s->comm, shape, nics);
-	session_agree(s, wire ? 0 : -1);
-	return wire;
+			nics = 2 * s->comm->size;
+	s->wire = comm_shaped_open(s->comm, shape, nics);
+	return session_agree(s, s->wire ? 0 : -1);
+}
+
+void wire_close(struct session *s)
+{
+	if (s->wire && s->wire != s->comm)
+		comm_close(s->wire);
+	s->wire = NULL;
+	for (int i = 0; s->traces && i < s->comm->size * s->comm->size; i++)
+		link_trace_free(s->traces[i]);
+	s->traces = NULL;
 }
