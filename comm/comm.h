@@ -28,6 +28,7 @@ struct comm {
 	void *state;
 };
 
+struct bell;
 struct comm_ops {
 	const char *name;
 	/* Start to send or to receive; the buffer belongs to the operation until it is done.
@@ -49,6 +50,8 @@ struct comm_ops {
 	void (*rest)(struct comm *comm, double s);
 	/* (optional) When the transport itself has something to do, by clock_s; HUGE_VAL: never. */
 	double (*due)(struct comm *comm);
+	/* (optional) What others ring when something may have come for this rank; may return null. */
+	struct bell *(*bell)(struct comm *comm);
 };
 
 #define COMM_TAG_MAX 32767	/* tags of callers: 0..COMM_TAG_MAX */

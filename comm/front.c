@@ -6,8 +6,6 @@
 
 #include "comm/loop.h"
 
-#define PATIENCE_S 0.1			/* between looks */
-
 void loop_lock(struct loop *loop)
 {
 	pthread_mutex_lock(&loop->lock);
@@ -28,7 +26,7 @@ static int push(struct loop *loop, struct item item)
 	if (loop->failed && item.kind != ITEM_ABORT)
 		return -1;
 	loop->queue[(loop->first + loop->count++) % QUEUE] = item;
-	pthread_cond_signal(&loop->wake);
+	bell_ring(loop->bell);
 	return 0;
 }
 

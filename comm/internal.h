@@ -6,6 +6,8 @@
 
 #include "comm/comm.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* Tags of the collectives, above those of the callers, so that neither can take the other's. */
@@ -28,6 +30,27 @@ int comm_take(struct comm *comm, int from, int tag, void *data, size_t bytes);
  * the same.
  */
 void comm_mpi_piece(struct comm *comm, size_t bytes);
+
+/* -- bell.c -------------------------------------------------------------------------------- */
+
+struct bell { _Atomic uint32_t count; uint32_t unused; };
+uint32_t bell_heard(const struct bell *bell);
+/* Wakes all that wait. */
+void bell_ring(struct bell *bell);
+/* Sleeps until somebody has rung since `heard` was read, or for s seconds, or a little while for no reason. */
+void bell_wait(struct bell *bell, uint32_t heard, double s);
+
+/* -- common.c ------------------------------------------------------------------------------ */
+
+struct common {
+	pthread_mutex_t *lock;		/* for free; null: there is no such memory */
+	struct bell *bell;		/* [ranks] */
+	double *free;			/* [nics], seconds of the monotonic clock */
+	size_t bytes;
+};
+/* Collective. Where the ranks are on several machines there is none: an error (EXIT_CONFIG) if nics > 0. */
+int common_open(struct common *common, struct comm *comm, int nics);
+void common_close(struct common *common);
 
 /* -- front.c, loop.c: what stream.c needs ----------------------------------------------------- */
 

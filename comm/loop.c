@@ -7,8 +7,8 @@
  *	comm_wait, transfer_wait ◄── condition ─── status
  *
  * Open MPI makes progress only inside its calls, and only one thread may call it. So the loop tests what is under way,
- * in bursts; while nothing moves it sleeps, longer and longer up to PAUSE_MOST_S, or until the queue is filled. The
- * queue and all statuses are under one lock: a step hands over some tens of items, not millions.
+ * in bursts; while nothing moves it sleeps, longer and longer up to PAUSE_MOST_S, or until a bell rings: because the
+ * queue was filled, or because a transport that can tell says that something has come. The queue and all statuses are under one lock: a step hands over some tens of items, not millions.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -203,15 +203,17 @@ static int poll_all(struct loop *loop)
 	return taken + tested + moved;
 }
 
-/* Sleeps unless something is in the queue; false when work has returned and nothing is left to take. */
-static bool rest(struct loop *loop, double s)
+/* Sleeps unless something is in the queue or the bell has rung; false when work has returned and nothing is left to take. */
+static bool rest(struct loop *loop, uint32_t heard, double s)
 {
-	struct timespec until = loop_deadline(s);
-	bool go_on;
+	bool idle, go_on;
 
 	loop_lock(loop);
-	if (loop->count == 0 && (!loop->over || loop->active))
-		pthread_cond_timedwait(&loop->wake, &loop->lock, &until);
+	idle = loop->count == 0 && (!loop->over || loop->active);
+	loop_unlock(loop);
+	if (idle)
+		bell_wait(loop->bell, heard, s);
+	loop_lock(loop);
 	go_on = loop->count > 0 || !loop->over;
 	loop_unlock(loop);
 	return go_on;
@@ -228,19 +230,22 @@ static double until_due(const struct loop *loop, double pause)
 static void run_loop(struct loop *loop)
 {
 	double pause = PAUSE_LEAST_S;
+	uint32_t before = bell_heard(loop->bell);
 
 	for (int still = 0;; still++) {
+		uint32_t heard = bell_heard(loop->bell);
 		int moved = poll_all(loop);
 
 		if (moved < 0)
 			break;
-		if (moved > 0) {
+		if (moved > 0 || heard != before) {
 			still = 0;
 			pause = PAUSE_LEAST_S;
 		}
+		before = heard;
 		if (still < BURST)
 			continue;
-		if (!rest(loop, until_due(loop, pause)) && !loop->active)
+		if (!rest(loop, heard, until_due(loop, pause)) && !loop->active)
 			return;
 		pause = pause * 2 < PAUSE_MOST_S ? pause * 2 : PAUSE_MOST_S;
 	}
@@ -254,9 +259,9 @@ static void outlive(struct loop *loop)
 	bool over;
 
 	do {
+		uint32_t heard = bell_heard(loop->bell);
+
 		loop_lock(loop);
-		while (!loop->over && loop->count == 0)
-			pthread_cond_wait(&loop->wake, &loop->lock);
 		over = loop->over;
 		loop_unlock(loop);
 		while (pop(loop, &item)) {
@@ -265,6 +270,8 @@ static void outlive(struct loop *loop)
 			else if (item.kind == ITEM_STREAM)
 				take_stream(loop, item.stream);
 		}
+		if (!over)
+			bell_wait(loop->bell, heard, PATIENCE_S);
 	} while (!over);
 }
 
@@ -282,8 +289,8 @@ static void *second_main(void *arg)
 	loop_lock(loop);
 	loop->result = result;
 	loop->over = true;
-	pthread_cond_signal(&loop->wake);
 	loop_unlock(loop);
+	bell_ring(loop->bell);
 	return NULL;
 }
 
@@ -294,11 +301,12 @@ static struct loop *loop_open(struct comm *comm)
 
 	loop->inner = comm;
 	loop->rank = comm->rank;
+	loop->bell = comm->ops->bell ? comm->ops->bell(comm) : NULL;
+	loop->bell = loop->bell ? loop->bell : &loop->own_bell;
 	loop->front = (struct comm){&front_ops, comm->rank, comm->size, loop};
 	pthread_mutex_init(&loop->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&loop->wake, &monotonic);
 	pthread_cond_init(&loop->ended, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	for (int i = 0; i < TASKS; i++) {
@@ -318,7 +326,6 @@ static void loop_close(struct loop *loop)
 		stream_cancel(stream, loop->inner);
 		stream_free(stream);
 	}
-	pthread_cond_destroy(&loop->wake);
 	pthread_cond_destroy(&loop->ended);
 	pthread_mutex_destroy(&loop->lock);
 	free(loop);

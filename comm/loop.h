@@ -14,6 +14,8 @@ enum {
 	QUEUE = 1024			/* items handed over and not yet taken */
 };
 
+#define PATIENCE_S 0.1			/* between looks at what should have been signalled */
+
 /* A request of the second thread. */
 struct task {
 	struct task *next;		/* in the list of spare or of active ones */
@@ -44,12 +46,13 @@ struct loop {
 	int result, rank;
 
 	pthread_mutex_t lock;		/* for all in this paragraph, and the statuses */
-	pthread_cond_t wake, ended;	/* for the loop; for the second thread */
+	pthread_cond_t ended;		/* for the second thread */
 	struct item queue[QUEUE];
 	int first, count;
 	struct task *spare;
 	bool failed, aborted, over;	/* the transport failed; an abort was carried out; work has returned */
 
+	struct bell *bell, own_bell;	/* what the loop sleeps on: the transport's or its own */
 	struct task *active;		/* the loop's own, as is the next */
 	struct stream *streams;
 	struct task task[TASKS];

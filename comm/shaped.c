@@ -23,24 +23,14 @@
  * buffers; how much is under way is the caller's business. Where the inner transport fails
  * after that, all sends of this rank fail from then on.
  *
- * When each shared interface is free stands in shared memory, in seconds of the monotonic
- * clock, which all processes of a machine share. A robust mutex guards it: a message reserves
- * the interfaces at both ends as one, and where a rank is killed meanwhile, the next that locks
- * is told so and goes on. What the dead one left is sound, since any time is a sound value.
+ * Where all ranks are on one machine, what they share (common.c) holds when each shared interface is free, and the bells
+ * that tell a rank at once that a message was handed over.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/random.h>
-#include <unistd.h>
 
-#include "base/base.h"
-#include "comm/comm.h"
+#include "comm/internal.h"
 
 enum { CLASSES = 60 };		/* sizes of nodes: without data, 64 bytes, 128 bytes, ... */
 
@@ -65,20 +55,13 @@ struct pair {
 	struct node *first, **end;	/* not yet due; oldest first */
 };
 
-/* In memory shared by all ranks. */
-struct interfaces {
-	pthread_mutex_t lock;
-	double free[];			/* [nics] */
-};
-
 struct shaped {
 	struct comm comm;
 	struct comm *inner;
 	struct pair *pair;		/* [to] */
 	struct node *sent;		/* in the inner transport, not yet through */
 	struct node *spare[CLASSES];
-	struct interfaces *interfaces;	/* null: none */
-	size_t interfaces_bytes;
+	struct common common;
 	double opened, seen;		/* the zero of traces; the last test */
 	bool looked;			/* the inner transport was tested since the last rest */
 	bool broken;			/* a send failed */
@@ -130,13 +113,13 @@ static double leaves(const struct shaped *shaped, const struct shape *shape, dou
 static double reserve(struct shaped *shaped, struct pair *pair, size_t bytes)
 {
 	const struct shape *shape = &pair->shape;
-	struct interfaces *interfaces = shaped->interfaces;
-	double *out = shape->nic_out < 0 ? NULL : &interfaces->free[shape->nic_out];
-	double *in = shape->nic_in < 0 ? NULL : &interfaces->free[shape->nic_in];
+	struct common *common = &shaped->common;
+	double *out = shape->nic_out < 0 ? NULL : &common->free[shape->nic_out];
+	double *in = shape->nic_in < 0 ? NULL : &common->free[shape->nic_in];
 	double start = fmax(clock_s(), pair->free);
 
-	if ((out || in) && pthread_mutex_lock(&interfaces->lock) == EOWNERDEAD)
-		pthread_mutex_consistent(&interfaces->lock);
+	if ((out || in) && pthread_mutex_lock(common->lock) == EOWNERDEAD)
+		pthread_mutex_consistent(common->lock);
 	if (out)
 		start = fmax(start, *out);
 	if (in)
@@ -147,7 +130,7 @@ static double reserve(struct shaped *shaped, struct pair *pair, size_t bytes)
 	if (in)
 		*in = pair->free;
 	if (out || in)
-		pthread_mutex_unlock(&interfaces->lock);
+		pthread_mutex_unlock(common->lock);
 	return pair->free;
 }
 
@@ -162,6 +145,15 @@ static void finish(struct shaped *shaped, struct node *node)
 		put_back(shaped, node);
 }
 
+/* Both ends have something to look after now. */
+static void ring(const struct shaped *shaped, int to)
+{
+	if (!shaped->common.bell)
+		return;
+	bell_ring(&shaped->common.bell[to]);
+	bell_ring(&shaped->common.bell[shaped->comm.rank]);
+}
+
 /* Hands the oldest message of a pair to the inner transport. */
 static void issue(struct shaped *shaped, struct pair *pair)
 {
@@ -173,6 +165,7 @@ static void issue(struct shaped *shaped, struct pair *pair)
 	if (!shaped->broken)
 		shaped->inner->ops->send(shaped->inner, node->to, node->tag, node->data,
 					 node->bytes, &node->inner);
+	ring(shaped, node->to);
 	if (!node->inner.state) {
 		finish(shaped, node);
 		return;
@@ -335,6 +328,13 @@ static double shaped_due(struct comm *comm)
 	return next_event(comm->state);
 }
 
+static struct bell *shaped_bell(struct comm *comm)
+{
+	struct shaped *shaped = comm->state;
+
+	return shaped->common.bell ? &shaped->common.bell[comm->rank] : NULL;
+}
+
 static void shaped_cancel(struct comm *comm, struct comm_request *request)
 {
 	struct shaped *shaped = comm->state;
@@ -356,8 +356,7 @@ static void shaped_abort(struct comm *comm, int code)
 
 static void release(struct shaped *shaped)
 {
-	if (shaped->interfaces)
-		munmap(shaped->interfaces, shaped->interfaces_bytes);
+	common_close(&shaped->common);
 	arena_release(&shaped->arena);
 	free(shaped->pair);
 	free(shaped);
@@ -382,83 +381,8 @@ static const struct comm_ops ops = {
 	.close = shaped_close,
 	.rest = shaped_rest,
 	.due = shaped_due,
+	.bell = shaped_bell,
 };
-
-/* -- shared interfaces --------------------------------------------------------------------- */
-
-/* What rank 0 tells the others: the name of the shared memory, or why there is none. */
-struct invitation {
-	char name[32];
-	int why;		/* an errno; 0: it is there */
-};
-
-/* Maps what shm_open returned. Returns an errno, as does the next. */
-static int map(struct shaped *shaped, int file)
-{
-	void *memory;
-	int why = file < 0 ? errno : posix_fallocate(file, 0, (off_t)shaped->interfaces_bytes);
-
-	if (!why) {
-		memory = mmap(NULL, shaped->interfaces_bytes, PROT_READ | PROT_WRITE,
-			      MAP_SHARED, file, 0);
-		why = memory == MAP_FAILED ? errno : 0;
-		shaped->interfaces = why ? NULL : memory;
-	}
-	if (file >= 0)
-		close(file);
-	return why;
-}
-
-/* Rank 0. Zeroes say that all interfaces are free. */
-static int make_interfaces(struct shaped *shaped, const char *name)
-{
-	int why = map(shaped, shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600));
-	pthread_mutexattr_t robust;
-
-	if (why)
-		return why;
-	pthread_mutexattr_init(&robust);
-	pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
-	pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
-	why = pthread_mutex_init(&shaped->interfaces->lock, &robust);
-	pthread_mutexattr_destroy(&robust);
-	return why;
-}
-
-static void invite(struct shaped *shaped, struct invitation *invitation)
-{
-	uint64_t chance = 0;
-
-	if (getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance)
-		chance = (uint64_t)getpid();
-	snprintf(invitation->name, sizeof invitation->name, "/edgepipe-%016" PRIx64, chance);
-	invitation->why = make_interfaces(shaped, invitation->name);
-}
-
-static int share_interfaces(struct shaped *shaped, int nics)
-{
-	struct comm *inner = shaped->inner;
-	struct invitation invitation = {0};
-	bool lost, missed;
-
-	shaped->interfaces_bytes = sizeof *shaped->interfaces +
-				   (size_t)nics * sizeof shaped->interfaces->free[0];
-	if (inner->rank == 0)
-		invite(shaped, &invitation);
-	lost = comm_broadcast(inner, 0, &invitation, sizeof invitation) < 0;
-	missed = lost || invitation.why ||
-		 (inner->rank && map(shaped, shm_open(invitation.name, O_RDWR, 0)));
-	missed = comm_any(inner, missed);
-	if (inner->rank == 0)
-		shm_unlink(invitation.name);	/* all have it, or nobody needs it */
-	if (invitation.why)
-		return error(EXIT_CONFIG, "cannot make memory for shared interfaces: %s",
-			     strerror(invitation.why));
-	if (missed && !lost)
-		return error(EXIT_CONFIG, "shared interfaces can only be emulated with all "
-			     "ranks on one machine");
-	return missed ? -1 : 0;
-}
 
 /* -- opening ------------------------------------------------------------------------------- */
 
@@ -493,9 +417,7 @@ struct comm *comm_shaped_open(struct comm *inner, const struct shape *shape, int
 	shaped->pair = xzalloc((size_t)size, sizeof *shaped->pair);
 	for (int to = 0; to < size; to++)
 		open_pair(&shaped->pair[to], &shape[rank * size + to], to == rank);
-	if (nics > 0 && share_interfaces(shaped, nics) < 0)
-		goto fail;
-	if (comm_barrier(inner) < 0)
+	if (common_open(&shaped->common, inner, nics) < 0 || comm_barrier(inner) < 0)
 		goto fail;
 	shaped->opened = shaped->seen = clock_s();
 	return &shaped->comm;
