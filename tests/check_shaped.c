@@ -714,6 +714,37 @@ START_TEST(receive_is_given_up)
 }
 END_TEST
 
+/* Rank 1 hears its bell for a message of rank 0, before it has looked for it; a wait for an old count is over at once. */
+static int rings(struct comm *comm, void *arg)
+{
+	struct bell *bell = comm->ops->bell(comm);
+	uint32_t heard;
+	char in = 0, out = 5;
+	int failures = 0;
+
+	(void)arg;
+	must(comm_barrier(comm));
+	heard = bell_heard(bell);
+	if (comm->rank == 0) {
+		must(comm_send_now(comm, 1, 1, &out, 1));
+		must(comm_recv_now(comm, 1, 2, &in, 1));
+		return failures;
+	}
+	while (bell_heard(bell) == heard)
+		bell_wait(bell, heard, 60);
+	bell_wait(bell, heard, 1e6);
+	must(comm_recv_now(comm, 0, 1, &in, 1));
+	must(comm_send_now(comm, 0, 2, &in, 1));
+	expect(in == 5);
+	return failures;
+}
+
+START_TEST(message_rings_the_receivers_bell)
+{
+	ck_assert_int_eq(run_shaped(uniform(2, 1e9, 1e-3, -1), rings, NULL), 0);
+}
+END_TEST
+
 static int refused(struct comm *comm, void *arg)
 {
 	const struct links *links = arg;
@@ -984,6 +1015,7 @@ static void add_links(Suite *suite)
 	tcase_add_test(tcase, waiting_is_cheap);
 	tcase_add_test(tcase, dead_ranks_hold_no_interface);
 	tcase_add_test(tcase, receive_is_given_up);
+	tcase_add_test(tcase, message_rings_the_receivers_bell);
 	tcase_add_test(tcase, unknown_interface_is_refused);
 	suite_add_tcase(suite, tcase);
 }
