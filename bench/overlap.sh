@@ -11,9 +11,10 @@
 #   --seconds 8         of watching a rank that waits
 #   --build DIR         (default: build/ of this checkout)
 #
-# residual = (measured - simulated) / measured, the median of the steps, and of the same with plan.overlap=false, where a
-# transfer passes only while its rank does not compute. The simulated step ends with the last backward; the measured one
-# has the gradient's norm and the optimiser on top, which cross the links too.
+# residual = (measured - simulated) / measured: of the median step of 16 micro-batches, with its fill and drain, its norm
+# and its optimizer; "steady" of the 16 micro-batches that one of 32 has more; and of the step with plan.overlap=false, where
+# a transfer passes only while its rank does not compute. The simulator overlaps perfectly. "pace" is how far any
+# stage's computing was from the declared time, at most, over the steps of a run.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -66,20 +67,35 @@ topology() {
 		echo "model: {path: $root/topologies/campus/model}"
 		echo "lora: {rank: 8, alpha: 16, targets: all}"
 		echo "data: {train: $root/topologies/campus/train.jsonl, sequence: 64}"
-		echo "train: {batch: 16, micro_batch: 1, steps: $steps, learning_rate: 1e-3, checkpoint_every: 0}"
+		echo "train: {batch: 32, micro_batch: 1, steps: $steps, learning_rate: 1e-3, checkpoint_every: 0}"
 		echo "plan: {layers: [$layers]}"
 	} > "$work/job.yaml"
 	ranks=$# n=''
 }
 
-# train OVERLAP: "measured simulated residual" in seconds, seconds and percent
+# train OVERLAP MICRO-BATCHES: "measured simulated", seconds
 train() {
 	mpirun -np "$ranks" "$build/edgepipe" train "$work/job.yaml" --out "$work/run" --overwrite \
-		--set "plan.overlap=$1" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+		--set "plan.overlap=$1" --set "train.batch=$2" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 	grep warning "$work/log" >&2 || true
 	simulated=$(json_numbers predicted_step_s < "$work/run/metrics.jsonl")
 	measured=$(grep '"kind":"step"' "$work/run/metrics.jsonl" | sed 1,2d | json_numbers step_s | median)
-	echo "$measured $simulated" | awk '{ printf "%.4f %.4f %.1f\n", $1, $2, 100 * ($1 - $2) / $1 }'
+	echo "$measured $simulated"
+}
+
+# per_stage FILE: the means of a stage's forward and backward, one line a stage
+per_stage() {
+	for key in forward_s backward_s; do
+		json_numbers $key < "$1"
+	done | awk -v ranks="$ranks" '{ s[(NR - 1) % ranks] += $1 } END { for (i = 0; i < ranks; i++) print 2 * s[i] * ranks / NR }'
+}
+
+# pace MICRO-BATCHES: percent, of the last run
+pace() {
+	grep '"kind":"step"' "$work/run/metrics.jsonl" | sed 1,2d > "$work/steps"
+	per_stage "$work/run/plan.json" > "$work/declared"
+	per_stage "$work/steps" | paste -d ' ' "$work/declared" - | awk -v count="$1" '
+		{ d = $2 / count / $1 - 1; d = d < 0 ? -d : d; if (d > most) most = d } END { printf "%.1f", 100 * most }'
 }
 
 # share: of a tensor's transfer in the slowest stage's forward and backward, from the plan of the last run
@@ -94,12 +110,15 @@ share() {
 # residual LAYERS MBIT GFLOPS...
 residual() {
 	topology "$@"
-	train true > "$work/with"
+	long=$(train true 32)
+	paced=$(pace 32)
+	short=$(train true 16)
 	portion=$(share)
-	train false > "$work/without"
-	cat "$work/with" "$work/without" | tr '\n' ' ' | awk -v ranks="$ranks" -v rate="$2" -v portion="$portion" '{
-		printf "%6d %5s Mbit/s %9s %8.0f ms %8.0f ms %8.1f %% %8.0f ms %8.1f %%\n",
-			ranks, rate, portion, 1000 * $2, 1000 * $1, $3, 1000 * $4, $6 }'
+	without=$(train false 16)
+	echo "$short $long $without" | awk -v ranks="$ranks" -v rate="$2" -v portion="$portion" -v pace="$paced" '
+		function part(measured, simulated) { return 100 * (measured - simulated) / measured }
+		{ printf "%5d %8s %9s %8.0f ms %8.0f ms %8.1f %% %7.1f %% %8.0f ms %8.1f %% %5s %%\n", ranks, rate, portion,
+			1000 * $2, 1000 * $1, part($1, $2), part($3 - $1, $4 - $2), 1000 * $5, part($5, $6), pace }'
 }
 
 # ticks PID: CPU time of a process's first thread, which passes its messages
@@ -147,8 +166,9 @@ polling() {
 	job=
 }
 
-echo "$(cpu_name); 16 micro-batches, $((steps - 2)) steps"
-printf '%6s %12s %9s %11s %11s %10s %11s %10s\n' ranks links transfer simulated measured residual 'no overlap' residual
+echo "$(cpu_name); steps of 16 micro-batches, the median of $((steps - 2))"
+printf '%5s %8s %9s %11s %11s %10s %9s %11s %10s %7s\n' ranks Mbit/s transfer simulated measured residual steady \
+	'no overlap' residual pace
 for rate in $rates; do
 	residual 5,5 "$rate" 4 4
 	residual 4,3,3 "$rate" 4 4 4

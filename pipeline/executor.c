@@ -138,7 +138,7 @@ static int post_send(const struct pass *pass, struct stream *stream, struct tran
 		     int micro)
 {
 	struct executor *x = pass->x;
-	double start;
+	double start, end;
 	int status;
 
 	pass->times->sent_bytes += transfer == &edge_of(x, micro)->send_forward ? x->forward_bytes
@@ -149,7 +149,9 @@ static int post_send(const struct pass *pass, struct stream *stream, struct tran
 		return 0;
 	start = clock_s();
 	status = stream_drain(stream);
-	pass->times->idle_s += clock_s() - start;
+	end = clock_s();
+	pass->times->idle_s += end - start;
+	x->deadline_s = x->deadline_s > end ? x->deadline_s : end;
 	return status;
 }
 
@@ -195,8 +197,8 @@ static void enter_wait(const struct executor *x, const struct transfer *transfer
 		      x->spec.cuts[s - 1].backward_name, m);
 }
 
-/* Waits for a transfer, books the time, and says when it had ended. */
-static int await(const struct pass *pass, struct transfer *transfer, double *ended_s)
+/* Waits for a transfer, books the time, and notes when it had ended. */
+static int await(const struct pass *pass, struct transfer *transfer, double *ready_s)
 {
 	struct executor *x = pass->x;
 	double start = clock_s();
@@ -207,8 +209,8 @@ static int await(const struct pass *pass, struct transfer *transfer, double *end
 	status = transfer_wait(x->spec.comm, transfer);
 	leave(x);
 	pass->times->idle_s += clock_s() - start;
-	if (ended_s && transfer->ended_s > *ended_s)
-		*ended_s = transfer->ended_s;
+	if (transfer->ended_s > *ready_s)
+		*ready_s = transfer->ended_s;
 	return status;
 }
 
@@ -231,8 +233,8 @@ static struct micro_batch micro_batch(const struct pass *pass, int micro)
 }
 
 /*
- * Holds an op to its declared time. It starts when the one before it ended and its input was there, by declared
- * times, not when the machine got round to it: so what one sleep was too long, the next one is shorter.
+ * Holds an op to its declared time. It starts when the one before it ended and its input and its room were there, by
+ * declared times, not when the machine got round to it: so what one sleep was too long, the next one is shorter.
  */
 static void pace(const struct pass *pass, double start_s, double ready_s, double declared_s)
 {
@@ -255,8 +257,8 @@ static int run_forward(const struct pass *pass, int micro)
 	struct micro_batch batch = micro_batch(pass, micro);
 	double loss = 0, start, ready_s = 0;
 
-	if (await(pass, &edge->recv_forward, &ready_s) || await(pass, &edge->send_forward, NULL) ||
-	    await(pass, &edge->send_backward, NULL))
+	if (await(pass, &edge->recv_forward, &ready_s) || await(pass, &edge->send_forward, &ready_s) ||
+	    await(pass, &edge->send_backward, &ready_s))
 		return -1;
 	start = clock_s();
 	enter(x, WATCH_COMPUTE, "computing the forward of", NULL, micro);
