@@ -66,8 +66,8 @@ cat > "$work/job.yaml" << END
 version: 1
 name: wire
 nodes:
-  - {name: one, cores: 1}
-  - {name: two, cores: 1}
+  - {name: one, cores: 1, compute: 120 GFLOPS}
+  - {name: two, cores: 1, compute: 120 GFLOPS}
 model: {path: $folder/gpt2}
 lora: {rank: 8, alpha: 16, targets: attention}
 data: {train: $tokens}
@@ -81,12 +81,17 @@ limit() {
 	echo --cpus 100,100
 }
 
+# declared RATE: what the topology file says of it
+declared() {
+	[ "$1" = max ] && echo unlimited || echo "$1 Mbit/s"
+}
+
 # own RATE CODEC: tokens/s of every timed step go to $work/edgepipe.CODEC.RATE
 own() {
 	# shellcheck disable=SC2046
 	sh "$root/bench/testbed.sh" with 2 $(limit "$1") -- sh "$root/bench/testbed.sh" mpirun \
 		"$build/edgepipe" train "$work/job.yaml" --out "$work/run" --overwrite --set "links.default.codec=$2" \
-		> "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+		--set "links.default.bandwidth=$(declared "$1")" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 	check_loss "$work/run/metrics.jsonl"
 	steps_of "$work/run/metrics.jsonl" | sed "1,${drop}d" | cut -d ' ' -f 2 | median >> "$work/edgepipe.$2.$1"
 	[ "$1" != max ] || computing

@@ -156,8 +156,8 @@ int codec_frame_rows(int channels);
  * One thread talks to the transport: the calling one. comm_serve runs work(front, arg) on a second thread and serves it
  * until it returns, with its result. front is a transport like any other; what is asked of it is handed to the
  * calling thread through a bounded queue, and so are the transfers of streams. Polling backs off while nothing
- * moves. The calling thread says the errors of the transport; after one, everything that is asked of front fails. log_rank of
- * the second thread is the calling one's. `comm` stays the caller's.
+ * moves. The calling thread says the errors of the transport; after one, everything that is asked of front fails.
+ * log_rank of the second thread is the calling one's. `comm` stays the caller's.
  */
 int comm_serve(struct comm *comm, int (*work)(struct comm *front, void *arg), void *arg);
 
@@ -237,8 +237,8 @@ struct shape {
 };
 /*
  * A transport that behaves like the given links, over any other; user space, no rights needed. Messages of a pair
- * pass one after the other (a token bucket without credit), each arrives `latency` after its last byte. Messages of all pairs that
- * share an interface pass that one after the other too, each for as long as its own link takes.
+ * pass one after the other (a token bucket without credit), each arrives `latency` after its last byte. Messages of
+ * all pairs that share an interface pass that one after the other too, each for as long as its own link takes.
  *
  * A message is copied when it is sent, and its send is done when its last byte has left, received or not. It moves
  * on inside comm_test of its sender (of any request, an idle one too): a rank that has sent goes on to test until

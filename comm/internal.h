@@ -34,6 +34,7 @@ void comm_mpi_piece(struct comm *comm, size_t bytes);
 /* -- bell.c -------------------------------------------------------------------------------- */
 
 struct bell { _Atomic uint32_t count; uint32_t unused; };
+/* How often it has rung. */
 uint32_t bell_heard(const struct bell *bell);
 /* Wakes all that wait. */
 void bell_ring(struct bell *bell);

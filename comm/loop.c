@@ -6,9 +6,10 @@
  *	transfer_post(...)    ── queue ──────────► stream: frames, codec, inner sends and receives
  *	comm_wait, transfer_wait ◄── condition ─── status
  *
- * Open MPI makes progress only inside its calls, and only one thread may call it. So the loop tests what is under way,
- * in bursts; while nothing moves it sleeps, longer and longer up to PAUSE_MOST_S, or until a bell rings: because the
- * queue was filled, or because a transport that can tell says that something has come. The queue and all statuses are under one lock: a step hands over some tens of items, not millions.
+ * Open MPI makes progress only inside its calls, and only one thread may call it. So the loop tests what is under
+ * way, in bursts; while nothing moves it sleeps, longer and longer up to PAUSE_MOST_S, or until a bell rings:
+ * because the queue was filled, or because a transport that can tell says that something has come. The queue and
+ * all statuses are under one lock: a step hands over some tens of items, not millions.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
- * The parts of the training loop: what a step decides (verdict.c), who gets which data (feed.c), where the adapters' state goes (state.c), what
- * --dump writes (dump.c) and what people and files are told (progress.c).
+ * The parts of the training loop: what a step decides (verdict.c), who gets which data (feed.c), where the
+ * adapters' state goes (state.c), what --dump writes (dump.c) and what people and files are told (progress.c).
  */
 #ifndef EDGEPIPE_PIPELINE_INTERNAL_H
 #define EDGEPIPE_PIPELINE_INTERNAL_H
@@ -77,9 +77,9 @@ struct verdict {
 	int code;			/* EXIT_DATA where there was no trained token */
 };
 /*
- * How it travels: with the last gradients from the last stage to the first, each adding its own squares (tensor by tensor, in
- * global order: law 9); from there ahead of the first activations of the next step back to the last, and to the
- * ranks without a stage. No barrier, and no message that the pipeline did not wait for anyway.
+ * How it travels: with the last gradients from the last stage to the first, each adding its own squares (tensor by
+ * tensor, in global order: law 9); from there ahead of the first activations of the next step back to the last, and
+ * to the ranks without a stage. No barrier, and no message that the pipeline did not wait for anyway.
  */
 struct verdicts {
 	const struct training *training;

@@ -1,6 +1,7 @@
 /*
- * tests/check_partition.c - solvers, the size of a micro-batch, memory, what is in flight and
- * what a step is predicted to take, and the plan as a file and as a table. Models are made up; memory is the stage's own arithmetic.
+ * tests/check_partition.c - solvers, the size of a micro-batch, memory, what is in flight and what a step is
+ * predicted to take, and the plan as a file and as a table. Models are made up; memory is the stage's own
+ * arithmetic.
  *
  * links: partition pipeline model profiler comm base
  */

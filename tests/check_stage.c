@@ -395,7 +395,8 @@ static float *one_by_one(struct halves *h, const char *name, const char *device)
 	return h->gradients;
 }
 
-/* Two in flight with three edges: slot and edge of a number part. What is received early into the edges of micro-batches to come harms nobody. */
+/* Two in flight with three edges: slot and edge of a number part. What is received early into the edges of micro-batches
+ * to come harms nobody. */
 static void two_in_flight(struct halves *h, const char *name, const char *device)
 {
 	enum { FIRST = 8 };	/* in slot 0, with edge 2 */

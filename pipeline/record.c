@@ -1,0 +1,141 @@
+/*
+ * record.c - what rank 0 logs of the training loop: metrics.jsonl and lines for people.
+ */
+#include <math.h>
+
+#include "pipeline/loop.h"
+
+/* Steps after which a pace that is not held is no accident. */
+enum { PACE_STEPS = 3 };
+
+/* Two steps' worth of slots: a step's times may come while those before are not yet written. */
+static struct step_times *times_of(const struct loop *loop, long long step)
+{
+	return loop->times + step % 2 * loop->t->comm->size;
+}
+
+int record_send(struct loop *loop, long long step, const struct step_times *times)
+{
+	struct comm *comm = loop->t->comm;
+	struct comm_request *request = loop->times_request + step % 2 * comm->size;
+
+	if (comm->rank == 0) {
+		times_of(loop, step)[0] = *times;
+		for (int rank = 1; rank < comm->size; rank++)
+			if (comm_recv(comm, rank, TAG_TIMES, &times_of(loop, step)[rank],
+				      sizeof(*times), &request[rank]))
+				return -1;
+		return 0;
+	}
+	if (comm_wait(comm, request))
+		return -1;
+	loop->mine[step % 2] = *times;
+	return comm_send(comm, 0, TAG_TIMES, &loop->mine[step % 2], sizeof(*times), request);
+}
+
+/* Says once that the declared speeds are too much for this machine, and what would fit: by what it needed over
+ * several steps, the first left out. */
+static void check_pace(struct loop *loop, const struct step_record *record)
+{
+	const struct training *t = loop->t;
+	double worst = 0;
+
+	if (record->step == loop->progress.first_step)
+		return;
+	for (int rank = 0; rank < t->comm->size; rank++) {
+		struct step_times *sum = &loop->pace[rank];
+
+		sum->work_s += record->times[rank].work_s;
+		sum->declared_s += record->times[rank].declared_s;
+		if (sum->declared_s > 0 && sum->work_s / sum->declared_s > worst)
+			worst = sum->work_s / sum->declared_s;
+	}
+	if (worst <= 1 || loop->warned || record->step < loop->progress.first_step + PACE_STEPS)
+		return;
+	loop->warned = true;
+	warn("step %lld: this machine is too small to hold the declared speeds; "
+	     "emulate.slowdown=%.2g would fit", record->step, 1.05 * worst * t->slowdown);
+}
+
+/* Writes the line of the step whose times are on their way. */
+int record_write(struct loop *loop)
+{
+	struct step_record *record = &loop->record;
+	struct comm *comm = loop->t->comm;
+
+	if (record->step == 0)
+		return 0;
+	for (int rank = 1; rank < comm->size; rank++)
+		if (comm_wait(comm, &loop->times_request[record->step % 2 * comm->size + rank]))
+			return -1;
+	record->times = times_of(loop, record->step);
+	step_line(loop->t, record, &loop->metrics);
+	step_say(&loop->progress, loop->t, record);
+	check_pace(loop, record);
+	record->step = 0;
+	return 0;
+}
+
+int record_keep(struct loop *loop, struct step_record record)
+{
+	struct training *t = loop->t;
+	double now = clock_s();
+
+	if (record_write(loop))
+		return -1;
+	record.steps = t->steps;
+	record.tokens = (long long)loop->feed.count;
+	record.learning_rate = (float)learning_rate_at(t->config, record.step, t->steps);
+	record.step_s = now - loop->mark_s;
+	loop->mark_s = now;
+	loop->progress.training_s += record.step_s;
+	loop->record = record;
+	return 0;
+}
+
+void record_valid(struct loop *loop, long long step, double loss, long long tokens)
+{
+	struct text line = {0};
+
+	text_add(&line, "{\"kind\":\"valid\",\"step\":%lld,\"loss\":%.9g,\"tokens\":%lld}", step,
+		 (double)(float)loss, tokens);
+	metrics_line(&loop->metrics, &line);
+	text_release(&line);
+	say("step %4lld/%lld | validation loss %.4f (perplexity %.2f) over %lld tokens", step,
+	    loop->t->steps, loss, exp(loss), tokens);
+}
+
+void record_run(struct loop *loop)
+{
+	struct training *t = loop->t;
+	struct text line = {0};
+	char stamp[32];
+
+	clock_stamp(stamp, sizeof(stamp));
+	text_add(&line,
+		 "{\"kind\":\"run\",\"time\":\"%s\",\"from_step\":%lld,\"steps\":%lld,"
+		 "\"stages\":%d,\"schedule\":\"%s\",\"micro_batch\":%d,\"micro_batches\":%d}",
+		 stamp, t->checkpoint.step + 1, t->steps, t->places.stages, t->schedule->name,
+		 t->sequences, t->micro_batches);
+	metrics_line(&loop->metrics, &line);
+	text_release(&line);
+}
+
+void record_end(struct loop *loop, long long first, int status)
+{
+	struct training *t = loop->t;
+	struct text line = {0};
+	double steps = (double)(t->steps - first + 1);
+	double step_s = steps > 0 ? loop->progress.training_s / steps : 0;
+
+	text_add(&line, "{\"kind\":\"end\",\"steps\":%lld,\"wall_s\":%.3f,\"tokens_s\":%.1f,",
+		 t->steps, clock_s() - loop->progress.start_s,
+		 step_s > 0 ? (double)loop->feed.count / step_s : 0);
+	if (t->predicted_step_s > 0)
+		text_add(&line, "\"predicted_step_s\":%.6f,", t->predicted_step_s);
+	else
+		text_add(&line, "\"predicted_step_s\":null,");
+	text_add(&line, "\"measured_step_s\":%.6f,\"exit\":%d}", step_s, status);
+	metrics_line(&loop->metrics, &line);
+	text_release(&line);
+}

@@ -1,0 +1,73 @@
+/*
+ * validate.c - the loss on the validation set, by the forward pipeline.
+ */
+#include <math.h>
+
+#include "pipeline/loop.h"
+
+/* The head's sum to rank 0. */
+static int loss_to_root(const struct training *t, double *loss)
+{
+	int last = t->places.rank_of_stage[t->places.stages - 1];
+
+	if (last == 0)
+		return 0;
+	if (t->comm->rank == last)
+		return comm_send_now(t->comm, 0, TAG_LOSS, loss, sizeof(*loss));
+	return t->comm->rank == 0 ? comm_recv_now(t->comm, last, TAG_LOSS, loss, sizeof(*loss)) : 0;
+}
+
+/* Forward only through one batch of the validation set; the next one's data travel meanwhile. */
+static int validate_batch(struct loop *loop, long long step, const struct feed_source *source,
+			  uint64_t place, double *loss, long long *tokens)
+{
+	struct training *t = loop->t;
+	struct step_times times = {0};
+	struct feed_view batch;
+	struct step_data data;
+	bool last = place + t->samples >= source->end;
+
+	if (feed_next(&loop->valid_feed, &batch))
+		return -1;
+	*tokens += batch.trained;
+	if (!last && feed_start(&loop->valid_feed, t, source, place + t->samples))
+		return -1;
+	if (!t->stage)
+		return 0;
+	data = step_data(step, &batch, false);
+	if (executor_run(loop->executor, &data, loss, &times))
+		return -1;
+	return last ? 0 : executor_begin(loop->executor, t->forward, (uint32_t)step);
+}
+
+/* The whole validation set, in file order. What begins after a step has begun already. */
+int validation_run(struct loop *loop, long long step)
+{
+	struct training *t = loop->t;
+	struct feed_source source = {t->valid, false, t->valid_samples};
+	long long tokens = 0;
+	double loss = 0;
+	int status = feed_start(&loop->valid_feed, t, &source, 0);
+
+	for (uint64_t place = 0; !status && place < source.end; place += t->samples)
+		status = validate_batch(loop, step, &source, place, &loss, &tokens);
+	wait_begins(loop, WATCH_STATE, "at the validation loss", "the last stage", step);
+	if (status || loss_to_root(t, &loss) || comm_broadcast(t->comm, 0, &loss, sizeof(loss)))
+		return -1;
+	wait_ends(loop);
+	if (!isfinite(loss)) {
+		if (loop->logging)
+			report(EXIT_DIVERGED, "the validation loss after step %lld is %g", step, loss);
+		return EXIT_DIVERGED;
+	}
+	if (t->stage && step < t->steps &&
+	    executor_begin(loop->executor, t->schedule, (uint32_t)(step + 1)))
+		return -1;
+	if (!loop->logging)
+		return 0;
+	loop->valid_after = loss / (double)tokens;
+	if (step == 0)
+		loop->valid_before = loop->valid_after;
+	record_valid(loop, step, loop->valid_after, tokens);
+	return 0;
+}
