@@ -1,7 +1,8 @@
 #!/bin/sh
 # What codecs cost in quality: fine-tunes trained models on text with cuts of each codec, everything else the same, and
 # compares the validation losses at the end. The cuts are inside one rank (plan.cuts), which gives the same bits as links
-# between ranks would, and validation passes them too.
+# between ranks would, and validation passes them too; "bare" is the loss of the finished adapter where no cut loses
+# anything, as for whoever loads it.
 #
 #   sh bench/quality.sh --models DIR --texts DIR
 #
@@ -57,29 +58,43 @@ name: quality
 nodes:
   - {name: one}
 model: {path: $model}
-lora: {rank: 8, alpha: 16, targets: all}
+lora: {rank: 8, alpha: 16, targets: all${init:+, init: $init}}
 data: {train: $train, valid: $valid$sequence}
 train: {batch: 8, micro_batch: 8, steps: $steps, learning_rate: $rate, warmup: 10, seed: $seed, checkpoint_every: 0}
 plan: {cuts: [${cuts%, }]}
 END
 }
 
-# compare NAME MODEL TRAIN VALID SEQUENCE RATE BLOCK...
+# run OUT: validation losses of $work/job.yaml, before and after
+run() {
+	"$build/edgepipe" train "$work/job.yaml" --out "$work/$1" --overwrite > "$work/log" 2>&1 ||
+		{ cat "$work/log" >&2; exit 1; }
+	grep '"kind":"valid"' "$work/$1/metrics.jsonl" | json_numbers loss
+}
+
+# compare NAME MODEL TRAIN VALID SEQUENCE RATE BLOCK...: the first block is that of one cut
 compare() {
 	name=$1 reference=''
-	shift
-	for case in none bf16 int8 int4 "none $((first_seed + 1))" "none $((first_seed + 2))"; do
-		seed=${case#* }
-		[ "$seed" != "$case" ] || seed=$first_seed
-		topology "$seed" "${case% *}" "$@"
-		"$build/edgepipe" train "$work/job.yaml" --out "$work/run" --overwrite > "$work/log" 2>&1 ||
-			{ cat "$work/log" >&2; exit 1; }
-		losses=$(grep '"kind":"valid"' "$work/run/metrics.jsonl" | json_numbers loss)
-		before=$(echo "$losses" | head -n 1)
-		after=$(echo "$losses" | tail -n 1)
-		[ "$reference" ] || reference=$after
-		echo "$before $after $reference $seed" | awk -v name="$name" -v codec="${case% *}" '{
-			printf "%-32s %-5s %4d %9.5f %9.5f %+8.3f %%\n", name, codec, $4, $1, $2, 100 * ($2 - $3) / $3 }'
+	model=$2 train=$3 valid=$4 sequence=$5 rate=$6
+	shift 6
+	for case in 'none 0' 'bf16 3' 'int8 3' 'int4 3' 'int8 1' 'int4 1' "none 0 $((first_seed + 1))" "none 0 $((first_seed + 2))"; do
+		kind=${case%% *}
+		many=$(echo "$case" | cut -d ' ' -f 2)
+		chance=$(echo "$case $first_seed" | cut -d ' ' -f 3)
+		blocks=$*
+		[ "$many" != 1 ] || blocks=$1
+		init=''
+		# shellcheck disable=SC2086
+		topology "$chance" "$kind" "$model" "$train" "$valid" "$sequence" "$rate" $blocks
+		losses=$(run run)
+		init=$work/run/adapter
+		topology "$chance" none "$model" "$train" "$valid" "$sequence" "$rate" 0
+		bare=$(sed -i "s/steps: $steps/steps: 1/" "$work/job.yaml" && run bare | head -n 1)
+		[ "$reference" ] || reference=$bare
+		echo "$losses" | tr '\n' ' ' | awk -v name="$name" -v codec="$kind" -v cuts="$many" -v seed="$chance" \
+			-v bare="$bare" -v of="$reference" '{
+			printf "%-28s %-5s %4d %4d %9.5f %9.5f %+8.3f %% %9.5f %+8.3f %%\n", name, codec, cuts, seed, $1, $2,
+				100 * ($2 - of) / of, bare, 100 * (bare - of) / of }'
 	done
 }
 
@@ -101,8 +116,8 @@ stories() {
 
 [ ! "$models" ] || models=$(cd "$models" && pwd) || fail "no folder '$models'" 66
 [ ! "$texts" ] || texts=$(cd "$texts" && pwd) || fail "no folder '$texts'" 66
-echo "$steps steps, 3 cuts; validation loss before and after (goal: int8 within 0.5 %, int4 within 1 %)"
-printf '%-32s %-5s %4s %9s %9s %10s\n' model codec seed before after 'to none'
+echo "$steps steps; validation loss before and after, and of the adapter without the codec (goal: int8 within 0.5 %, int4 1 %)"
+printf '%-28s %-5s %4s %4s %9s %9s %10s %9s %10s\n' model codec cuts seed before after 'to none' bare 'to none'
 campus=$root/topologies/campus
 compare 'campus on its questions' "$campus/model" "$campus/train.jsonl" "$campus/valid.jsonl" ', sequence: 64' 1e-2 2 5 7
 stories tinystories tinystories/tinystories-2MiB.txt

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <string.h>
 
+#define WORTH 1e-3		/* what another order must save, as a share of the step */
 enum { VALID_EDGES = 3 };	/* so that validation can send one, compute one and receive one */
 
 static const struct solver *choose_solver(const struct problem *problem)
@@ -141,8 +142,8 @@ static int settle_places(const struct problem *problem, struct plan *plan)
 	return 0;
 }
 
-/* Where memory keeps the counts below what the links ask for, the greedy order may be the shorter one. -1 after an
- * error. */
+/* Where memory keeps the counts below what the links ask for, or a link is the bottleneck, the greedy order may be the
+ * shorter one: the simulator decides. -1 after an error. */
 static int choose_order(const struct problem *problem, struct plan *plan)
 {
 	struct plan greedy;
@@ -156,7 +157,7 @@ static int choose_order(const struct problem *problem, struct plan *plan)
 		return -1;
 	memory_fill(problem, &greedy);
 	cost_predict(problem, &greedy);
-	if (greedy.step_s > 0 && greedy.step_s < plan->step_s * (1 - 1e-9))
+	if (greedy.step_s > 0 && greedy.step_s < plan->step_s * (1 - WORTH))
 		memcpy(plan, &greedy, sizeof greedy);
 	return 0;
 }
@@ -165,7 +166,7 @@ static int choose_order(const struct problem *problem, struct plan *plan)
  * has room; 0: not; -1 after an error. */
 static int try_size(const struct problem *problem, struct plan *plan, int size, bool least)
 {
-	bool eager = !strcmp(plan->schedule, "eager"), limited = false, fits;
+	bool eager = !strcmp(plan->schedule, "eager"), fits;
 
 	plan->micro_batch = size;
 	plan->micro_batches = (int)(problem->batch / size);
@@ -173,16 +174,14 @@ static int try_size(const struct problem *problem, struct plan *plan, int size, 
 	for (int s = 0; s < plan->stages; s++)
 		plan->stage[s].in_flight = INT_MAX;
 	cost_fill(problem, plan);
-	for (;; limited = true) {
+	do {
 		if (fill_places(problem, plan) < 0)
 			return -1;
 		fits = memory_fill(problem, plan);
-		if (fits || !eager || !take_place(plan, least))
-			break;
-	}
+	} while (!fits && eager && take_place(plan, least));
 	if (!fits)
 		return 0;
-	if (eager && limited)
+	if (eager)
 		return choose_order(problem, plan) < 0 ? -1 : 1;
 	cost_predict(problem, plan);
 	return 1;

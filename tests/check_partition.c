@@ -543,9 +543,36 @@ START_TEST(eager_hides_whole_periods)
 }
 END_TEST
 
+/* By the rule, from what the plan says of its own stages and links; the greedy order may not need all of it. */
+static void must_follow_the_rule(void)
+{
+	double period = 0;
+	int room = 1;
+
+	for (int s = 0; s < plan.stages; s++)
+		period = fmax(period, plan.stage[s].forward_s + plan.stage[s].backward_s);
+	for (int s = 0; s + 1 < plan.stages; s++)
+		period = fmax(period, fmax(plan.link[s].seconds_forward,
+					   plan.link[s].seconds_backward));
+	ck_assert_int_eq(plan.stage[plan.stages - 1].in_flight, 1);
+	for (int s = plan.stages - 2; s >= 0; s--) {
+		const struct plan_link *link = &plan.link[s];
+		double both = link->seconds_forward + link->seconds_backward +
+			      link->latency_forward + link->latency_backward;
+
+		room += 1 + (int)ceil(both / period - 1e-9);
+		room = room < plan.micro_batches ? room : plan.micro_batches;
+		if (!strcmp(plan.order, "strict"))
+			ck_assert_int_eq(plan.stage[s].in_flight, room);
+		else
+			ck_assert_int_le(plan.stage[s].in_flight, room);
+	}
+}
+
 /* Bandwidth is a period of its own where a link is slower than any stage. */
 START_TEST(a_slow_link_is_the_period)
 {
+	struct plan strict;
 	double bytes;
 
 	set_timed();
@@ -553,9 +580,17 @@ START_TEST(a_slow_link_is_the_period)
 	bench.cluster.standard.bandwidth_bytes_s = bytes / 3e-3;	/* two periods */
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	must_hold();
-	/* Both directions are two of its periods. */
-	ck_assert_int_eq(plan.stage[1].in_flight, 4);
-	ck_assert_int_eq(plan.stage[0].in_flight, 7);
+	must_follow_the_rule();
+	/* Both directions are two of its periods: 1 + 1 + 2 in flight at stage 1 in the strict order, and 3 more before it,
+	 * which takes longer than the greedy one. */
+	ck_assert_str_eq(plan.order, "greedy");
+	ck_assert_int_eq(plan.stage[1].in_flight, 3);
+	strict = plan;
+	snprintf(strict.order, sizeof strict.order, "strict");
+	strict.stage[1].in_flight = 4;
+	strict.stage[0].in_flight = 7;
+	cost_predict(&bench.problem, &strict);
+	ck_assert_double_lt(plan.step_s, strict.step_s);
 	ck_assert_double_ge(plan.bound_s, 16 * 3e-3);
 	ck_assert_ptr_nonnull(strstr(plan.bottleneck, "link"));
 }
@@ -627,29 +662,6 @@ static void draw_links(void)
 		bench.node[0].nic = bench.node[1].nic = "wlan";
 }
 
-/* By the rule, from what the plan says of its own stages and links. */
-static void must_follow_the_rule(void)
-{
-	double period = 0;
-	int room = 1;
-
-	for (int s = 0; s < plan.stages; s++)
-		period = fmax(period, plan.stage[s].forward_s + plan.stage[s].backward_s);
-	for (int s = 0; s + 1 < plan.stages; s++)
-		period = fmax(period, fmax(plan.link[s].seconds_forward,
-					   plan.link[s].seconds_backward));
-	ck_assert_int_eq(plan.stage[plan.stages - 1].in_flight, 1);
-	for (int s = plan.stages - 2; s >= 0; s--) {
-		const struct plan_link *link = &plan.link[s];
-		double both = link->seconds_forward + link->seconds_backward +
-			      link->latency_forward + link->latency_backward;
-
-		room += 1 + (int)ceil(both / period - 1e-9);
-		room = room < plan.micro_batches ? room : plan.micro_batches;
-		ck_assert_int_eq(plan.stage[s].in_flight, room);
-	}
-}
-
 static void must_fit(void)
 {
 	for (int s = 0; s < plan.stages; s++) {
@@ -678,7 +690,6 @@ START_TEST(eager_makes_do_with_the_memory_there_is)
 		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 		must_hold();
 		must_follow_the_rule();
-		ck_assert_str_eq(plan.order, "strict");
 		ck_assert_double_ge(plan.step_s, plan.bound_s * (1 - 1e-9));
 		for (int s = 0; s < plan.stages; s++) {
 			before += plan.stage[s].in_flight;
@@ -913,7 +924,7 @@ START_TEST(damaged_plans_are_found)
 	bench.problem.micro_batch = 4;
 	set_compute("1 1 1 1");
 	bench.want.solver = "uniform";
-	bench.cluster.standard = (struct link){.bandwidth_bytes_s = 1e6, .latency_s = 1e-3};
+	bench.cluster.standard = (struct link){.bandwidth_bytes_s = 1e8, .latency_s = 1e-4};
 	bench.limit[0] = bench.limit[1] = bench.limit[2] = bench.limit[3] = 1e12;
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	must_hold();
