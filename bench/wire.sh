@@ -16,7 +16,8 @@
 #
 # "loss" is 1 - tokens/s / tokens/s without a limit, medians of the rounds. "bound" is the least loss that any schedule has
 # with these links, from the computing times of the run without a limit: no step is shorter than a stage's own work and
-# what must come before and after it, nor than a direction of the link needs for its tensors; 95 % of a rate carry payload.
+# what must come before and after it, nor than a direction of the link needs for its tensors; 95 % of a rate carry payload. "busy" is the
+# share of a step that the busiest stage computes: a loss without a fall there is the machine's, not the wire's.
 # Needs root and iproute2, ends with 77 where testbed.sh does. Takes about 12 minutes a round with the
 # peer on two quiet cores: a step is 4096 tokens, and there are 14 runs.
 set -eu
@@ -94,7 +95,17 @@ own() {
 		--set "links.default.bandwidth=$(declared "$1")" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 	check_loss "$work/run/metrics.jsonl"
 	steps_of "$work/run/metrics.jsonl" | sed "1,${drop}d" | cut -d ' ' -f 2 | median >> "$work/edgepipe.$2.$1"
+	busy >> "$work/busy.$2.$1"
 	[ "$1" != max ] || computing
+}
+
+# busy: percent of a step that the busiest stage of the last run computes
+busy() {
+	grep '"kind":"step"' "$work/run/metrics.jsonl" | sed "1,${drop}d" | while read -r line; do
+		# shellcheck disable=SC2046
+		echo $(echo "$line" | json_numbers step_s) $(echo "$line" | json_numbers forward_s) \
+			$(echo "$line" | json_numbers backward_s)
+	done | awk '{ a = $2 + $4; b = $3 + $5; print 100 * (a > b ? a : b) / $1 }' | median
 }
 
 # computing: of the run without a limit, "f0 f1 b0 b1": seconds of a micro-batch; a line a step goes to $work/computing
@@ -149,9 +160,11 @@ report() {
 	value=$(median < "$work/$1.$2.$3")
 	full=$(median < "$work/$1.none.max")
 	limit=$(bound "$3" "$2")
+	busy=''
+	[ ! -f "$work/busy.$2.$3" ] || [ "$1" = peer ] || busy="$(median < "$work/busy.$2.$3" | awk '{ printf "%.1f", $1 }') %"
 	echo "$value $full" | awk -v program="$1" -v codec="$2" -v rate="$3" -v range="$(range < "$work/$1.$2.$3")" \
-		-v limit="$limit" '{ printf "%-9s %-5s %6s %10.1f  %-15s %6.1f %% %9s\n", program, codec, rate, $1, range,
-			100 * (1 - $1 / $2), program == "peer" ? "" : limit }'
+		-v limit="$limit" -v busy="$busy" '{ printf "%-9s %-5s %6s %10.1f  %-15s %6.1f %% %9s %8s\n", program, codec,
+			rate, $1, range, 100 * (1 - $1 / $2), program == "peer" ? "" : limit, busy }'
 }
 
 if [ -n "$peers" ] && [ ! -x "$peers/run_pipeline.sh" ]; then
@@ -166,7 +179,7 @@ for round in $(seq "$rounds"); do
 	echo "round $round of $rounds: $(($(date +%s) - started)) s" >&2
 done
 echo "$(cpu_name); GPT-2 124M, 8 + 4 blocks, 8 x 512 tokens a step, fp32, $rounds rounds of $steps steps"
-printf '%-9s %-5s %6s %10s  %-15s %8s %9s\n' program codec Mbit/s tokens/s range loss bound
+printf '%-9s %-5s %6s %10s  %-15s %8s %9s %8s\n' program codec Mbit/s tokens/s range loss bound busy
 for rate in $rates; do
 	for codec in none $codecs; do
 		report edgepipe "$codec" "$rate"

@@ -9,10 +9,6 @@
 #include "comm/comm.h"
 #include "comm/internal.h"
 
-enum { BURST = 20 };		/* tests between sleeps: each moves a part of a large message */
-#define PAUSE_LEAST_S 50e-6
-#define PAUSE_MOST_S 1e-3
-
 static int check_tag(int tag)
 {
 	if (tag < 0 || tag > COMM_TAG_MAX)
@@ -79,17 +75,17 @@ static void rest(struct comm *comm, double s)
 
 int comm_wait(struct comm *comm, struct comm_request *request)
 {
-	double pause = PAUSE_LEAST_S;
+	double pause = POLL_LEAST_S;
 
 	for (int tests = 1;; tests++) {
 		int done = comm_test(comm, request);
 
 		if (done)
 			return done < 0 ? -1 : 0;
-		if (tests % BURST)
+		if (tests % POLL_BURST)
 			continue;
 		rest(comm, pause);
-		pause = pause * 2 < PAUSE_MOST_S ? pause * 2 : PAUSE_MOST_S;
+		pause = pause * 2 < POLL_MOST_S ? pause * 2 : POLL_MOST_S;
 	}
 }
 

@@ -10,6 +10,12 @@
 #include <stdatomic.h>
 #include <string.h>
 
+/* How whoever waits for the transport polls it: bursts of tests (each moves a part of a large message), and sleeps between
+ * them, longer and longer. */
+#define POLL_BURST 20
+#define POLL_LEAST_S 50e-6
+#define POLL_MOST_S 1e-3
+
 /* Tags of the collectives, above those of the callers, so that neither can take the other's. */
 enum comm_tag {
 	COMM_TAG_BARRIER = COMM_TAG_MAX + 1,

@@ -6,8 +6,8 @@
  *	1,38.75			# what follows a hash is a comment
  *	2,3.1
  *
- * Each rate holds for one second; after the last row the first follows again. A rate of 0 is
- * refused: a message that met only such rows would never arrive.
+ * Each rate holds for one second; after the last row the first follows again. Rates below RATE_LEAST are refused: a
+ * message that met only such rows would as good as never arrive.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@
 #include "base/base.h"
 #include "comm/comm.h"
 
+#define RATE_LEAST 1e-3		/* Mbit/s: 8 s for a kilobyte */
 enum { ERRORS_SHOWN = 20 };
 
 /* A file while it is read. */
@@ -102,8 +103,8 @@ static void read_row(struct reader *reader, char *text, const char *end)
 		return;
 	}
 	check_second(reader, second);
-	if (!(mbit_s > 0) || isinf(mbit_s))
-		wrong(reader, "the rate must be above 0 Mbit/s");
+	if (!(mbit_s >= RATE_LEAST) || isinf(mbit_s))
+		wrong(reader, "the rate must be at least 0.001 Mbit/s");
 	add(reader, mbit_s * 1e6 / 8);
 }
 
@@ -168,16 +169,21 @@ void link_trace_free(struct link_trace *trace)
 
 double link_trace_end(const struct link_trace *trace, double start, double bytes)
 {
-	double second = floor(start), into = start - second;
+	double second = floor(start), into = start - second, period = 0;
 
-	for (;;) {
+	for (int rows = 0;; rows++) {
 		double rate = trace->bytes_s[(long long)second % trace->count];
 		double rest = (1 - into) * rate;
 
 		if (bytes <= rest)
 			return second + into + bytes / rate;
 		bytes -= rest;
+		period += rows ? rest : 0;
 		second += 1;
 		into = 0;
+		if (rows == trace->count) {	/* all rows once: what is left passes in whole periods first */
+			second += floor(bytes / period) * trace->count;
+			bytes = fmod(bytes, period);
+		}
 	}
 }

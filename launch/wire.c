@@ -171,17 +171,6 @@ struct executor_spec wire_spec(struct session *s, const struct places *places)
 
 /* -- emulated links ------------------------------------------------------------------------ */
 
-/* The number of a node's interface where several nodes share it, -1: its own. */
-static int nic_of(const struct cluster *cluster, int node)
-{
-	const char *nic = cluster_node(cluster, node)->nic;
-
-	for (int i = 0; nic && i < cluster->nodes.count; i++)
-		if (cluster_node(cluster, i)->nic && !strcmp(cluster_node(cluster, i)->nic, nic))
-			return i;
-	return -1;
-}
-
 static void stretch(struct link_trace *trace, double slowdown)
 {
 	for (int i = 0; i < trace->count; i++)
@@ -195,7 +184,6 @@ static int shape_of(const struct session *s, int from, int to, struct shape *sha
 	const struct cluster *cluster = &s->job.cluster;
 	struct link link = cluster_link(cluster, from, to);
 	double slowdown = s->job.emulate.slowdown;
-	int out = nic_of(cluster, from), in = nic_of(cluster, to);
 
 	*shape = (struct shape){.nic_out = -1, .nic_in = -1};
 	if (from == to)
@@ -203,8 +191,8 @@ static int shape_of(const struct session *s, int from, int to, struct shape *sha
 	*shape = (struct shape){
 		.bandwidth_bytes_s = link.bandwidth_bytes_s / slowdown,
 		.latency_s = link.latency_s * slowdown,
-		.nic_out = out,
-		.nic_in = in < 0 ? -1 : in + cluster->nodes.count,
+		.nic_out = cluster_nic(cluster, from, false),
+		.nic_in = cluster_nic(cluster, to, true),
 	};
 	if (!link.trace)
 		return 0;
@@ -240,7 +228,7 @@ int setup_wire(struct session *s)
 	if (code)
 		return code;
 	for (int i = 0; i < s->comm->size; i++)
-		if (nic_of(&s->job.cluster, i) >= 0)
+		if (cluster_nic(&s->job.cluster, i, false) >= 0)
 			nics = 2 * s->comm->size;
 	s->wire = comm_shaped_open(s->comm, shape, nics);
 	return session_agree(s, s->wire ? 0 : -1);

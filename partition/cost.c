@@ -56,24 +56,11 @@ void cost_fill(const struct problem *problem, struct plan *plan)
 	}
 }
 
-/* The number of a node's interface among those that several nodes share, -1: its own. */
-static int nic_of(const struct cluster *cluster, int node)
+/* The interfaces that a message from one node to another passes. */
+static void fill_nics(const struct cluster *cluster, int from, int to, int nic[2])
 {
-	const char *nic = cluster_node(cluster, node)->nic;
-
-	for (int i = 0; nic && i < cluster->nodes.count; i++)
-		if (cluster_node(cluster, i)->nic && !strcmp(cluster_node(cluster, i)->nic, nic))
-			return i;
-	return -1;
-}
-
-/* Numbers the interface that a direction of a cut shares with others: the one that it leaves its node through, else
- * the one that it enters the other through; numbers of the way in follow those of the way out. */
-static int shared_nic(const struct cluster *cluster, int from, int to)
-{
-	int out = nic_of(cluster, from), in = nic_of(cluster, to);
-
-	return out >= 0 ? out : in >= 0 ? in + cluster->nodes.count : -1;
+	nic[0] = cluster_nic(cluster, from, false);
+	nic[1] = cluster_nic(cluster, to, true);
 }
 
 const struct costs *cost_of(struct arena *arena, const struct problem *problem,
@@ -84,7 +71,7 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 	double *forward = value, *backward = value + stages;
 	double *link_f = value + 2 * stages, *link_b = value + 3 * stages;
 	double *latency_f = value + 4 * stages, *latency_b = value + 5 * stages;
-	int *nic = arena_take(arena, 2 * stages * sizeof(*nic));
+	int (*nic)[2] = arena_take(arena, 2 * stages * sizeof(*nic));
 	struct costs *costs = arena_take(arena, sizeof(*costs));
 
 	for (size_t s = 0; s < stages; s++) {
@@ -100,8 +87,8 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 		latency_b[s] = plan->link[s].latency_backward;
 		if (s + 1 == stages)
 			continue;
-		nic[s] = shared_nic(problem->cluster, stage->node, plan->stage[s + 1].node);
-		nic[stages + s] = shared_nic(problem->cluster, plan->stage[s + 1].node, stage->node);
+		fill_nics(problem->cluster, stage->node, stage[1].node, nic[s]);
+		fill_nics(problem->cluster, stage[1].node, stage->node, nic[stages + s]);
 	}
 	*costs = (struct costs){
 		.stages = plan->stages,
@@ -118,6 +105,15 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 	return costs;
 }
 
+static void name_bottleneck(const struct cluster *cluster, struct plan *plan, const char *kind, int index)
+{
+	if (!strcmp(kind, "interface"))
+		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %s", kind,
+			 cluster_node(cluster, index % cluster->nodes.count)->nic);
+	else
+		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %d", kind, index);
+}
+
 void cost_predict(const struct problem *problem, struct plan *plan)
 {
 	struct arena arena = {0};
@@ -131,7 +127,7 @@ void cost_predict(const struct problem *problem, struct plan *plan)
 	if (simulation) {
 		plan->step_s = simulation->step_s;
 		plan->bound_s = step_bound(costs, plan->micro_batches, &binding, &index);
-		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %d", binding, index);
+		name_bottleneck(problem->cluster, plan, binding, index);
 	}
 	arena_release(&arena);
 }

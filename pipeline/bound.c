@@ -14,6 +14,8 @@
  *                      leave it goes on to the end of the pipeline and back
  *     backward link i  gets nothing before the first has gone down all the way and come back to
  *                      it; then it is occupied M l_b; the last to leave it goes home
+ *     interface        gets nothing before the first of its directions can; then it is occupied by the messages of all
+ *                      of them; whichever is last has the rest of its way to go
  *
  * In none of them the order of micro-batches matters, nor how many are in flight.
  */
@@ -70,24 +72,52 @@ static double backward_link_bound(const struct costs *c, int i, double count)
 	       (count - 1) * c->link_backward_s[i] + c->backward_s[i] + home(c, i);
 }
 
+static bool passes(const int (*nics)[2], int cut, int nic)
+{
+	return nics && (nics[cut][0] == nic || nics[cut][1] == nic);
+}
+
+static double interface_bound(const struct costs *c, int nic, double count)
+{
+	double before = INFINITY, after = INFINITY, occupied = 0;
+
+	for (int i = 0; i < c->stages - 1; i++) {
+		double to = down(c, i) + c->forward_s[i], back = c->backward_s[i] + home(c, i);
+
+		if (passes(c->nic_forward, i, nic)) {
+			occupied += c->link_forward_s[i];
+			before = fmin(before, to);
+			after = fmin(after, around(c, i) - c->link_forward_s[i] + back);
+		}
+		if (passes(c->nic_backward, i, nic)) {
+			occupied += c->link_backward_s[i];
+			before = fmin(before, to + around(c, i) - c->link_backward_s[i] -
+						      c->latency_backward_s[i]);
+			after = fmin(after, c->latency_backward_s[i] + back);
+		}
+	}
+	return occupied > 0 ? before + count * occupied + after : 0;
+}
+
 double step_bound(const struct costs *costs, int micro_batches, const char **binding,
 		  int *index)
 {
-	static const struct resource {
+	const struct resource {
 		const char *name;
 		double (*bound)(const struct costs *costs, int index, double count);
-		int fewer;		/* than stages */
+		int count;
 	} resources[] = {
-		{"stage", stage_bound, 0},
-		{"forward link", forward_link_bound, 1},
-		{"backward link", backward_link_bound, 1},
+		{"stage", stage_bound, costs->stages},
+		{"forward link", forward_link_bound, costs->stages - 1},
+		{"backward link", backward_link_bound, costs->stages - 1},
+		{"interface", interface_bound, costs->nics},
 	};
 	const char *name = resources[0].name;
 	double most = 0, named = 0;
 	int which = 0;
 
-	for (int r = 0; r < 3; r++)
-		for (int i = 0; i < costs->stages - resources[r].fewer; i++) {
+	for (size_t r = 0; r < sizeof(resources) / sizeof(*resources); r++)
+		for (int i = 0; i < resources[r].count; i++) {
 			double s = resources[r].bound(costs, i, micro_batches);
 
 			most = fmax(most, s);

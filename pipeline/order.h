@@ -26,7 +26,7 @@ void order_greedy(const struct schedule_want *want, const int *room, struct op *
  * INFINITY while not known. */
 struct wire {
 	int to, next;			/* stage; micro-batch */
-	int nic;			/* -1: not shared */
+	int nic[2];			/* -1: none */
 	double occupied_s, latency_s, free_s;
 	double *sent, *awaited;		/* [micro_batches]: when each was posted */
 	double *left, *arrived;

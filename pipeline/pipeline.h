@@ -51,8 +51,9 @@ struct costs {
 	/* [stages - 1]: cut i lies between stages i and i + 1. How long one message occupies the link, and the latency
 	 * after it, in each direction. */
 	const double *link_forward_s, *link_backward_s, *latency_forward_s, *latency_backward_s;
-	/* [stages - 1], or null: number of the interface that a direction of a cut shares with others, -1: none. */
-	const int *nic_forward, *nic_backward;
+	/* [stages - 1], or null: numbers of the interfaces that a direction of a cut leaves and arrives through, which it
+	 * may share with others; -1: none. */
+	const int (*nic_forward)[2], (*nic_backward)[2];
 	int nics;
 };
 
@@ -112,9 +113,9 @@ struct simulation *simulate(struct arena *arena, const struct schedule *schedule
 
 /* -- bound.c ------------------------------------------------------------------------------- */
 
-/* No schedule of these stages on these links takes less (all micro-batches pass every stage and link, with whatever
- * comes before the first and after the last of them); binding, if not null, says which resource it is. Without
- * update_s. */
+/* No schedule of these stages on these links takes less (all micro-batches pass every stage, link and interface, with
+ * whatever comes before the first and after the last of them); binding, if not null, says which kind of resource it is
+ * ("stage", "forward link", "backward link", "interface"), index which one. Without update_s. */
 double step_bound(const struct costs *costs, int micro_batches, const char **binding, int *index);
 
 /* -- executor.c ---------------------------------------------------------------------------- */

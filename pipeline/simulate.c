@@ -33,7 +33,7 @@ static void open_wire(struct timeline *t, struct wire *wire, int to, double awai
 	size_t count = (size_t)t->micro_batches;
 
 	wire->to = to;
-	wire->nic = -1;
+	wire->nic[0] = wire->nic[1] = -1;
 	wire->sent = times(&t->arena, count, INFINITY);
 	wire->awaited = times(&t->arena, count, awaited_s);
 	wire->left = times(&t->arena, count, INFINITY);
@@ -56,9 +56,9 @@ static void open_wires(struct timeline *t, double awaited_s)
 		f->latency_s = c->latency_forward_s[cut];
 		b->latency_s = c->latency_backward_s[cut];
 		if (c->nic_forward)
-			f->nic = c->nic_forward[cut];
+			memcpy(f->nic, c->nic_forward[cut], sizeof(f->nic));
 		if (c->nic_backward)
-			b->nic = c->nic_backward[cut];
+			memcpy(b->nic, c->nic_backward[cut], sizeof(b->nic));
 	}
 }
 
@@ -135,8 +135,9 @@ static void consider_wire(const struct timeline *t, struct wire *wire, bool forw
 	if (forward)
 		job.ready_s = fmax(job.ready_s, buffer_free(t, wire->to, m));
 	job.start_s = job.ready_s;
-	if (wire->nic >= 0)
-		job.start_s = fmax(job.start_s, t->nic_free_s[wire->nic]);
+	for (int i = 0; i < 2; i++)
+		if (wire->nic[i] >= 0)
+			job.start_s = fmax(job.start_s, t->nic_free_s[wire->nic[i]]);
 	if (job.start_s < best->start_s ||
 	    (job.start_s == best->start_s && job.ready_s < best->ready_s))
 		*best = job;
@@ -160,8 +161,9 @@ static void pass(struct timeline *t, const struct job *job)
 	wire->left[wire->next] = wire->free_s;
 	wire->arrived[wire->next] = wire->free_s + wire->latency_s;
 	wire->next++;
-	if (wire->nic >= 0)
-		t->nic_free_s[wire->nic] = wire->free_s;
+	for (int i = 0; i < 2; i++)
+		if (wire->nic[i] >= 0)
+			t->nic_free_s[wire->nic[i]] = wire->free_s;
 }
 
 static void compute(struct timeline *t, const struct job *job)

@@ -66,3 +66,13 @@ struct link cluster_link(const struct cluster *cluster, int from, int to)
 	}
 	return link;
 }
+
+int cluster_nic(const struct cluster *cluster, int node, bool receives)
+{
+	const char *nic = cluster_node(cluster, node)->nic;
+
+	for (int i = 0; nic && i < cluster->nodes.count; i++)
+		if (cluster_node(cluster, i)->nic && !strcmp(cluster_node(cluster, i)->nic, nic))
+			return receives ? i + cluster->nodes.count : i;
+	return -1;
+}

@@ -820,9 +820,10 @@ static const struct {
 	{"0,5\n2,5\n", ":2: error: a gap: second 2 comes after second 0"},
 	{"0,5\n1,5\n1,5\n", ":3: error: second 1 comes after second 1"},
 	{"4,5\n3,5\n", ":2: error: second 3 comes after second 4"},
-	{"0,5\n1,0\n", ":2: error: the rate must be above 0"},
-	{"0,-1\n", ":1: error: the rate must be above 0"},
-	{"0,1e999\n", ":1: error: the rate must be above 0"},
+	{"0,5\n1,0\n", ":2: error: the rate must be at least 0.001"},
+	{"0,1e-300\n", ":1: error: the rate must be at least 0.001"},
+	{"0,-1\n", ":1: error: the rate must be at least 0.001"},
+	{"0,1e999\n", ":1: error: the rate must be at least 0.001"},
 	{"0.5,1\n", ":1: error: the seconds must be whole"},
 	{"-1,1\n", ":1: error: the seconds must be whole"},
 	{"0,5\n1,fast\n", ":2: error: not a row"},
@@ -891,7 +892,7 @@ START_TEST(trace_ends)
 		{0.5, 75, 1.5}, {0, 150, 2}, {1.5, 125, 2.5}, {0, 350, 3},
 		/* round again: 350 bytes every 3 s */
 		{0, 400, 3.5}, {2.5, 200, 4}, {3, 100, 4}, {7.5, 125, 8.5}, {0, 700, 6},
-		{2, 3500, 32}, {0, 3500 + 125, 31.5}, {300, 50, 300.5},
+		{2, 3500, 32}, {0, 3500 + 125, 31.5}, {300, 50, 300.5}, {1, 350e9 + 50, 3e9 + 2},
 	};
 
 	for (int i = 0; i < COUNT(cases); i++)
