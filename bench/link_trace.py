@@ -101,7 +101,7 @@ def main():
     trace = trace_of(samples, options.least)[options.first:end] if samples else []
     if not trace:
         fail(f"no rates in '{options.log}' after second {options.first}", 65)
-    print(f"# {os.path.basename(options.log)} {options.part or ''}, {options.direction}: mean "
+    print(f"# {' '.join(filter(None, (os.path.basename(options.log), options.part)))}, {options.direction}: mean "
           f"{sum(trace) / len(trace):.3f} Mbit/s, {min(trace):.3f} to {max(trace):.3f}")
     print("seconds,mbit_s")
     for second, rate in enumerate(trace):

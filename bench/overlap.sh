@@ -9,6 +9,8 @@
 #   --rates "20 10 7"   Mbit/s of all links; "transfer" is what a tensor takes, as a share of the slowest stage's forward
 #                       and backward
 #   --seconds 8         of watching a rank that waits
+#   --tcp yes           the same over real TCP too, between servers of testbed.sh (needs root): all that a server sends
+#                       passes one card, and 12 KB of it (at 20 Mbit/s) at once
 #   --build DIR         (default: build/ of this checkout)
 #
 # residual = (measured - simulated) / measured: of the median step of 16 micro-batches, with its fill and drain, its norm
@@ -23,7 +25,7 @@ fail() {
 	exit "${2:-2}"
 }
 
-steps=15 rates='20 10 7' seconds=8 build=$root/build
+steps=15 rates='20 10 7' seconds=8 tcp=no build=$root/build
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
@@ -33,6 +35,7 @@ while [ $# -gt 0 ]; do
 	--steps) steps=$2 ;;
 	--rates) rates=$2 ;;
 	--seconds) seconds=$2 ;;
+	--tcp) tcp=$2 ;;
 	--build) build=$2 ;;
 	*) fail "unknown option '$1'; see --help" ;;
 	esac
@@ -60,10 +63,15 @@ topology() {
 		echo "nodes:"
 		for gflops in "$@"; do
 			n=$((${n:-0} + 1))
-			echo "  - {name: n$n, compute: $gflops GFLOPS}"
+			echo "  - {name: n$n, compute: $gflops GFLOPS$([ $links = emulated ] || echo ", nic: card$n")}"
 		done
-		echo "links: {default: {bandwidth: $mbit Mbit/s, latency: 2 ms}}"
-		echo "emulate: {links: true, compute: true}"
+		if [ $links = emulated ]; then
+			echo "links: {default: {bandwidth: $mbit Mbit/s, latency: 2 ms}}"
+			echo "emulate: {links: true, compute: true}"
+		else	# 95 % of a rate carry payload
+			echo "links: {default: {bandwidth: $(echo "$mbit" | awk '{ print 0.95 * $1 }') Mbit/s}}"
+			echo "emulate: {compute: true}"
+		fi
 		echo "model: {path: $root/topologies/campus/model}"
 		echo "lora: {rank: 8, alpha: 16, targets: all}"
 		echo "data: {train: $root/topologies/campus/train.jsonl, sequence: 64}"
@@ -73,14 +81,24 @@ topology() {
 	ranks=$# n=''
 }
 
-# train OVERLAP MICRO-BATCHES: "measured simulated", seconds
+# train OPTIONS...: "measured simulated", seconds
 train() {
-	mpirun -np "$ranks" "$build/edgepipe" train "$work/job.yaml" --out "$work/run" --overwrite \
-		--set "plan.overlap=$1" --set "train.batch=$2" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+	if [ $links = emulated ]; then
+		set -- mpirun -np "$ranks" "$build/edgepipe" "$@"
+	else
+		set -- sh "$root/bench/testbed.sh" with "$ranks" --rate "$mbit" -- sh "$root/bench/testbed.sh" mpirun \
+			"$build/edgepipe" "$@"
+	fi
+	"$@" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 	grep warning "$work/log" >&2 || true
 	simulated=$(json_numbers predicted_step_s < "$work/run/metrics.jsonl")
 	measured=$(grep '"kind":"step"' "$work/run/metrics.jsonl" | sed 1,2d | json_numbers step_s | median)
 	echo "$measured $simulated"
+}
+
+# step OVERLAP MICRO-BATCHES
+step() {
+	train train "$work/job.yaml" --out "$work/run" --overwrite --set "plan.overlap=$1" --set "train.batch=$2"
 }
 
 # per_stage FILE: the means of a stage's forward and backward, one line a stage
@@ -110,15 +128,15 @@ share() {
 # residual LAYERS MBIT GFLOPS...
 residual() {
 	topology "$@"
-	long=$(train true 32)
+	long=$(step true 32)
 	paced=$(pace 32)
-	short=$(train true 16)
+	short=$(step true 16)
 	portion=$(share)
-	without=$(train false 16)
-	echo "$short $long $without" | awk -v ranks="$ranks" -v rate="$2" -v portion="$portion" -v pace="$paced" '
+	without=$(step false 16)
+	echo "$short $long $without" | awk -v links="$links" -v ranks="$ranks" -v rate="$2" -v portion="$portion" -v pace="$paced" '
 		function part(measured, simulated) { return 100 * (measured - simulated) / measured }
-		{ printf "%5d %8s %9s %8.0f ms %8.0f ms %8.1f %% %7.1f %% %8.0f ms %8.1f %% %5s %%\n", ranks, rate, portion,
-			1000 * $2, 1000 * $1, part($1, $2), part($3 - $1, $4 - $2), 1000 * $5, part($5, $6), pace }'
+		{ printf "%-8s %5d %8s %9s %8.0f ms %8.0f ms %8.1f %% %7.1f %% %8.0f ms %8.1f %% %5s %%\n", links, ranks, rate,
+			portion, 1000 * $2, 1000 * $1, part($1, $2), part($3 - $1, $4 - $2), 1000 * $5, part($5, $6), pace }'
 }
 
 # ticks PID: CPU time of a process's first thread, which passes its messages
@@ -167,10 +185,18 @@ polling() {
 }
 
 echo "$(cpu_name); steps of 16 micro-batches, the median of $((steps - 2))"
-printf '%5s %8s %9s %11s %11s %10s %9s %11s %10s %7s\n' ranks Mbit/s transfer simulated measured residual steady \
+printf '%-8s %5s %8s %9s %11s %11s %10s %9s %11s %10s %7s\n' links ranks Mbit/s transfer simulated measured residual steady \
 	'no overlap' residual pace
+links=emulated
 for rate in $rates; do
 	residual 5,5 "$rate" 4 4
 	residual 4,3,3 "$rate" 4 4 4
 done
 polling
+if [ "$tcp" = yes ]; then
+	links=tcp
+	for rate in $rates; do
+		residual 5,5 "$rate" 4 4
+		residual 4,3,3 "$rate" 4 4 4
+	done
+fi

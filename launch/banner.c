@@ -67,55 +67,90 @@ static void say_step(const struct session *s)
 	    (double)s->data.steps * (double)t->batch / (double)s->data.train_samples);
 }
 
-static void link_text(const struct link *link, char *buffer, size_t bytes)
+/* "40 Mbit/s, 2 ms (declared), emulated through air". */
+static void link_text(const struct session *s, int from, int to, struct text *text)
 {
+	struct link link = cluster_link(&s->job.cluster, from, to);
+	const char *nic[2] = {cluster_node(&s->job.cluster, from)->nic, cluster_node(&s->job.cluster, to)->nic};
 	char rate[32], latency[32];
 
-	if (link->bandwidth_bytes_s <= 0 && link->latency_s <= 0) {
-		snprintf(buffer, bytes, "nothing declared");
-		return;
-	}
-	snprintf(buffer, bytes, "%s, %s (declared)",
-		 link->bandwidth_bytes_s > 0
-			 ? unit_write(link->bandwidth_bytes_s, UNIT_BYTES_S, rate, sizeof(rate))
-			 : "unlimited",
-		 unit_write(link->latency_s, UNIT_SECONDS, latency, sizeof(latency)));
+	if (link.bandwidth_bytes_s <= 0 && link.latency_s <= 0)
+		text_add(text, "nothing declared");
+	else
+		text_add(text, "%s, %s (declared)",
+			 link.bandwidth_bytes_s > 0
+				 ? unit_write(link.bandwidth_bytes_s, UNIT_BYTES_S, rate, sizeof(rate))
+				 : "unlimited",
+			 unit_write(link.latency_s, UNIT_SECONDS, latency, sizeof(latency)));
+	if (s->job.emulate.links)
+		text_add(text, ", emulated");
+	if (link.trace)
+		text_add(text, ", the mean of %s", link.trace);
+	if (nic[0] || nic[1])
+		text_add(text, ", through %s%s%s", nic[0] ? nic[0] : nic[1],
+			 nic[0] && nic[1] && strcmp(nic[0], nic[1]) ? " and " : "",
+			 nic[0] && nic[1] && strcmp(nic[0], nic[1]) ? nic[1] : "");
 }
 
 static void say_links(const struct session *s)
 {
-	char text[96];
+	const struct plan_cut *cut = s->job.plan.cuts.item;
 
 	for (int i = 0; i + 1 < s->plan.stages; i++) {
 		int from = s->plan.stage[i].node, to = s->plan.stage[i + 1].node;
-		struct link link = cluster_link(&s->job.cluster, from, to);
+		struct text text = {0};
 
-		link_text(&link, text, sizeof(text));
-		say("%s %s > %s: %s%s, codec %s forward, %s backward", i == 0 ? "links  " : "       ",
+		link_text(s, from, to, &text);
+		say("%s %s > %s: %s, codec %s forward, %s backward", i == 0 ? "links  " : "       ",
 		    cluster_node(&s->job.cluster, from)->name,
-		    cluster_node(&s->job.cluster, to)->name, text,
-		    s->job.emulate.links ? ", emulated" : "",
+		    cluster_node(&s->job.cluster, to)->name, text.data,
 		    codec_of((enum codec_kind)s->plan.link[i].codec_forward, false)->name,
 		    codec_of((enum codec_kind)s->plan.link[i].codec_backward, true)->name);
+		text_release(&text);
 	}
+	for (int i = 0; i < s->job.plan.cuts.count; i++)
+		say("cut     after block %lld, inside a node: codec %s", cut[i].after_block,
+		    codec_of((enum codec_kind)cut[i].codec, false)->name);
+	if (!s->job.plan.overlap)
+		say("        plan.overlap is false: a transfer passes only while its node does not compute; the "
+		    "prediction is for true");
+}
+
+/* "stage 3 (music)", "forward link 0 (library > physics)", "interface air". */
+static void bottleneck_text(const struct session *s, char *buffer, size_t bytes)
+{
+	const char *name = s->plan.bottleneck;
+	int i = 0;
+
+	if (sscanf(name, "stage %d", &i) == 1)
+		snprintf(buffer, bytes, "%s (%s)", name, s->stage_name[i]);
+	else if (sscanf(name, "forward link %d", &i) == 1)
+		snprintf(buffer, bytes, "%s (%s > %s)", name, s->stage_name[i], s->stage_name[i + 1]);
+	else if (sscanf(name, "backward link %d", &i) == 1)
+		snprintf(buffer, bytes, "%s (%s > %s)", name, s->stage_name[i + 1], s->stage_name[i]);
+	else
+		snprintf(buffer, bytes, "%s", name);
 }
 
 static void say_prediction(const struct session *s)
 {
 	const struct plan *plan = &s->plan;
-	double tokens = (double)s->job.train.batch * s->data.tokens;
+	double rate = (double)s->job.train.batch * s->data.tokens / plan->step_s;
+	char where[128];
 
 	if (plan->step_s <= 0)
 		return;
-	say("predict %.3g s a step, %.4g tokens/s (simulated from declared numbers%s); no schedule takes less than "
-	    "%.3g s; bottleneck: %s", plan->step_s, tokens / plan->step_s,
-	    s->problem.slowdown != 1 ? ", slowed down" : "", plan->bound_s, plan->bottleneck);
-	if (s->job.emulate.links || s->job.emulate.compute)
-		say("emulate %s%s%s held to declared numbers%s",
-		    s->job.emulate.links ? "links" : "",
-		    s->job.emulate.links && s->job.emulate.compute ? " and " : "",
-		    s->job.emulate.compute ? "compute" : "",
-		    s->problem.slowdown != 1 ? ", every time stretched by emulate.slowdown" : "");
+	bottleneck_text(s, where, sizeof(where));
+	say("predict %.3g s a step, %.*f tokens/s (simulated from declared numbers%s); no schedule takes less than "
+	    "%.3g s; bottleneck: %s", plan->step_s, rate < 100, rate,
+	    s->problem.slowdown != 1 ? ", stretched" : "", plan->bound_s, where);
+	if (!s->job.emulate.links && !s->job.emulate.compute)
+		return;
+	say("emulate %s%s%s held to declared numbers", s->job.emulate.links ? "links" : "",
+	    s->job.emulate.links && s->job.emulate.compute ? " and " : "",
+	    s->job.emulate.compute ? "compute" : "");
+	if (s->problem.slowdown != 1)
+		say("        every declared time times %g (emulate.slowdown)", s->problem.slowdown);
 }
 
 void banner_say(const struct session *s)

@@ -56,7 +56,7 @@ static const struct field rows[] = {
 	{"links.default.codec", FIELD_WORD, AT(cluster.standard.codec), "none", .words = codecs,
 	 .help = "how activations and gradients travel"},
 	{"links.between", FIELD_LIST, AT(cluster.links), .item_bytes = sizeof(struct link),
-	 .help = "links that differ from the default"},
+	 .help = "links that differ from the default; of several that fit the last one wins"},
 	{"links.between[].nodes", FIELD_TEXTS, LINK(nodes),
 	 .help = "[a, b]: both directions between two nodes"},
 	{"links.between[].from", FIELD_TEXT, LINK(from),
@@ -72,7 +72,7 @@ static const struct field rows[] = {
 	 .given = LINK(codec_given),
 	 .help = "how activations and gradients travel"},
 	{"links.between[].trace", FIELD_PATH, LINK(trace),
-	 .help = "bandwidth over time, to emulate: a CSV file of seconds,mbit_s rows, one a second"},
+	 .help = "bandwidth to emulate: a CSV file, a row seconds,mbit_s a second, over and over"},
 
 	{"model.path", FIELD_PATH, AT(model), .required = true,
 	 .help = "a Hugging Face model directory"},

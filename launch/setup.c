@@ -38,6 +38,8 @@ int setup_job(struct session *s)
 		status = -1;
 	if (!status)
 		status = check_ranks(s);
+	if (!status)
+		status = wire_traces(s);
 	if (!status && s->options.resume && !s->options.out && !s->job.out)
 		status = error(EXIT_USAGE, "train: --resume needs --out (or `out` in the file)");
 	return session_agree(s, status);

@@ -171,65 +171,78 @@ struct executor_spec wire_spec(struct session *s, const struct places *places)
 
 /* -- emulated links ------------------------------------------------------------------------ */
 
-static void stretch(struct link_trace *trace, double slowdown)
+static double mean(const struct link_trace *trace)
 {
+	double sum = 0;
+
 	for (int i = 0; i < trace->count; i++)
-		trace->bytes_s[i] /= slowdown;
+		sum += trace->bytes_s[i];
+	return sum / trace->count;
 }
 
-/* The shape of one direction; a trace goes to *trace. -1 after an error. */
-static int shape_of(const struct session *s, int from, int to, struct shape *shape,
-		    struct link_trace **trace)
+int wire_traces(struct session *s)
+{
+	struct link *link = s->job.cluster.links.item;
+	int status = 0;
+
+	s->traces = arena_take(&s->arena, (size_t)s->job.cluster.links.count * sizeof(*s->traces));
+	for (int i = 0; i < s->job.cluster.links.count; i++) {
+		if (!link[i].trace)
+			continue;
+		s->traces[i] = link_trace_read(link[i].trace);
+		if (!s->traces[i]) {
+			status = -1;
+			continue;
+		}
+		link[i].bandwidth_bytes_s = mean(s->traces[i]);
+		for (int k = 0; k < s->traces[i]->count; k++)
+			s->traces[i]->bytes_s[k] /= s->job.emulate.slowdown;
+	}
+	return status;
+}
+
+static const struct link_trace *trace_of(const struct session *s, const char *path)
+{
+	const struct link *link = s->job.cluster.links.item;
+
+	for (int i = 0; path && i < s->job.cluster.links.count; i++)
+		if (link[i].trace && !strcmp(link[i].trace, path))
+			return s->traces[i];
+	return NULL;
+}
+
+/* The shape of one direction. */
+static struct shape shape_of(const struct session *s, int from, int to)
 {
 	const struct cluster *cluster = &s->job.cluster;
 	struct link link = cluster_link(cluster, from, to);
 	double slowdown = s->job.emulate.slowdown;
 
-	*shape = (struct shape){.nic_out = -1, .nic_in = -1};
 	if (from == to)
-		return 0;
-	*shape = (struct shape){
+		return (struct shape){.nic_out = -1, .nic_in = -1};
+	return (struct shape){
 		.bandwidth_bytes_s = link.bandwidth_bytes_s / slowdown,
 		.latency_s = link.latency_s * slowdown,
 		.nic_out = cluster_nic(cluster, from, false),
 		.nic_in = cluster_nic(cluster, to, true),
+		.trace = trace_of(s, link.trace),
 	};
-	if (!link.trace)
-		return 0;
-	*trace = link_trace_read(link.trace);
-	if (!*trace)
-		return -1;
-	stretch(*trace, slowdown);
-	shape->trace = *trace;
-	return 0;
-}
-
-static int read_shapes(struct session *s, struct shape *shape)
-{
-	int ranks = s->comm->size, status = 0;
-
-	s->traces = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*s->traces));
-	for (int i = 0; i < ranks * ranks && !status; i++)
-		status = shape_of(s, i / ranks, i % ranks, &shape[i], &s->traces[i]);
-	return status;
 }
 
 int setup_wire(struct session *s)
 {
-	size_t pairs = (size_t)s->comm->size * (size_t)s->comm->size;
+	int ranks = s->comm->size, nics = 0;
 	struct shape *shape;
-	int nics = 0, code;
 
 	s->wire = s->comm;
-	if (!s->job.emulate.links || s->comm->size == 1)
+	if (!s->job.emulate.links || ranks == 1)
 		return 0;
-	shape = arena_take(&s->arena, pairs * sizeof(*shape));
-	code = session_agree(s, read_shapes(s, shape));
-	if (code)
-		return code;
-	for (int i = 0; i < s->comm->size; i++)
+	shape = arena_take(&s->arena, (size_t)ranks * (size_t)ranks * sizeof(*shape));
+	for (int i = 0; i < ranks * ranks; i++)
+		shape[i] = shape_of(s, i / ranks, i % ranks);
+	for (int i = 0; i < ranks; i++)
 		if (cluster_nic(&s->job.cluster, i, false) >= 0)
-			nics = 2 * s->comm->size;
+			nics = 2 * ranks;
 	s->wire = comm_shaped_open(s->comm, shape, nics);
 	return session_agree(s, s->wire ? 0 : -1);
 }
@@ -239,7 +252,7 @@ void wire_close(struct session *s)
 	if (s->wire && s->wire != s->comm)
 		comm_close(s->wire);
 	s->wire = NULL;
-	for (int i = 0; s->traces && i < s->comm->size * s->comm->size; i++)
+	for (int i = 0; s->traces && i < s->job.cluster.links.count; i++)
 		link_trace_free(s->traces[i]);
 	s->traces = NULL;
 }

@@ -32,7 +32,7 @@ bool left_out(const struct problem *problem, const struct plan *plan, int node, 
 		snprintf(why, bytes, "plan.layers says out");
 	else if (strcmp(plan->solver, "proportional") == 0)
 		snprintf(why, bytes,
-			 "slower than the nodes that plan.stages = %d leaves room for",
+			 "no faster than the %d nodes that plan.stages leaves room for",
 			 plan->stages);
 	else
 		snprintf(why, bytes, "not among the first plan.stages = %d nodes",

@@ -64,7 +64,7 @@ static double idle_share(const struct training *training, const struct step_reco
 void step_say(struct progress *p, const struct training *training, const struct step_record *r)
 {
 	double now = clock_s(), done = (double)(r->step - p->first_step + 1);
-	double left_s = (now - p->start_s) / done * (double)(r->steps - r->step);
+	double left_s = p->training_s / done * (double)(r->steps - r->step);	/* without validation and checkpoints */
 	char eta[32];
 
 	if (r->step != p->first_step && r->step != r->steps && now - p->last_s < 1)

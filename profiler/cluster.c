@@ -54,7 +54,7 @@ struct link cluster_link(const struct cluster *cluster, int from, int to)
 	for (int i = cluster->links.count - 1; i >= 0; i--) {
 		if (!link_fits(&entry[i], a, b))
 			continue;
-		if (entry[i].bandwidth_given)
+		if (entry[i].bandwidth_given || entry[i].trace)
 			link.bandwidth_bytes_s = entry[i].bandwidth_bytes_s;
 		if (entry[i].latency_given)
 			link.latency_s = entry[i].latency_s;

@@ -21,7 +21,7 @@ struct node {
 struct link {
 	struct texts nodes;
 	const char *from, *to;
-	double bandwidth_bytes_s;	/* 0: unlimited */
+	double bandwidth_bytes_s;	/* 0: unlimited; with a trace its mean, once that was read */
 	double latency_s;
 	int codec;			/* enum codec_kind */
 	const char *trace;
