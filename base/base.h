@@ -196,7 +196,7 @@ struct watchdog_section {
 	double patience;		/* times the least deadline; 1 where nothing is special */
 	const char *what;		/* "waiting for the activations of" */
 	const char *peer;		/* who is waited for, or null */
-	long long step;
+	long long step;			/* -1: none */
 	int micro;			/* -1: none */
 };
 /* Both are called on the watchdog's thread; expired does not return. */
@@ -206,11 +206,17 @@ struct watchdog_calls {
 	void *arg;
 };
 struct watchdog;
-/* To be called before any other thread is started: they inherit that the signals are the watchdog's. The deadline of a
- * section: max(10 s, 5 times its usual time); EDGEPIPE_HANG_TIMEOUT replaces the 10, 0 turns it off. Null after
- * an error. */
+/*
+ * To be called before any other thread is started: they inherit that the signals are the watchdog's. The deadline of a
+ * section: max(10 s * patience, 5 times the longest of its kind). For the first four of a kind, which may be far from
+ * usual: max(30 s * patience, 5 times the longest of any kind so far, what is expected of the kind).
+ * EDGEPIPE_HANG_TIMEOUT=S replaces the 10 s by S and the 30 s by 3 S; 0 turns all off. Null after an error.
+ */
 struct watchdog *watchdog_open(const struct watchdog_calls *calls);
-/* One thread at a time is in a section; a null watchdog does nothing. */
+/* What a section of a kind may take while the kind is new; INFINITY: whatever it likes. */
+void watchdog_expect(struct watchdog *watchdog, int kind, double s);
+/* Sections nest; the innermost one is watched, and when it is left the one around it begins anew. Any thread, one at a
+ * time; a null watchdog does nothing. */
 void watchdog_enter(struct watchdog *watchdog, const struct watchdog_section *section);
 void watchdog_leave(struct watchdog *watchdog);
 void watchdog_close(struct watchdog *watchdog);

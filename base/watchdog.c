@@ -3,7 +3,10 @@
  *
  * Whoever works says in which section he is; a section that lasts far longer than it ever did is a hang: a peer that
  * stopped, a lost message. What is usual is learnt as it goes: the longest that a section of this kind has taken. While
- * there is nothing to compare with, patience is long: a first micro-batch also pages a model in.
+ * a kind is new there is little to compare with: then everything else that was seen so far counts, and what the kind
+ * may take by its nature, which only its owner can know.
+ *
+ * Sections nest: an outer one lasts anew whenever an inner one was entered or left, since then the process got on.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -16,18 +19,22 @@
 
 #define LEAST_S 10.0
 #define FACTOR 5.0
-#define FIRST_FACTOR 60.0		/* times the least, where nothing is usual yet */
+#define NEW_FACTOR 3.0			/* times the least, while a kind is new */
 #define LOOK_S 0.25
-enum { KINDS = 32 };
+enum { KINDS = 32, DEPTH = 8 };
+enum { NEW = 4 };			/* sections of a kind until it is no longer new: the first ones may wait for nothing */
 
 struct watchdog {
 	struct watchdog_calls calls;
 	double least_s;			/* 0: off */
 	pthread_t thread;
 	pthread_mutex_t lock;		/* for all below */
-	struct watchdog_section now;
-	double since_s;			/* 0: in no section */
-	double usual_s[KINDS];
+	struct watchdog_section section[DEPTH];	/* innermost last */
+	int depth;			/* 0: in no section */
+	double since_s;			/* when the innermost one began, or one in it ended */
+	int seen[KINDS];
+	double usual_s[KINDS], expected_s[KINDS];
+	double longest_s;		/* of all kinds */
 	bool stop;
 };
 
@@ -57,14 +64,39 @@ static void signals_of(sigset_t *set)
 	sigaddset(set, SIGHUP);
 }
 
+static double larger(double a, double b)
+{
+	return a > b ? a : b;
+}
+
+static const struct watchdog_section *innermost(const struct watchdog *w)
+{
+	return &w->section[(w->depth < DEPTH ? w->depth : DEPTH) - 1];
+}
+
 static double deadline_s(const struct watchdog *w)
 {
-	double usual_s = w->usual_s[w->now.kind];
-	double least_s = w->now.patience * w->least_s;
+	const struct watchdog_section *now = innermost(w);
+	double least_s = now->patience * w->least_s;
 
-	if (usual_s <= 0)
-		return FIRST_FACTOR * least_s;
-	return FACTOR * usual_s > least_s ? FACTOR * usual_s : least_s;
+	if (w->seen[now->kind] >= NEW)
+		return larger(least_s, FACTOR * w->usual_s[now->kind]);
+	return larger(larger(NEW_FACTOR * least_s, FACTOR * w->longest_s), w->expected_s[now->kind]);
+}
+
+/* What the innermost section has taken since it last got on is usual from now on. Under the lock. */
+static void book(struct watchdog *w, double now_s)
+{
+	double lasted_s = now_s - w->since_s;
+	int kind;
+
+	w->since_s = now_s;
+	if (w->depth == 0)
+		return;
+	kind = innermost(w)->kind;
+	w->usual_s[kind] = larger(w->usual_s[kind], lasted_s);
+	w->longest_s = larger(w->longest_s, lasted_s);
+	w->seen[kind] += w->seen[kind] < NEW;
 }
 
 /* Copies the section when it has lasted too long. */
@@ -74,8 +106,9 @@ static bool is_late(struct watchdog *w, struct watchdog_section *section, double
 
 	pthread_mutex_lock(&w->lock);
 	*lasted_s = clock_s() - w->since_s;
-	late = w->least_s > 0 && w->since_s > 0 && *lasted_s > deadline_s(w);
-	*section = w->now;
+	late = w->least_s > 0 && w->depth > 0 && *lasted_s > deadline_s(w);
+	if (late)
+		*section = *innermost(w);
 	pthread_mutex_unlock(&w->lock);
 	return late;
 }
@@ -86,8 +119,7 @@ static void forgive(struct watchdog *w, double gap_s)
 	if (gap_s < 4 * LOOK_S)
 		return;
 	pthread_mutex_lock(&w->lock);
-	if (w->since_s > 0)
-		w->since_s = clock_s();
+	w->since_s = clock_s();
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -145,27 +177,34 @@ struct watchdog *watchdog_open(const struct watchdog_calls *calls)
 	return w;
 }
 
+void watchdog_expect(struct watchdog *w, int kind, double s)
+{
+	if (!w)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->expected_s[kind] = s;
+	pthread_mutex_unlock(&w->lock);
+}
+
 void watchdog_enter(struct watchdog *w, const struct watchdog_section *section)
 {
 	if (!w)
 		return;
 	pthread_mutex_lock(&w->lock);
-	w->now = *section;
-	w->since_s = clock_s();
+	book(w, clock_s());
+	if (w->depth < DEPTH)
+		w->section[w->depth] = *section;
+	w->depth++;
 	pthread_mutex_unlock(&w->lock);
 }
 
 void watchdog_leave(struct watchdog *w)
 {
-	double lasted_s;
-
 	if (!w)
 		return;
 	pthread_mutex_lock(&w->lock);
-	lasted_s = w->since_s > 0 ? clock_s() - w->since_s : 0;
-	if (lasted_s > w->usual_s[w->now.kind])
-		w->usual_s[w->now.kind] = lasted_s;
-	w->since_s = 0;
+	book(w, clock_s());
+	w->depth -= w->depth > 0;
 	pthread_mutex_unlock(&w->lock);
 }
 

@@ -21,11 +21,11 @@ void loop_unlock(struct loop *loop)
 /* Under the lock. */
 static int push(struct loop *loop, struct item item)
 {
-	while (loop->count == QUEUE && !loop->failed)
+	while (loop->count >= QUEUE && !loop->failed)
 		pthread_cond_wait(&loop->ended, &loop->lock);
 	if (loop->failed && item.kind != ITEM_ABORT)
 		return -1;
-	loop->queue[(loop->first + loop->count++) % QUEUE] = item;
+	loop->queue[(loop->first + loop->count++) % (QUEUE + 1)] = item;
 	bell_ring(loop->bell);
 	return 0;
 }

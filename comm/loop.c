@@ -42,10 +42,12 @@ void loop_notify(struct loop *loop)
 	loop_unlock(loop);
 }
 
+/* What this thread said is the cause of all that work will say. */
 static void fail(struct loop *loop)
 {
 	loop_lock(loop);
 	loop->failed = true;
+	loop->code = error_code();
 	pthread_cond_broadcast(&loop->ended);
 	loop_unlock(loop);
 }
@@ -77,7 +79,7 @@ static void cancel_task(struct loop *loop, struct task *task)
 
 static void abort_inner(struct loop *loop, int code)
 {
-	comm_abort(loop->inner, code);
+	comm_abort(loop->inner, loop->code ? loop->code : code);
 	loop_lock(loop);
 	loop->aborted = true;
 	pthread_cond_broadcast(&loop->ended);
@@ -137,8 +139,8 @@ static bool pop(struct loop *loop, struct item *item)
 	any = loop->count > 0;
 	if (any) {
 		*item = loop->queue[loop->first];
-		loop->first = (loop->first + 1) % QUEUE;
-		if (loop->count-- == QUEUE)
+		loop->first = (loop->first + 1) % (QUEUE + 1);
+		if (loop->count-- >= QUEUE)
 			pthread_cond_broadcast(&loop->ended);
 	}
 	loop_unlock(loop);

@@ -47,10 +47,11 @@ struct loop {
 
 	pthread_mutex_t lock;		/* for all in this paragraph, and the statuses */
 	pthread_cond_t ended;		/* for the second thread */
-	struct item queue[QUEUE];
+	struct item queue[QUEUE + 1];	/* after a failure an abort is let in, full or not */
 	int first, count;
 	struct task *spare;
 	bool failed, aborted, over;	/* the transport failed; an abort was carried out; work has returned */
+	int code;			/* of what failed, as said on the loop's thread; 0: nothing was */
 
 	struct bell *bell, own_bell;	/* what the loop sleeps on: the transport's or its own */
 	struct task *active;		/* the loop's own, as is the next */

@@ -63,7 +63,7 @@ struct session {
 	bool *passes;			/* cuts inside this rank's stage, per block */
 	float *frame;			/* for them */
 	struct comm *wire;		/* comm, or what holds it to the declared links */
-	struct link_trace **traces;	/* that these follow, [ranks * ranks] */
+	struct link_trace **traces;	/* of links.between, in its order */
 	float *values;			/* rank 0: value, m, v of all adapters */
 	const char **identity, **circumstance;
 	struct watch *watch;		/* or null, where ranks are threads */
@@ -101,6 +101,8 @@ struct watch *watch_open(void);
 struct watchdog *watch_dog(struct watch *watch);	/* null for null */
 /* What is to be said when the run ends before its time. Collective; watch may be null. */
 int watch_learn(struct watch *watch, struct session *session);
+/* What this rank's first waits may take, by the plan. watch may be null. */
+void watch_expect(struct watch *watch, const struct session *session, const struct places *places);
 const char *watch_words(const struct watch *watch);
 void watch_close(struct watch *watch);
 
@@ -122,6 +124,8 @@ int cuts_open(struct session *session, struct stage_spec *spec);
 const char *wire_codecs(struct session *session);
 /* How the plan's cuts travel, and what this rank is held to: all of the spec but comm and stage. */
 struct executor_spec wire_spec(struct session *session, const struct places *places);
+/* Reads the traces that links follow, and makes their means what the plan reckons with. -1 after an error. */
+int wire_traces(struct session *session);
 void wire_close(struct session *session);	/* collective; before the session's comm */
 
 /* -- rundir.c ------------------------------------------------------------------------------ */

@@ -93,6 +93,8 @@ static int read_options(struct train_options *o, int argc, char **argv)
 
 /* -- the run ------------------------------------------------------------------------------- */
 
+enum { WATCH_SETUP = WATCH_KINDS, WATCH_ENDING };
+
 /* Rank 0's part between the plan and the stage: directory, checkpoint. */
 static int open_run(struct session *s, struct training *t)
 {
@@ -154,6 +156,18 @@ static void fill_training(struct session *s, struct training *t)
 	t->predicted_step_s = plan->step_s;
 	t->executor.watchdog = watch_dog(s->watch);
 	t->last_words = watch_words(s->watch);
+	watch_expect(s->watch, s, &t->places);
+}
+
+/* A wait outside of the training, for the watchdog; to be left again. */
+static void wait_begins(const struct session *s, int kind, double patience, const char *what, const char *peer)
+{
+	watchdog_enter(watch_dog(s->watch), &(struct watchdog_section){kind, patience, what, peer, -1, -1});
+}
+
+static void wait_ends(const struct session *s)
+{
+	watchdog_leave(watch_dog(s->watch));
 }
 
 /* The estimate of every node's memory beside its measured peak. Collective. */
@@ -187,6 +201,27 @@ static void say_start(const struct session *s, const struct checkpoint *from)
 		say("resume  going on after the checkpoint of step %lld", from->step);
 }
 
+/* Files of the run that all ranks have a part in. */
+static int share_logs(struct session *s)
+{
+	int status;
+
+	wait_begins(s, WATCH_STATE, 3, "at the logs", "rank 0 or its disk");
+	status = rundir_logs(s);
+	wait_ends(s);
+	return status;
+}
+
+static int share_memory(const struct session *s)
+{
+	int status;
+
+	wait_begins(s, WATCH_SETTLE, 1, "waiting for the peaks of memory", "the other ranks");
+	status = say_memory(s);
+	wait_ends(s);
+	return status;
+}
+
 static int run_training(struct session *s, struct training *t)
 {
 	int status;
@@ -195,10 +230,10 @@ static int run_training(struct session *s, struct training *t)
 		banner_say(s);
 		say_start(s, &t->checkpoint);
 	}
-	if (rundir_logs(s))
+	if (share_logs(s))
 		return EXIT_RETRY;
 	status = training_run(t);
-	if (status || say_memory(s) || rundir_logs(s))
+	if (status || share_memory(s) || share_logs(s))
 		return status ? status : EXIT_RETRY;
 	say("adapter %s/adapter (loads in Hugging Face PEFT)", s->comm->rank == 0 ? s->run : "");
 	return 0;
@@ -230,13 +265,10 @@ static int serve_training(struct session *s, struct training *t)
 	return comm_serve(s->wire, run_second, &second);
 }
 
-static int run_phases(struct session *s, struct training *t)
+/* From the topology file to a run that may begin. */
+static int set_up(struct session *s, struct training *t)
 {
-	int status;
-
-	watchdog_enter(watch_dog(s->watch), &(struct watchdog_section){
-		WATCH_STATE + 1, 1, "setting up", NULL, 0, -1});
-	status = setup_job(s);
+	int status = setup_job(s);
 
 	if (!status)
 		status = setup_model(s);
@@ -254,7 +286,17 @@ static int run_phases(struct session *s, struct training *t)
 		status = session_agree(s, s->comm->rank == 0 ? rundir_begin(s) : 0);
 	if (!status && watch_learn(s->watch, s))
 		status = EXIT_RETRY;
-	watchdog_leave(watch_dog(s->watch));
+	return status;
+}
+
+static int run_phases(struct session *s, struct training *t)
+{
+	int status;
+
+	/* One rank may read or tokenize for minutes what the others then only hear of. */
+	wait_begins(s, WATCH_SETUP, 20, "setting up", "the other ranks");
+	status = set_up(s, t);
+	wait_ends(s);
 	if (status)
 		return status;
 	fill_training(s, t);
@@ -293,6 +335,19 @@ static int stop_before(int status)
 	return code;
 }
 
+/* Whatever lies outside of all other sections is the end: what is left on emulated links, and MPI's own. */
+static int run_over(struct comm *comm, const struct train_options *options, struct watch *watch)
+{
+	int status;
+
+	watchdog_enter(watch_dog(watch), &(struct watchdog_section){WATCH_ENDING, 3, "ending", "the other ranks",
+								    -1, -1});
+	status = train_run(comm, options, watch);
+	comm_close(comm);
+	watchdog_leave(watch_dog(watch));
+	return status;
+}
+
 int command_train(int argc, char **argv)
 {
 	struct train_options options = {0};
@@ -309,10 +364,7 @@ int command_train(int argc, char **argv)
 	error_clear();
 	watch = watch_open();
 	comm = watch ? open_comm() : NULL;
-	if (!comm)
-		return error_code();
-	status = train_run(comm, &options, watch);
-	comm_close(comm);
+	status = comm ? run_over(comm, &options, watch) : error_code();
 	watch_close(watch);
 	free(options.set);
 	return status;

@@ -5,6 +5,7 @@
  * the run goes on; ranks elsewhere cannot know whether somebody else does, and are silent.
  */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -15,6 +16,12 @@
 
 /* Until the launcher has passed on what was said: it drops what comes with an exit. */
 #define FLUSH_S 0.3
+
+/* What a core and a link reach that one would still train with, and what a prediction may be wrong by: for the first
+ * waits of a run, which have no others to be compared with. */
+#define SLOW_FLOPS 5e9
+#define SLOW_BYTES_S 250e3
+#define NEW_FACTOR 3.0
 
 struct watch {
 	struct watchdog *watchdog;
@@ -48,14 +55,16 @@ static void speak(struct watch *w)
 static void expired(void *arg, const struct watchdog_section *section, double lasted_s)
 {
 	struct watch *w = arg;
-	char micro[32] = "", peer[160] = "";
+	char step[40] = "", micro[32] = "", peer[160] = "";
 
+	if (section->step >= 0)
+		snprintf(step, sizeof(step), "step %lld: ", section->step);
 	if (section->micro >= 0)
 		snprintf(micro, sizeof(micro), " micro-batch %d", section->micro);
 	if (section->peer)
 		snprintf(peer, sizeof(peer), " (%s)", section->peer);
-	fprintf(stderr, "edgepipe: rank %d: error: step %lld: %s%s%s for %.0f s, far longer than "
-		"usual: giving up\n", w->rank, section->step, section->what, micro, peer, lasted_s);
+	fprintf(stderr, "edgepipe: rank %d: error: %s%s%s%s for %.0f s, far longer than usual: "
+		"giving up\n", w->rank, step, section->what, micro, peer, lasted_s);
 	fflush(stderr);
 	if (w->rank == 0)
 		speak(w);
@@ -89,7 +98,25 @@ struct watchdog *watch_dog(struct watch *w)
 	return w ? w->watchdog : NULL;
 }
 
-/* "edgepipe: to go on: mpirun -np 5 edgepipe train FILE --out DIR --set .. --resume" */
+/* An argument as a POSIX shell reads it back. */
+static void add_quoted(struct text *text, const char *argument)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=:,+-";
+
+	if (*argument && !argument[strspn(argument, plain)]) {
+		text_add(text, " %s", argument);
+		return;
+	}
+	text_add(text, " '");
+	for (const char *p = argument; *p; p++)
+		if (*p == '\'')
+			text_add(text, "'\\''");
+		else
+			text_put(text, p, 1);
+	text_add(text, "'");
+}
+
+/* "edgepipe: the run can go on: mpirun -np 5 edgepipe train FILE --out DIR --set .. --resume" */
 static char *words_of(const struct session *s)
 {
 	struct text text = {0};
@@ -98,27 +125,38 @@ static char *words_of(const struct session *s)
 	text_add(&text, "edgepipe: the run can go on: ");
 	if (s->comm->size > 1)
 		text_add(&text, "mpirun -np %d ", s->comm->size);
-	text_add(&text, "edgepipe train %s --out %s", s->options.topology, s->run);
-	for (int i = 0; i < s->options.set_count; i++)
-		text_add(&text, " --set %s", s->options.set[i]);
+	text_add(&text, "edgepipe train");
+	add_quoted(&text, s->options.topology);
+	text_add(&text, " --out");
+	add_quoted(&text, s->run);
+	for (int i = 0; i < s->options.set_count; i++) {
+		text_add(&text, " --set");
+		add_quoted(&text, s->options.set[i]);
+	}
 	text_add(&text, " --resume");
 	words = xcopy(text.data);
 	text_release(&text);
 	return words;
 }
 
+/* Rank 0's run directory on all ranks. */
+static int share_run(struct session *s)
+{
+	uint64_t bytes = s->comm->rank == 0 ? strlen(s->run) + 1 : 0;
+
+	if (comm_broadcast(s->comm, 0, &bytes, sizeof(bytes)))
+		return -1;
+	if (s->comm->rank != 0)
+		s->run = xzalloc(bytes, 1);
+	return comm_broadcast(s->comm, 0, s->run, bytes);
+}
+
 int watch_learn(struct watch *w, struct session *s)
 {
-	char run[1024] = "";
-
-	if (s->comm->rank == 0)
-		snprintf(run, sizeof(run), "%s", s->run);
-	if (comm_broadcast(s->comm, 0, run, sizeof(run)))
+	if (share_run(s))
 		return -1;
 	if (!w)
 		return 0;
-	if (s->comm->rank != 0)
-		s->run = xcopy(run);
 	pthread_mutex_lock(&w->lock);
 	w->rank = s->comm->rank;
 	w->words = words_of(s);
@@ -129,6 +167,47 @@ int watch_learn(struct watch *w, struct session *s)
 			w->elder[w->elders++] = s->facts[i].pid;
 	pthread_mutex_unlock(&w->lock);
 	return 0;
+}
+
+static double larger(double a, double b)
+{
+	return a > b ? a : b;
+}
+
+/* What one micro-batch may need through all stages and back, where machines and links are slow. */
+static double through_s(const struct session *s)
+{
+	const struct plan *plan = &s->plan;
+	double tokens = (double)plan->micro_batch * s->data.tokens, flops = model_head_flops(s->model), bytes = 0;
+
+	for (int i = 0; i < plan->stages; i++)
+		flops += plan->stage[i].blocks * model_block_flops(s->model, s->data.tokens);
+	for (int i = 0; i + 1 < plan->stages; i++)
+		bytes += plan->link[i].bytes_forward + plan->link[i].bytes_backward;
+	return flops * tokens / SLOW_FLOPS + bytes / SLOW_BYTES_S;
+}
+
+void watch_expect(struct watch *w, const struct session *s, const struct places *places)
+{
+	static const int passing[] = {WATCH_ACTIVATIONS, WATCH_GRADIENTS, WATCH_SEND, WATCH_NORM, WATCH_SETTLE};
+	struct watchdog *dog = watch_dog(w);
+	double predicted_s = NEW_FACTOR * s->plan.step_s;
+	double one_s = larger(through_s(s), predicted_s);
+	double all_s = larger(s->plan.micro_batches * through_s(s), predicted_s);
+	double batch = (double)s->plan.micro_batches * s->plan.micro_batch;
+	double valid_s = ceil((double)s->data.valid_samples / batch) * all_s;
+	double state_bytes = 3.0 * sizeof(float) * (double)s->lora->elements;
+	bool has_stage = places->stage >= 0;
+
+	for (size_t i = 0; i < sizeof(passing) / sizeof(*passing); i++)
+		watchdog_expect(dog, passing[i], one_s);
+	/* Who has no stage sees nothing of a step or a validation but its end; rank 0 sends data a batch ahead. */
+	watchdog_expect(dog, WATCH_VERDICT, has_stage ? one_s : all_s);
+	watchdog_expect(dog, WATCH_VALID, has_stage ? one_s : valid_s);
+	watchdog_expect(dog, WATCH_DATA, s->comm->rank == 0 ? all_s : one_s);
+	watchdog_expect(dog, WATCH_STATE, state_bytes / SLOW_BYTES_S);
+	/* A rank that computes is alive; whether it does, those who wait for it have to say. */
+	watchdog_expect(dog, WATCH_COMPUTE, INFINITY);
 }
 
 const char *watch_words(const struct watch *w)

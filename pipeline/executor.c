@@ -133,40 +133,6 @@ static int post(struct executor *x, struct stream *stream, struct transfer *tran
 	return transfer_post(stream, transfer);
 }
 
-/* A send; without overlap it has left before anything else is computed. */
-static int post_send(const struct pass *pass, struct stream *stream, struct transfer *transfer,
-		     int micro)
-{
-	struct executor *x = pass->x;
-	double start, end;
-	int status;
-
-	pass->times->sent_bytes += transfer == &edge_of(x, micro)->send_forward ? x->forward_bytes
-									      : x->backward_bytes;
-	if (post(x, stream, transfer, stage_edge(x->spec.stage, micro), micro, NULL))
-		return -1;
-	if (x->spec.overlap)
-		return 0;
-	start = clock_s();
-	status = stream_drain(stream);
-	end = clock_s();
-	pass->times->idle_s += end - start;
-	x->deadline_s = x->deadline_s > end ? x->deadline_s : end;
-	return status;
-}
-
-/* The ops that only post receives. */
-static int post_receive(struct executor *x, struct op op)
-{
-	struct edge *edge = edge_of(x, op.micro);
-
-	if (op.kind == OP_RECV_FORWARD)
-		return post(x, x->recv_forward, &edge->recv_forward,
-			    stage_input(x->spec.stage, op.micro), op.micro, &edge->send_backward);
-	return post(x, x->recv_backward, &edge->recv_backward, stage_edge(x->spec.stage, op.micro),
-		    op.micro, &edge->send_forward);
-}
-
 static void enter(const struct executor *x, int kind, const char *what, const char *peer, int micro)
 {
 	watchdog_enter(x->spec.watchdog, &(struct watchdog_section){kind, 1, what, peer, x->step,
@@ -197,17 +163,55 @@ static void enter_wait(const struct executor *x, const struct transfer *transfer
 		      x->spec.cuts[s - 1].backward_name, m);
 }
 
+/* A send; without overlap it has left before anything else is computed. */
+static int post_send(const struct pass *pass, struct stream *stream, struct transfer *transfer,
+		     int micro)
+{
+	struct executor *x = pass->x;
+	double start, end;
+	int status;
+
+	pass->times->sent_bytes += transfer == &edge_of(x, micro)->send_forward ? x->forward_bytes
+									      : x->backward_bytes;
+	if (post(x, stream, transfer, stage_edge(x->spec.stage, micro), micro, NULL))
+		return -1;
+	if (x->spec.overlap)
+		return 0;
+	start = clock_s();
+	enter_wait(x, transfer);
+	status = stream_drain(stream);
+	leave(x);
+	end = clock_s();
+	pass->times->idle_s += end - start;
+	x->deadline_s = x->deadline_s > end ? x->deadline_s : end;
+	return status;
+}
+
+/* The ops that only post receives. */
+static int post_receive(struct executor *x, struct op op)
+{
+	struct edge *edge = edge_of(x, op.micro);
+
+	if (op.kind == OP_RECV_FORWARD)
+		return post(x, x->recv_forward, &edge->recv_forward,
+			    stage_input(x->spec.stage, op.micro), op.micro, &edge->send_backward);
+	return post(x, x->recv_backward, &edge->recv_backward, stage_edge(x->spec.stage, op.micro),
+		    op.micro, &edge->send_forward);
+}
+
 /* Waits for a transfer, books the time, and notes when it had ended. */
 static int await(const struct pass *pass, struct transfer *transfer, double *ready_s)
 {
 	struct executor *x = pass->x;
 	double start = clock_s();
+	bool waits = !transfer_ended(transfer);
 	int status;
 
-	if (!transfer_ended(transfer))
+	if (waits)
 		enter_wait(x, transfer);
 	status = transfer_wait(x->spec.comm, transfer);
-	leave(x);
+	if (waits)
+		leave(x);
 	pass->times->idle_s += clock_s() - start;
 	if (transfer->ended_s > *ready_s)
 		*ready_s = transfer->ended_s;

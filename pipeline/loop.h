@@ -26,13 +26,16 @@ struct loop {
 	double valid_before, valid_after;	/* losses; 0: none */
 	double mark_s;			/* when the last step ended, or what came after it */
 	char *path;			/* of metrics.jsonl */
+	char awaited[32];		/* whose times rank 0 waits for */
 };
 
 /* -- train.c ------------------------------------------------------------------------------- */
 
-/* A wait outside of the executor, for the watchdog: its section begins and ends. */
+/* A wait outside of the executor, for the watchdog: its section begins and ends. step -1: none. */
 void wait_begins(const struct loop *loop, int kind, const char *what, const char *peer, long long step);
 void wait_ends(const struct loop *loop);
+/* Who is to blame when data do not travel: rank 0 sends them. */
+const char *data_peer(const struct loop *loop);
 /* Whether the validation set is due after this step. */
 bool validates_after(const struct training *training, long long step);
 

@@ -224,9 +224,10 @@ struct train_config {
  * with warm-up: the first step of a warm-up has rate 0. */
 double learning_rate_at(const struct train_config *config, long long step, long long steps);
 
-/* What a rank may hang in: kinds of the watchdog's sections. */
+/* What a rank may hang in: kinds of the watchdog's sections. WATCH_STATE: files, and what goes into them; WATCH_BETWEEN:
+ * whatever lies between the others; WATCH_KINDS: the first one that is free for others. */
 enum { WATCH_COMPUTE, WATCH_ACTIVATIONS, WATCH_GRADIENTS, WATCH_SEND, WATCH_DATA, WATCH_NORM, WATCH_VERDICT,
-       WATCH_TIMES, WATCH_STATE };
+       WATCH_VALID, WATCH_TIMES, WATCH_STATE, WATCH_SETTLE, WATCH_BETWEEN, WATCH_KINDS };
 
 /* Everything that the loop needs; set up by launch/. All ranks fill it; the fields marked (0) matter on
  * rank 0 only. */

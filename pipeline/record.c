@@ -18,6 +18,7 @@ int record_send(struct loop *loop, long long step, const struct step_times *time
 {
 	struct comm *comm = loop->t->comm;
 	struct comm_request *request = loop->times_request + step % 2 * comm->size;
+	int status;
 
 	if (comm->rank == 0) {
 		times_of(loop, step)[0] = *times;
@@ -27,7 +28,10 @@ int record_send(struct loop *loop, long long step, const struct step_times *time
 				return -1;
 		return 0;
 	}
-	if (comm_wait(comm, request))
+	wait_begins(loop, WATCH_TIMES, "sending the times of a step", "rank 0", step);
+	status = comm_wait(comm, request);
+	wait_ends(loop);
+	if (status)
 		return -1;
 	loop->mine[step % 2] = *times;
 	return comm_send(comm, 0, TAG_TIMES, &loop->mine[step % 2], sizeof(*times), request);
@@ -57,17 +61,30 @@ static void check_pace(struct loop *loop, const struct step_record *record)
 	     "emulate.slowdown=%.2g would fit", record->step, 1.05 * worst * t->slowdown);
 }
 
+/* Until all ranks have said what the step took them. */
+static int await_times(struct loop *loop, long long step)
+{
+	struct comm *comm = loop->t->comm;
+	int status = 0;
+
+	for (int rank = 1; rank < comm->size && !status; rank++) {
+		snprintf(loop->awaited, sizeof(loop->awaited), "rank %d", rank);
+		wait_begins(loop, WATCH_TIMES, "waiting for the times", loop->awaited, step);
+		status = comm_wait(comm, &loop->times_request[step % 2 * comm->size + rank]);
+		wait_ends(loop);
+	}
+	return status;
+}
+
 /* Writes the line of the step whose times are on their way. */
 int record_write(struct loop *loop)
 {
 	struct step_record *record = &loop->record;
-	struct comm *comm = loop->t->comm;
 
 	if (record->step == 0)
 		return 0;
-	for (int rank = 1; rank < comm->size; rank++)
-		if (comm_wait(comm, &loop->times_request[record->step % 2 * comm->size + rank]))
-			return -1;
+	if (await_times(loop, record->step))
+		return -1;
 	record->times = times_of(loop, record->step);
 	step_line(loop->t, record, &loop->metrics);
 	step_say(&loop->progress, loop->t, record);

@@ -108,7 +108,7 @@ static int open_step(struct loop *loop, long long step, struct feed_view *batch)
 	struct training *t = loop->t;
 	int status;
 
-	wait_begins(loop, WATCH_DATA, "waiting for the data", "rank 0", step);
+	wait_begins(loop, WATCH_DATA, "waiting for the data", data_peer(loop), step);
 	status = feed_next(&loop->feed, batch);
 	loop->place += t->samples;
 	if (!status && step < t->steps)
@@ -138,6 +138,16 @@ static int close_step(struct loop *loop, long long step, bool updates, double lo
 	return status;
 }
 
+static int share_dump(struct loop *loop, long long step, struct dump *dump, double loss)
+{
+	int status;
+
+	wait_begins(loop, WATCH_STATE, "at the dump", "rank 0 or its disk", step);
+	status = dump_write(dump, (float)loss);
+	wait_ends(loop);
+	return status;
+}
+
 /* Everything of a step but its record. */
 static int step_through(struct loop *loop, long long step, struct dump *dump,
 			struct feed_view *batch, struct verdict *verdict)
@@ -153,7 +163,7 @@ static int step_through(struct loop *loop, long long step, struct dump *dump,
 		return -1;
 	status = judge(loop, step, verdict);
 	if (!status && dump)
-		status = dump_write(dump, (float)verdict->loss);
+		status = share_dump(loop, step, dump, verdict->loss);
 	if (!status && waits)
 		update(t, step, (float)sqrt(verdict->squares));
 	return status ? status : record_send(loop, step, &times);

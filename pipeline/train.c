@@ -13,7 +13,7 @@
 
 void wait_begins(const struct loop *loop, int kind, const char *what, const char *peer, long long step)
 {
-	double patience = kind == WATCH_STATE ? 3 : 1;	/* disks may be slow */
+	double patience = kind == WATCH_STATE || kind == WATCH_BETWEEN ? 3 : 1;	/* disks may be slow */
 
 	watchdog_enter(loop->t->executor.watchdog,
 		       &(struct watchdog_section){kind, patience, what, peer, step, -1});
@@ -22,6 +22,11 @@ void wait_begins(const struct loop *loop, int kind, const char *what, const char
 void wait_ends(const struct loop *loop)
 {
 	watchdog_leave(loop->t->executor.watchdog);
+}
+
+const char *data_peer(const struct loop *loop)
+{
+	return loop->logging ? "the first or the last stage" : "rank 0";
 }
 
 static bool due(long long every, long long step)
@@ -77,14 +82,17 @@ static int same_status(struct loop *loop, int status)
 
 static int checkpoint(struct loop *loop, long long step)
 {
-	int status = 0;
+	int status;
 
-	if (gather_state(loop))
-		return -1;
-	if (loop->logging)
+	wait_begins(loop, WATCH_STATE, "at the checkpoint", "rank 0 or its disk", step);
+	status = gather_state(loop);
+	if (!status && loop->logging)
 		status = write_checkpoint(loop, step);
+	/* A gathering fails with the transport: nobody can be told. */
+	status = status < 0 ? status : same_status(loop, status);
+	wait_ends(loop);
 	loop->checkpointed = step;
-	return same_status(loop, status);
+	return status;
 }
 
 /* adapter/, from the state that the last checkpoint gathered. */
@@ -94,12 +102,15 @@ static int write_adapter(struct loop *loop)
 	struct arena arena = {0};
 	int status = 0;
 
+	wait_begins(loop, WATCH_STATE, "at the adapter", "rank 0 or its disk", t->steps);
 	if (loop->logging &&
 	    adapter_write(path_join(&arena, t->run, "adapter"), t->lora, t->model,
 			  t->checkpoint.value))
 		status = error_code() ? error_code() : EXIT_IO;
 	arena_release(&arena);
-	return same_status(loop, status);
+	status = same_status(loop, status);
+	wait_ends(loop);
+	return status;
 }
 
 /* -- the run ------------------------------------------------------------------------------- */
@@ -139,12 +150,14 @@ static int loop_open(struct loop *loop, struct training *t)
 			status = error_code();
 	}
 	arena_release(&arena);
+	wait_begins(loop, WATCH_STATE, "at the opening of the log", "rank 0 or its disk", -1);
 	status = same_status(loop, status);
+	wait_ends(loop);
 	return status ? status : open_executor(loop);
 }
 
 /* Everything that is still on its way out leaves. */
-static int settle(struct loop *loop)
+static int settle_all(struct loop *loop)
 {
 	struct comm *comm = loop->t->comm;
 
@@ -155,6 +168,27 @@ static int settle(struct loop *loop)
 	    verdicts_settle(&loop->verdicts))
 		return -1;
 	return loop->executor ? executor_drain(loop->executor) : 0;
+}
+
+static int settle(struct loop *loop)
+{
+	int status;
+
+	wait_begins(loop, WATCH_SETTLE, "waiting until all that was sent has left", "its receivers", loop->t->steps);
+	status = settle_all(loop);
+	wait_ends(loop);
+	return status;
+}
+
+/* Nobody is gone while others still expect something. */
+static int end_together(struct loop *loop)
+{
+	int status;
+
+	wait_begins(loop, WATCH_SETTLE, "waiting at the end of the training", "the other ranks", loop->t->steps);
+	status = comm_barrier(loop->t->comm);
+	wait_ends(loop);
+	return status;
 }
 
 static void loop_close(struct loop *loop)
@@ -171,7 +205,7 @@ static void loop_close(struct loop *loop)
 }
 
 /* Hands a resumed state to the stages. Every rank must agree on where to go on. */
-static int restore(struct loop *loop)
+static int hand_out(struct loop *loop)
 {
 	struct training *t = loop->t;
 	struct checkpoint *c = &t->checkpoint;
@@ -189,6 +223,16 @@ static int restore(struct loop *loop)
 		       : 0;
 }
 
+static int restore(struct loop *loop)
+{
+	int status;
+
+	wait_begins(loop, WATCH_STATE, "at the state to start with", "rank 0", -1);
+	status = hand_out(loop);
+	wait_ends(loop);
+	return status;
+}
+
 /* A step and what is due after it. */
 static int run_one(struct loop *loop, long long step)
 {
@@ -203,11 +247,20 @@ static int run_one(struct loop *loop, long long step)
 		return -1;
 	if (validates)
 		status = validation_run(loop, step);
-	wait_begins(loop, WATCH_STATE, "at the checkpoint", "rank 0 or its disk", step);
 	if (!status && checkpoints)
 		status = checkpoint(loop, step);
-	wait_ends(loop);
 	loop->mark_s = clock_s();
+	return status;
+}
+
+/* A finished run has its adapter written anew. */
+static int gather_again(struct loop *loop)
+{
+	int status;
+
+	wait_begins(loop, WATCH_STATE, "at the state of the finished run", "the other ranks", -1);
+	status = gather_state(loop);
+	wait_ends(loop);
 	return status;
 }
 
@@ -228,38 +281,49 @@ static int run_steps(struct loop *loop, long long first)
 	for (long long step = first; !status && step <= t->steps; step++)
 		status = run_one(loop, step);
 	if (!status && first > t->steps)
-		status = gather_state(loop);
+		status = gather_again(loop);
 	return status ? status : write_adapter(loop);
+}
+
+/* From an open loop to the last line of its log. */
+static int run_loop(struct loop *loop)
+{
+	struct training *t = loop->t;
+	int status = restore(loop);
+	long long first = t->checkpoint.step + 1;
+
+	loop->progress = (struct progress){clock_s(), 0, first, 0};
+	if (!status && loop->logging && first <= t->steps)
+		record_run(loop);
+	if (!status)
+		status = run_steps(loop, first);
+	if (status >= 0 && ((loop->logging && record_write(loop)) || settle(loop)))
+		status = -1;
+	if (loop->logging && status >= 0 && first <= t->steps)
+		record_end(loop, first, status);
+	if (!status && loop->valid_before > 0)
+		say("valid   loss %.4f before, %.4f after", loop->valid_before, loop->valid_after);
+	return status;
 }
 
 int training_run(struct training *t)
 {
-	struct loop loop;
-	long long first;
-	int status = loop_open(&loop, t);
+	struct loop loop = {.t = t};
+	int status;
 
+	wait_begins(&loop, WATCH_BETWEEN, "between two waits of the training", "the other ranks", -1);
+	status = loop_open(&loop, t);
 	if (!status)
-		status = restore(&loop);
-	first = t->checkpoint.step + 1;
-	loop.progress = (struct progress){clock_s(), 0, first, 0};
-	if (!status && loop.logging && first <= t->steps)
-		record_run(&loop);
-	if (!status)
-		status = run_steps(&loop, first);
-	if (status >= 0 && ((loop.logging && record_write(&loop)) || settle(&loop)))
-		status = -1;
-	if (loop.logging && status >= 0 && first <= t->steps)
-		record_end(&loop, first, status);
-	if (!status && loop.valid_before > 0)
-		say("valid   loss %.4f before, %.4f after", loop.valid_before, loop.valid_after);
+		status = run_loop(&loop);
 	executor_close(loop.executor);
 	loop.executor = NULL;
-	if (status >= 0 && comm_barrier(t->comm))	/* nobody is gone while others still expect something */
+	if (status >= 0 && end_together(&loop))
 		status = -1;
 	if (status < 0 && t->last_words)
 		say("%s", t->last_words);
 	if (status < 0)
 		comm_abort(t->comm, error_code() ? error_code() : EXIT_RETRY);
 	loop_close(&loop);
+	wait_ends(&loop);
 	return status < 0 ? EXIT_RETRY : status;
 }

@@ -5,16 +5,30 @@
 
 #include "pipeline/loop.h"
 
-/* The head's sum to rank 0. */
-static int loss_to_root(const struct training *t, double *loss)
+/* The head's sum to rank 0, and from there to all. */
+static int share_loss(const struct training *t, double *loss)
 {
-	int last = t->places.rank_of_stage[t->places.stages - 1];
+	int last = t->places.rank_of_stage[t->places.stages - 1], status = 0;
 
-	if (last == 0)
-		return 0;
-	if (t->comm->rank == last)
-		return comm_send_now(t->comm, 0, TAG_LOSS, loss, sizeof(*loss));
-	return t->comm->rank == 0 ? comm_recv_now(t->comm, last, TAG_LOSS, loss, sizeof(*loss)) : 0;
+	if (last != 0 && t->comm->rank == last)
+		status = comm_send_now(t->comm, 0, TAG_LOSS, loss, sizeof(*loss));
+	else if (last != 0 && t->comm->rank == 0)
+		status = comm_recv_now(t->comm, last, TAG_LOSS, loss, sizeof(*loss));
+	return status ? status : comm_broadcast(t->comm, 0, loss, sizeof(*loss));
+}
+
+/* The data of this batch, and the start of the next one's where there is one. */
+static int take_batch(struct loop *loop, long long step, const struct feed_source *source, uint64_t next,
+		      struct feed_view *batch)
+{
+	int status;
+
+	wait_begins(loop, WATCH_DATA, "waiting for the data of the validation", data_peer(loop), step);
+	status = feed_next(&loop->valid_feed, batch);
+	if (!status && next < source->end)
+		status = feed_start(&loop->valid_feed, loop->t, source, next);
+	wait_ends(loop);
+	return status;
 }
 
 /* Forward only through one batch of the validation set; the next one's data travel meanwhile. */
@@ -27,11 +41,9 @@ static int validate_batch(struct loop *loop, long long step, const struct feed_s
 	struct step_data data;
 	bool last = place + t->samples >= source->end;
 
-	if (feed_next(&loop->valid_feed, &batch))
+	if (take_batch(loop, step, source, place + t->samples, &batch))
 		return -1;
 	*tokens += batch.trained;
-	if (!last && feed_start(&loop->valid_feed, t, source, place + t->samples))
-		return -1;
 	if (!t->stage)
 		return 0;
 	data = step_data(step, &batch, false);
@@ -51,10 +63,11 @@ int validation_run(struct loop *loop, long long step)
 
 	for (uint64_t place = 0; !status && place < source.end; place += t->samples)
 		status = validate_batch(loop, step, &source, place, &loss, &tokens);
-	wait_begins(loop, WATCH_STATE, "at the validation loss", "the last stage", step);
-	if (status || loss_to_root(t, &loss) || comm_broadcast(t->comm, 0, &loss, sizeof(loss)))
-		return -1;
+	wait_begins(loop, WATCH_VALID, "waiting for the validation loss", "the last stage, by way of rank 0", step);
+	status = status ? status : share_loss(t, &loss);
 	wait_ends(loop);
+	if (status)
+		return -1;
 	if (!isfinite(loss)) {
 		if (loop->logging)
 			report(EXIT_DIVERGED, "the validation loss after step %lld is %g", step, loss);
