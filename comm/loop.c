@@ -7,7 +7,7 @@
  *	comm_wait, transfer_wait ◄── condition ─── status
  *
  * Open MPI makes progress only inside its calls, and only one thread may call it. So the loop tests what is under
- * way, in bursts; while nothing moves it sleeps, longer and longer up to PAUSE_MOST_S, or until a bell rings:
+ * way, in bursts; while nothing moves it sleeps, longer and longer up to POLL_MOST_S, or until a bell rings:
  * because the queue was filled, or because a transport that can tell says that something has come. The queue and
  * all statuses are under one lock: a step hands over some tens of items, not millions.
  */
@@ -16,12 +16,7 @@
 
 #include "comm/loop.h"
 
-enum {
-	BURST = 20,			/* tests between sleeps */
-	BATCH = 32			/* items taken at once */
-};
-#define PAUSE_LEAST_S 50e-6
-#define PAUSE_MOST_S 1e-3
+enum { BATCH = 32 };		/* items taken at once */
 
 struct timespec loop_deadline(double s)
 {
@@ -232,7 +227,7 @@ static double until_due(const struct loop *loop, double pause)
 
 static void run_loop(struct loop *loop)
 {
-	double pause = PAUSE_LEAST_S;
+	double pause = POLL_LEAST_S;
 	uint32_t before = bell_heard(loop->bell);
 
 	for (int still = 0;; still++) {
@@ -243,14 +238,14 @@ static void run_loop(struct loop *loop)
 			break;
 		if (moved > 0 || heard != before) {
 			still = 0;
-			pause = PAUSE_LEAST_S;
+			pause = POLL_LEAST_S;
 		}
 		before = heard;
-		if (still < BURST)
+		if (still < POLL_BURST)
 			continue;
 		if (!rest(loop, heard, until_due(loop, pause)) && !loop->active)
 			return;
-		pause = pause * 2 < PAUSE_MOST_S ? pause * 2 : PAUSE_MOST_S;
+		pause = pause * 2 < POLL_MOST_S ? pause * 2 : POLL_MOST_S;
 	}
 	fail(loop);
 }

@@ -240,12 +240,11 @@ static struct micro_batch micro_batch(const struct pass *pass, int micro)
  * Holds an op to its declared time. It starts when the one before it ended and its input and its room were there, by
  * declared times, not when the machine got round to it: so what one sleep was too long, the next one is shorter.
  */
-static void pace(const struct pass *pass, double start_s, double ready_s, double declared_s)
+static void pace(const struct pass *pass, double ready_s, double declared_s)
 {
 	struct executor *x = pass->x;
 	double now = clock_s();
 
-	pass->times->work_s += now - start_s;
 	if (declared_s <= 0)
 		return;
 	pass->times->declared_s += declared_s;
@@ -267,7 +266,7 @@ static int run_forward(const struct pass *pass, int micro)
 	start = clock_s();
 	enter(x, WATCH_COMPUTE, "computing the forward of", NULL, micro);
 	stage_forward(x->spec.stage, micro, &batch, &loss);
-	pace(pass, start, ready_s, pass->data->train ? x->spec.pace_forward_s : x->spec.pace_valid_s);
+	pace(pass, ready_s, pass->data->train ? x->spec.pace_forward_s : x->spec.pace_valid_s);
 	leave(x);
 	pass->times->forward_s += clock_s() - start;
 	*pass->loss += loss;
@@ -287,7 +286,7 @@ static int run_backward(const struct pass *pass, int micro)
 	start = clock_s();
 	enter(x, WATCH_COMPUTE, "computing the backward of", NULL, micro);
 	stage_backward(x->spec.stage, micro, &batch);
-	pace(pass, start, ready_s, x->spec.pace_backward_s);
+	pace(pass, ready_s, x->spec.pace_backward_s);
 	leave(x);
 	pass->times->backward_s += clock_s() - start;
 	return 0;

@@ -127,11 +127,11 @@ struct places {
 };
 
 /* Sums over one step on one stage, seconds and bytes. forward_s and backward_s: computing only, at the declared pace
- * where that is emulated; work_s: what the machine needed for it, declared_s: what it should have. */
+ * where that is emulated; declared_s: what it should have been there. */
 struct step_times {
 	double forward_s, backward_s, idle_s, send_s;
 	double sent_bytes, peak_bytes;
-	double work_s, declared_s;
+	double declared_s;
 };
 
 /* The data of one step as a stage needs it: all micro-batches, one after the other. */

@@ -7,6 +7,8 @@
 
 /* Steps after which a pace that is not held is no accident. */
 enum { PACE_STEPS = 3 };
+#define PACE_HELD 1.02			/* a stage's time, of the declared one */
+#define PACE_ROOM 1.2			/* ranks that share cores disturb each other */
 
 /* Two steps' worth of slots: a step's times may come while those before are not yet written. */
 static struct step_times *times_of(const struct loop *loop, long long step)
@@ -37,28 +39,30 @@ int record_send(struct loop *loop, long long step, const struct step_times *time
 	return comm_send(comm, 0, TAG_TIMES, &loop->mine[step % 2], sizeof(*times), request);
 }
 
-/* Says once that the declared speeds are too much for this machine, and what would fit: by what it needed over
- * several steps, the first left out. */
+/* Says once that the declared speeds are too much for this machine, where a stage was slower than declared over several
+ * steps (the first left out), and what would fit. */
 static void check_pace(struct loop *loop, const struct step_record *record)
 {
 	const struct training *t = loop->t;
-	double worst = 0;
+	double slowest = 0;
 
 	if (record->step == loop->progress.first_step)
 		return;
 	for (int rank = 0; rank < t->comm->size; rank++) {
 		struct step_times *sum = &loop->pace[rank];
+		const struct step_times *now = &record->times[rank];
 
-		sum->work_s += record->times[rank].work_s;
-		sum->declared_s += record->times[rank].declared_s;
-		if (sum->declared_s > 0 && sum->work_s / sum->declared_s > worst)
-			worst = sum->work_s / sum->declared_s;
+		sum->forward_s += now->forward_s + now->backward_s;
+		sum->declared_s += now->declared_s;
+		if (sum->declared_s > 0)
+			slowest = fmax(slowest, sum->forward_s / sum->declared_s);
 	}
-	if (worst <= 1 || loop->warned || record->step < loop->progress.first_step + PACE_STEPS)
+	if (slowest <= PACE_HELD || loop->warned ||
+	    (record->step < loop->progress.first_step + PACE_STEPS && record->step < t->steps))
 		return;
 	loop->warned = true;
-	warn("step %lld: this machine is too small to hold the declared speeds; "
-	     "emulate.slowdown=%.2g would fit", record->step, 1.05 * worst * t->slowdown);
+	warn("step %lld: this machine is too small to hold the declared speeds (a stage takes %.2g times as long); "
+	     "emulate.slowdown=%.2g should fit", record->step, slowest, PACE_ROOM * slowest * t->slowdown);
 }
 
 /* Until all ranks have said what the step took them. */
