@@ -9,6 +9,7 @@ static const char general[] =
 	"Usage: edgepipe COMMAND ...\n"
 	"\n"
 	"  train TOPOLOGY.yaml     fine-tune; started by mpirun, one rank a node of the file\n"
+	"  plan TOPOLOGY.yaml      which node would run what, how long a step would take, what would help\n"
 	"  data tokenize|detokenize  text to token ids and back\n"
 	"  help [COMMAND|config]   this text, a command's, or every key of a topology file\n"
 	"\n"
@@ -41,8 +42,10 @@ int command_help(int argc, char **argv)
 	snprintf(name, sizeof(name), "%s", argv[1]);
 	if (!strcmp(argv[1], "train"))
 		return command_train(2, ask);
+	if (!strcmp(argv[1], "plan"))
+		return command_plan(2, ask);
 	if (!strcmp(argv[1], "data"))
 		return command_data(2, ask);
-	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, data", argv[1]);
+	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, plan, data", argv[1]);
 	return EXIT_USAGE;
 }

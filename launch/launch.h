@@ -39,6 +39,7 @@ void job_release(struct job *job);
 
 /* Each takes what follows the program's name (argv[0] is the sub-command) and returns an exit code. */
 int command_train(int argc, char **argv);
+int command_plan(int argc, char **argv);
 int command_data(int argc, char **argv);
 int command_help(int argc, char **argv);
 

@@ -273,12 +273,6 @@ int setup_data(struct session *s)
 
 /* -- plan ---------------------------------------------------------------------------------- */
 
-/* What rank 0 will hold besides its stage: the state of all adapters, and its file while that is digested. */
-static double root_bytes(const struct session *s)
-{
-	return 2 * 3.0 * (double)s->lora->elements * sizeof(float);
-}
-
 static void make_problem(struct session *s)
 {
 	size_t ranks = (size_t)s->comm->size;
@@ -291,7 +285,7 @@ static void make_problem(struct session *s)
 		s->memory_limit_bytes[i] = s->facts[i].memory_limit_bytes;
 		s->overhead_bytes[i] =
 			s->facts[i].overhead_bytes +
-			(i == 0 ? root_bytes(s) : 0);
+			(i == 0 ? lora_state_bytes(s->lora) : 0);
 	}
 	s->problem = (struct problem){
 		.cluster = &s->job.cluster,

@@ -308,6 +308,11 @@ int lora_values(const struct lora *lora, int from, int to, uint64_t seed, float 
 	return rc;
 }
 
+double lora_state_bytes(const struct lora *lora)
+{
+	return 2 * 3.0 * (double)lora->elements * sizeof(float);
+}
+
 void lora_free(struct lora *lora)
 {
 	if (!lora)

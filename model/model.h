@@ -220,6 +220,8 @@ void lora_range(const struct lora *lora, int first_block, int blocks, int *from,
  * with a = sqrt(5), as PEFT) drawn from (seed, the tensor's name) and B zero.
  */
 int lora_values(const struct lora *lora, int from, int to, uint64_t seed, float *values);
+/* What rank 0 holds besides its stage: values and moments of all adapters, and their file while that is digested. */
+double lora_state_bytes(const struct lora *lora);
 void lora_free(struct lora *lora);
 
 /* -- adapter.c ----------------------------------------------------------------------------- */

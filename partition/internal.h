@@ -31,6 +31,8 @@ int layers_entry(const struct problem *problem, int i);
 
 /* -- plan.c -------------------------------------------------------------------------------- */
 
+/* In-flight counts by the schedule, at most those that the plan has now, and the edges. -1 after an error. */
+int plan_places(const struct problem *problem, struct plan *plan);
 /* Buffers of stage s for its cuts: what its schedule asks for, and enough for validation. */
 int stage_edges(const struct plan *plan, const struct schedule *schedule, int s);
 

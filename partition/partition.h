@@ -98,6 +98,12 @@ void plan_write(const struct plan *plan, const struct problem *problem, struct t
 /* The plan as a table for people. */
 void plan_print(const struct plan *plan, const struct problem *problem, struct text *text);
 
+/* -- explain.c ----------------------------------------------------------------------------- */
+
+/* For people: what each stage does with a step, the other solvers' steps, what would help most. -1 after an error
+ * (EXIT_CONFIG where a node in use declares no compute). */
+int plan_explain(const struct plan *plan, const struct problem *problem, struct text *text);
+
 /* -- uniform.c, proportional.c, manual.c --------------------------------------------------- */
 
 /*

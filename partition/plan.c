@@ -112,8 +112,7 @@ int stage_edges(const struct plan *plan, const struct schedule *schedule, int s)
 	return plan->stages > 1 && edges < VALID_EDGES ? VALID_EDGES : edges;
 }
 
-/* In-flight counts by the schedule, at most those that the plan has now. -1 after an error. */
-static int fill_places(const struct problem *problem, struct plan *plan)
+int plan_places(const struct problem *problem, struct plan *plan)
 {
 	struct arena arena = {0};
 	struct schedule *schedule = plan_schedule(&arena, problem, plan);
@@ -134,7 +133,7 @@ static int settle_places(const struct problem *problem, struct plan *plan)
 	do {
 		before = after;
 		after = 0;
-		if (fill_places(problem, plan) < 0)
+		if (plan_places(problem, plan) < 0)
 			return -1;
 		for (int s = 0; s < plan->stages; s++)
 			after += plan->stage[s].in_flight;
@@ -175,7 +174,7 @@ static int try_size(const struct problem *problem, struct plan *plan, int size, 
 		plan->stage[s].in_flight = INT_MAX;
 	cost_fill(problem, plan);
 	do {
-		if (fill_places(problem, plan) < 0)
+		if (plan_places(problem, plan) < 0)
 			return -1;
 		fits = memory_fill(problem, plan);
 	} while (!fits && eager && take_place(plan, least));

@@ -1,0 +1,235 @@
+/* edgepipe plan: decides and predicts from the topology file and the model's config.json, without starting anything. */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "launch/launch.h"
+
+static const char plan_help[] =
+	"edgepipe plan - which node would run which blocks, and how long a step would take\n"
+	"\n"
+	"Examples:\n"
+	"  edgepipe plan topologies/campus.yaml\n"
+	"  edgepipe plan topologies/campus.yaml --explain\n"
+	"  edgepipe plan topologies/campus.yaml --set plan.solver=uniform -o plan.json\n"
+	"\n"
+	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--explain] [--set KEY=VALUE]...\n"
+	"  -o, --output FILE   writes the plan as JSON (- is standard output)\n"
+	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
+	"      --set KEY=VALUE overrides a key of the file, as for train\n"
+	"  -h, --help          this text\n"
+	"\n"
+	"Runs without MPI and needs neither weights nor data: of the model it reads config.json. Times come from the declared\n"
+	"compute and links. A sequence has data.sequence tokens, 256 where that is not given. Memory is the allocator's own\n"
+	"arithmetic and a guess of what a process needs besides, checked against the nodes that declare theirs.\n";
+
+enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PROFILE, OPTION_LP };
+enum { TOKENS = 256 };			/* where data.sequence is not given, as for text */
+#define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
+
+static const struct option long_options[] = {
+	{"output", required_argument, NULL, 'o'},
+	{"explain", no_argument, NULL, OPTION_EXPLAIN},
+	{"set", required_argument, NULL, OPTION_SET},
+	{"profile", required_argument, NULL, OPTION_PROFILE},
+	{"dump-lp", required_argument, NULL, OPTION_LP},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
+};
+
+struct plan_command {
+	const char *topology, *output;
+	const char **set;
+	int set_count;
+	bool explain;
+	/* What the problem points to. */
+	struct job job;
+	struct model_config *model;
+	struct lora *lora;
+	int *threads;
+	double *limit, *overhead;
+	struct problem problem;
+	struct plan plan;
+};
+
+/* -- options ------------------------------------------------------------------------------- */
+
+/* 0, 1 for --help, -1 after an error. */
+static int take_option(struct plan_command *c, int option, char **argv)
+{
+	switch (option) {
+	case 'o': c->output = optarg; return 0;
+	case OPTION_EXPLAIN: c->explain = true; return 0;
+	case OPTION_SET: c->set[c->set_count++] = optarg; return 0;
+	case OPTION_PROFILE: return error(EXIT_CONFIG, "plan: --profile is not built yet");
+	case OPTION_LP: return error(EXIT_CONFIG, "plan: --dump-lp is not built yet");
+	case 'h': return 1;
+	default: return option_error("plan", long_options, option, argv);
+	}
+}
+
+static int read_options(struct plan_command *c, int argc, char **argv)
+{
+	int option, status = 0;
+
+	c->set = xzalloc((size_t)argc, sizeof(*c->set));
+	opterr = 0;
+	optind = 1;
+	while (!status && (option = getopt_long(argc, argv, ":ho:", long_options, NULL)) != -1)
+		status = take_option(c, option, argv);
+	if (status)
+		return status;
+	if (optind == argc)
+		return error(EXIT_USAGE, "plan: the topology file is missing; see edgepipe plan --help");
+	if (optind + 1 < argc)
+		return error(EXIT_USAGE, "plan: one topology file at a time: '%s'", argv[optind + 1]);
+	c->topology = argv[optind];
+	return 0;
+}
+
+/* -- the problem --------------------------------------------------------------------------- */
+
+static int tokens_of(const struct plan_command *c)
+{
+	long long tokens = c->job.data.sequence > 0 ? c->job.data.sequence : TOKENS;
+
+	if (c->model->positions > 0 && tokens > c->model->positions)
+		return error(EXIT_CONFIG, "sequences of %lld tokens (%s) do not fit the %d positions of the model", tokens,
+			     c->job.data.sequence > 0 ? "data.sequence" : "data.sequence is not given",
+			     c->model->positions);
+	return (int)tokens;
+}
+
+static void describe_nodes(struct plan_command *c)
+{
+	size_t nodes = (size_t)c->job.cluster.nodes.count;
+
+	c->threads = xzalloc(nodes, sizeof(*c->threads));
+	c->limit = xzalloc(nodes, sizeof(*c->limit));
+	c->overhead = xzalloc(nodes, sizeof(*c->overhead));
+	for (size_t i = 0; i < nodes; i++) {
+		const struct node *node = cluster_node(&c->job.cluster, (int)i);
+
+		c->threads[i] = node->cores > 0 ? (int)node->cores : 1;
+		c->limit[i] = node->memory_bytes;
+		c->overhead[i] = PROCESS_BYTES + (i == 0 ? lora_state_bytes(c->lora) : 0);
+	}
+}
+
+static int make_problem(struct plan_command *c)
+{
+	int tokens;
+
+	if (job_read(&c->job, c->topology, c->set, c->set_count))
+		return -1;
+	c->model = model_config_read(c->job.model);
+	if (!c->model)
+		return -1;
+	c->lora = lora_resolve(c->model, &c->job.lora);
+	tokens = c->lora ? tokens_of(c) : -1;
+	if (tokens < 0)
+		return -1;
+	describe_nodes(c);
+	c->problem = (struct problem){
+		.cluster = &c->job.cluster,
+		.model = c->model,
+		.lora = c->lora,
+		.want = &c->job.plan,
+		.batch = c->job.train.batch,
+		.micro_batch = c->job.train.micro_batch,
+		.tokens = tokens,
+		.slowdown = c->job.emulate.links || c->job.emulate.compute ? c->job.emulate.slowdown : 1,
+		.threads = c->threads,
+		.memory_limit_bytes = c->limit,
+		.overhead_bytes = c->overhead,
+	};
+	return 0;
+}
+
+static int make_plan(struct plan_command *c)
+{
+	char why[256];
+
+	if (plan_make(&c->problem, &c->plan))
+		return -1;
+	if (plan_check(&c->plan, &c->problem, why, sizeof(why)))
+		return error(EXIT_BUG, "the plan is wrong: %s", why);
+	return 0;
+}
+
+/* -- what is said -------------------------------------------------------------------------- */
+
+static void print_prediction(const struct plan_command *c)
+{
+	const struct plan *plan = &c->plan;
+	double tokens = (double)c->problem.batch * c->problem.tokens;
+
+	if (plan->step_s <= 0)
+		printf("no prediction: not every node declares its compute\n");
+	else
+		printf("predict %.3g s a step, %.0f tokens/s (simulated from declared numbers); no schedule of this plan takes less "
+		       "than %.3g s; bottleneck: %s\n", plan->step_s, tokens / plan->step_s, plan->bound_s,
+		       plan->bottleneck);
+}
+
+static int print_plan(const struct plan_command *c)
+{
+	struct text text = {0};
+	int status = 0;
+
+	plan_print(&c->plan, &c->problem, &text);
+	fputs(text.data, stdout);
+	print_prediction(c);
+	text.bytes = 0;
+	if (c->explain) {
+		status = plan_explain(&c->plan, &c->problem, &text);
+		if (!status)
+			fputs(text.data, stdout);
+	}
+	text_release(&text);
+	return status;
+}
+
+static int write_plan(const struct plan_command *c)
+{
+	struct text text = {0};
+	int status = 0;
+
+	plan_write(&c->plan, &c->problem, &text);
+	if (!strcmp(c->output, "-"))
+		fputs(text.data, stdout);
+	else
+		status = file_replace(c->output, text.data, text.bytes);
+	text_release(&text);
+	return status;
+}
+
+static void release(struct plan_command *c)
+{
+	free(c->set);
+	free(c->threads);
+	free(c->limit);
+	free(c->overhead);
+	lora_free(c->lora);
+	model_config_free(c->model);
+	job_release(&c->job);
+}
+
+int command_plan(int argc, char **argv)
+{
+	struct plan_command *c = xzalloc(1, sizeof(*c));
+	bool quiet;
+	int status = read_options(c, argc, argv);
+
+	if (status > 0)
+		fputs(plan_help, stdout);
+	quiet = c->output && !strcmp(c->output, "-");
+	if (!status)
+		status = make_problem(c) || make_plan(c) || (c->output && write_plan(c)) ||
+			 (!quiet && print_plan(c)) ? -1 : 0;
+	if (status >= 0 && fflush(stdout))
+		status = error(EXIT_IO, "cannot write to standard output");
+	release(c);
+	free(c);
+	return status < 0 ? error_code() : 0;
+}

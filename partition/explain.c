@@ -1,0 +1,180 @@
+/*
+ * explain.c - what a plan does with its time, and what would help most: every node, link and interface at twice its speed,
+ * every link with a codec, one change at a time, simulated anew with the in-flight counts that then fit.
+ */
+#include "partition/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WORTH_SAYING 1.01		/* of the step */
+enum { SHOWN = 5 };
+
+/* -- where the time goes ------------------------------------------------------------------- */
+
+static void add_stage(struct text *text, const struct plan *plan, const struct simulation *sim, int s)
+{
+	const struct plan_stage *stage = &plan->stage[s];
+	double m = plan->micro_batches;
+
+	text_add(text, "%5d  %9.4g  %9.4g  %8.1f%%", s, m * stage->forward_s, m * stage->backward_s,
+		 100 * sim->busy_s[s] / sim->step_s);
+	if (s + 1 < plan->stages)
+		text_add(text, "  %9.4g  %8.1f%%  %9.4g  %8.1f%%", m * plan->link[s].seconds_forward,
+			 100 * sim->link_forward_busy_s[s] / sim->step_s,
+			 m * plan->link[s].seconds_backward,
+			 100 * sim->link_backward_busy_s[s] / sim->step_s);
+	if (stage->memory_limit_bytes > 0)
+		text_add(text, "%*s  %5.1f%%", s + 1 < plan->stages ? 0 : 44, "",
+			 100 * stage->memory_bytes / stage->memory_limit_bytes);
+	text_add(text, "\n");
+}
+
+static void add_times(struct text *text, const struct plan *plan, const struct simulation *sim)
+{
+	text_add(text, "stage  %9s  %9s  %9s  %9s  %9s  %9s  %9s  memory\n", "forward s", "backward", "computes",
+		 "sends s", "of step", "receives", "of step");
+	for (int s = 0; s < plan->stages; s++)
+		add_stage(text, plan, sim, s);
+}
+
+/* -- what would help ----------------------------------------------------------------------- */
+
+struct change {
+	double step_s;
+	char what[128];
+};
+
+static int faster_first(const void *a, const void *b)
+{
+	double x = ((const struct change *)a)->step_s, y = ((const struct change *)b)->step_s;
+
+	return (x > y) - (x < y);
+}
+
+/* The step of a changed plan; the plan's own where it cannot be made. */
+static double step_of(const struct problem *problem, struct plan *changed, const struct plan *plan)
+{
+	for (int s = 0; s < changed->stages; s++)
+		changed->stage[s].in_flight = plan->micro_batches;
+	if (plan_places(problem, changed) < 0)
+		return plan->step_s;
+	cost_predict(problem, changed);
+	return changed->step_s;
+}
+
+static void try_node(const struct problem *problem, const struct plan *plan, int s, struct change *change)
+{
+	struct plan *changed = xalloc(sizeof(*changed));
+
+	memcpy(changed, plan, sizeof(*changed));
+	changed->stage[s].forward_s /= 2;
+	changed->stage[s].backward_s /= 2;
+	change->step_s = step_of(problem, changed, plan);
+	snprintf(change->what, sizeof(change->what), "%.48s computing twice as fast",
+		 cluster_node(problem->cluster, plan->stage[s].node)->name);
+	free(changed);
+}
+
+/* Cut s in both directions: twice the rate, or half the latency. */
+static void try_link(const struct problem *problem, const struct plan *plan, int s, bool latency, struct change *change)
+{
+	struct plan *changed = xalloc(sizeof(*changed));
+	struct plan_link *link = &changed->link[s];
+
+	memcpy(changed, plan, sizeof(*changed));
+	link->seconds_forward /= latency ? 1 : 2;
+	link->seconds_backward /= latency ? 1 : 2;
+	link->latency_forward /= latency ? 2 : 1;
+	link->latency_backward /= latency ? 2 : 1;
+	change->step_s = step_of(problem, changed, plan);
+	snprintf(change->what, sizeof(change->what), "the link %.32s - %.32s at %s",
+		 cluster_node(problem->cluster, plan->stage[s].node)->name,
+		 cluster_node(problem->cluster, plan->stage[s + 1].node)->name,
+		 latency ? "half the latency" : "twice the rate");
+	free(changed);
+}
+
+static void try_codec(const struct problem *problem, const struct plan *plan, enum codec_kind kind,
+		      struct change *change)
+{
+	struct plan *changed = xalloc(sizeof(*changed));
+	int rows = plan->micro_batch * problem->tokens, width = problem->model->width;
+	double forward = (double)stream_tensor_bytes(kind, false, rows, width);
+	double backward = (double)stream_tensor_bytes(kind, true, rows, width);
+
+	memcpy(changed, plan, sizeof(*changed));
+	for (int s = 0; s + 1 < plan->stages; s++) {
+		changed->link[s].seconds_forward *= forward / plan->link[s].bytes_forward;
+		changed->link[s].seconds_backward *= backward / plan->link[s].bytes_backward;
+	}
+	change->step_s = step_of(problem, changed, plan);
+	snprintf(change->what, sizeof(change->what), "codec %s on every link", codec_of(kind, false)->name);
+	free(changed);
+}
+
+static void add_help(struct text *text, const struct problem *problem, const struct plan *plan)
+{
+	struct change *change = xalloc((3 * (size_t)plan->stages + CODEC_KINDS) * sizeof(*change));
+	int count = 0, shown = 0;
+
+	for (int s = 0; s < plan->stages; s++)
+		try_node(problem, plan, s, &change[count++]);
+	for (int s = 0; s + 1 < plan->stages; s++) {
+		try_link(problem, plan, s, false, &change[count++]);
+		try_link(problem, plan, s, true, &change[count++]);
+	}
+	for (int kind = CODEC_NONE + 1; kind < CODEC_KINDS && plan->stages > 1; kind++)
+		try_codec(problem, plan, (enum codec_kind)kind, &change[count++]);
+	qsort(change, (size_t)count, sizeof(*change), faster_first);
+	text_add(text, "what would help most, one change at a time, blocks where they are (simulated):\n");
+	for (; shown < count && shown < SHOWN && change[shown].step_s * WORTH_SAYING <= plan->step_s; shown++)
+		text_add(text, "  %-56s %.3g s a step: %.2f x\n", change[shown].what, change[shown].step_s,
+			 plan->step_s / change[shown].step_s);
+	if (shown == 0)
+		text_add(text, "  nothing that was tried gains 1 %%\n");
+	free(change);
+}
+
+/* -- the other solvers --------------------------------------------------------------------- */
+
+static void add_others(struct text *text, const struct problem *problem, const struct plan *plan)
+{
+	struct plan *other = xalloc(sizeof(*other));
+	struct plan_config want = *problem->want;
+	struct problem asked = *problem;
+
+	asked.want = &want;
+	want.layers.count = 0;
+	for (int i = 0; solver_names()[i]; i++) {
+		want.solver = solver_names()[i];
+		if (!strcmp(want.solver, plan->solver) || !solver_find(want.solver)->applicable(&asked))
+			continue;
+		error_hold();
+		if (plan_make(&asked, other) < 0)
+			text_add(text, "solver %s: no plan fits\n", want.solver);
+		else if (other->step_s > 0)
+			text_add(text, "solver %s: %.3g s a step, %.2f x\n", want.solver, other->step_s,
+				 other->step_s / plan->step_s);
+		error_clear();
+	}
+	free(other);
+}
+
+int plan_explain(const struct plan *plan, const struct problem *problem, struct text *text)
+{
+	struct arena arena = {0};
+	const struct costs *costs = cost_of(&arena, problem, plan);
+	struct schedule *schedule = costs ? plan_schedule(&arena, problem, plan) : NULL;
+	struct simulation *sim = schedule ? simulate(&arena, schedule, costs) : NULL;
+
+	if (sim) {
+		add_times(text, plan, sim);
+		add_others(text, problem, plan);
+		add_help(text, problem, plan);
+	}
+	arena_release(&arena);
+	if (!costs)
+		return error(EXIT_CONFIG, "nothing to explain: not every node declares its compute");
+	return sim ? 0 : -1;
+}

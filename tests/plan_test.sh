@@ -1,0 +1,61 @@
+#!/bin/sh
+# edgepipe plan: the plan that train would make, from config.json alone, without MPI; what it explains; what it refuses.
+#
+#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/plan_test.sh
+set -eu
+: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+source=$(cd "$EDGEPIPE_SOURCE" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+fail() {
+	echo "FAILED $1"
+	failed=$((failed + 1))
+}
+
+# The model without its weights: a config.json is enough.
+mkdir "$work/model"
+cp "$source/topologies/campus/model/config.json" "$work/model/"
+sed "s|campus/model|$work/model|; s|campus/|$source/topologies/campus/|g" "$source/topologies/campus.yaml" > "$work/campus.yaml"
+(cd / && "$EDGEPIPE" plan "$work/campus.yaml" -o "$work/plan.json" --explain) > "$work/stdout" || fail "exit $?"
+grep -q 'plan: proportional, eager, 16 micro-batches' "$work/stdout" || fail "no plan was printed"
+grep -q 'predict 0.252 s a step' "$work/stdout" || fail "another prediction than train's"
+grep -q 'solver uniform: ' "$work/stdout" || fail "the other solver is not named"
+grep -q 'music computing twice as fast' "$work/stdout" || fail "what would help is not named"
+
+# the same stages as train's plan.json; memory is an estimate of its own
+if command -v mpirun > /dev/null; then
+	. "$source/launch/env.sh"
+	timeout 60 mpirun -np 5 "$EDGEPIPE" train "$source/topologies/campus.yaml" --out "$work/run" --set train.steps=1 \
+		> "$work/log" 2>&1 || { cat "$work/log"; fail "train"; }
+	for file in plan.json run/plan.json; do
+		sed -e 's/"memory_bytes":[^,]*,//; s/"memory_limit_bytes":[^,]*,//' "$work/$file" > "$work/$(dirname "$file")/stages"
+	done
+	cmp "$work/stages" "$work/run/stages" || fail "train plans otherwise"
+else
+	echo "skipped: train's plan: no mpirun"
+fi
+
+# refused NAME CODE WORDS OPTIONS...
+refused() {
+	name=$1 code=$2 words=$3
+	shift 3
+	status=0
+	"$EDGEPIPE" plan "$@" > "$work/stdout" 2> "$work/stderr" || status=$?
+	if [ $status != "$code" ] || ! grep -qF -e "$words" "$work/stderr" || [ -s "$work/stdout" ]; then
+		fail "$name: exit $status instead of $code"
+		cat "$work/stderr"
+	fi
+}
+refused "no file" 2 "topology file is missing"
+refused "two files" 2 "one topology file" a b
+refused "an unknown option" 2 "--explain" "$work/campus.yaml" --explian
+refused "a file that is not there" 66 "none.yaml" none.yaml
+refused "a key that is not there" 78 "learning_rate" "$work/campus.yaml" --set train.learning_rat=1
+refused "memory that does not suffice" 78 "MiB" "$work/campus.yaml" --set nodes.1.memory=2MiB
+refused "what is not built" 78 "--profile" "$work/campus.yaml" --profile profile.json
+refused "a sequence above the positions" 78 "positions" "$work/campus.yaml" --set data.sequence=4096
+refused "an output folder that is not there" 73 "nowhere" "$work/campus.yaml" -o "$work/nowhere/plan.json"
+[ $failed = 0 ] || exit 1
+echo "ok"
