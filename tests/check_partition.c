@@ -495,6 +495,7 @@ START_TEST(edges_hold_what_is_under_way)
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	for (int s = 0; s < 4; s++)
 		ck_assert_int_eq(plan.stage[s].edges, 3);
+	tear_down();
 	set_problem(1, 12);
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	ck_assert_int_eq(plan.stage[0].edges, 1);
