@@ -13,8 +13,9 @@ static const char plan_help[] =
 	"  edgepipe plan topologies/campus.yaml --explain\n"
 	"  edgepipe plan topologies/campus.yaml --set plan.solver=uniform -o plan.json\n"
 	"\n"
-	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--explain] [--set KEY=VALUE]...\n"
+	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--plan FILE] [--explain] [--set KEY=VALUE]...\n"
 	"  -o, --output FILE   writes the plan as JSON (- is standard output)\n"
+	"      --plan FILE     takes nodes, blocks, micro-batch and schedule from a plan.json, which may be edited by hand\n"
 	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
 	"      --set KEY=VALUE overrides a key of the file, as for train\n"
 	"  -h, --help          this text\n"
@@ -23,7 +24,7 @@ static const char plan_help[] =
 	"compute and links. A sequence has data.sequence tokens, 256 where that is not given. Memory is the allocator's own\n"
 	"arithmetic and a guess of what a process needs besides, checked against the nodes that declare theirs.\n";
 
-enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PROFILE, OPTION_LP };
+enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP };
 enum { TOKENS = 256 };			/* where data.sequence is not given, as for text */
 #define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
 
@@ -31,6 +32,7 @@ static const struct option long_options[] = {
 	{"output", required_argument, NULL, 'o'},
 	{"explain", no_argument, NULL, OPTION_EXPLAIN},
 	{"set", required_argument, NULL, OPTION_SET},
+	{"plan", required_argument, NULL, OPTION_PLAN},
 	{"profile", required_argument, NULL, OPTION_PROFILE},
 	{"dump-lp", required_argument, NULL, OPTION_LP},
 	{"help", no_argument, NULL, 'h'},
@@ -38,7 +40,7 @@ static const struct option long_options[] = {
 };
 
 struct plan_command {
-	const char *topology, *output;
+	const char *topology, *output, *given;
 	const char **set;
 	int set_count;
 	bool explain;
@@ -49,7 +51,7 @@ struct plan_command {
 	int *threads;
 	double *limit, *overhead;
 	struct problem problem;
-	struct plan plan;
+	struct plan plan, file;
 };
 
 /* -- options ------------------------------------------------------------------------------- */
@@ -61,6 +63,7 @@ static int take_option(struct plan_command *c, int option, char **argv)
 	case 'o': c->output = optarg; return 0;
 	case OPTION_EXPLAIN: c->explain = true; return 0;
 	case OPTION_SET: c->set[c->set_count++] = optarg; return 0;
+	case OPTION_PLAN: c->given = optarg; return 0;
 	case OPTION_PROFILE: return error(EXIT_CONFIG, "plan: --profile is not built yet");
 	case OPTION_LP: return error(EXIT_CONFIG, "plan: --dump-lp is not built yet");
 	case 'h': return 1;
@@ -150,6 +153,11 @@ static int make_plan(struct plan_command *c)
 {
 	char why[256];
 
+	if (c->given) {
+		if (plan_read(c->given, &c->problem, &c->file))
+			return -1;
+		c->problem.given = &c->file;
+	}
 	if (plan_make(&c->problem, &c->plan))
 		return -1;
 	if (plan_check(&c->plan, &c->problem, why, sizeof(why)))

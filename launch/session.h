@@ -15,7 +15,7 @@
 
 /* What the command line asked for. Texts belong to argv. */
 struct train_options {
-	const char *topology, *out, *dump;
+	const char *topology, *out, *dump, *plan;
 	bool resume, overwrite;
 	const char **set;		/* --set, in order */
 	int set_count;
@@ -51,7 +51,7 @@ struct session {
 	struct data_facts data;
 	struct digest weights_digest;	/* of all weights that are run */
 	struct problem problem;
-	struct plan plan;
+	struct plan plan, given;	/* given: what --plan decided, on rank 0 */
 	struct schedule *schedule, *forward;	/* of training; of validation */
 	int *threads;			/* per node, for the problem; so are the next two */
 	double *memory_limit_bytes, *overhead_bytes;

@@ -86,6 +86,7 @@ static int configuration_digest(const struct session *s, struct digest *digest)
 		digest_add(state, s->options.set[i], strlen(s->options.set[i]) + 1);
 	add_option(state, s->options.out);
 	add_option(state, s->options.dump);
+	add_option(state, s->options.plan);
 	add_option(state, s->options.resume ? "resume" : NULL);
 	add_option(state, s->options.overwrite ? "overwrite" : NULL);
 	*digest = digest_close(state);
@@ -323,6 +324,11 @@ static int make_plan(struct session *s)
 	char why[256];
 
 	keep_micro_batch(s);
+	if (s->options.plan) {
+		if (plan_read(s->options.plan, &s->problem, &s->given))
+			return -1;
+		s->problem.given = &s->given;
+	}
 	if (plan_make(&s->problem, &s->plan))
 		return -1;
 	if (plan_check(&s->plan, &s->problem, why, sizeof(why)))

@@ -15,6 +15,7 @@ static const char train_help[] =
 	"      --resume        go on from the newest checkpoint that verifies; needs --out or `out`\n"
 	"      --overwrite     give up the run that the directory holds\n"
 	"      --set KEY=VALUE override any key of the file, as train.steps=20 or nodes.0.memory=4GiB\n"
+	"      --plan FILE     take nodes, blocks, micro-batch and schedule from a plan.json (edgepipe plan -o)\n"
 	"      --dump DIR      write what step 1 computed to DIR/step-00000001.safetensors\n"
 	"  -h, --help          this text\n"
 	"\n"
@@ -52,7 +53,7 @@ static int take_option(struct train_options *o, int option, char **argv)
 	case OPTION_OVERWRITE: o->overwrite = true; return 0;
 	case OPTION_SET: o->set[o->set_count++] = optarg; return 0;
 	case OPTION_DUMP: o->dump = optarg; return 0;
-	case OPTION_PLAN: return error(EXIT_CONFIG, "train: --plan is not built yet");
+	case OPTION_PLAN: o->plan = optarg; return 0;
 	case OPTION_PROFILE_OPS: return error(EXIT_CONFIG, "train: --profile-ops is not built yet");
 	case 'h': return 1;
 	default: return option_error("train", long_options, option, argv);

@@ -28,7 +28,9 @@ bool left_out(const struct problem *problem, const struct plan *plan, int node, 
 	for (int s = 0; s < plan->stages; s++)
 		if (plan->stage[s].node == node)
 			return false;
-	if (problem->want->layers.count)
+	if (problem->given)
+		snprintf(why, bytes, "the given plan has no stage there");
+	else if (problem->want->layers.count)
 		snprintf(why, bytes, "plan.layers says out");
 	else if (strcmp(plan->solver, "proportional") == 0)
 		snprintf(why, bytes,

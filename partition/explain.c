@@ -145,6 +145,7 @@ static void add_others(struct text *text, const struct problem *problem, const s
 	struct problem asked = *problem;
 
 	asked.want = &want;
+	asked.given = NULL;
 	want.layers.count = 0;
 	for (int i = 0; solver_names()[i]; i++) {
 		want.solver = solver_names()[i];

@@ -33,6 +33,7 @@ struct problem {
 	long long batch, micro_batch;	/* sequences; micro_batch 0: auto */
 	int tokens;			/* T */
 	double slowdown;		/* stretches every declared time */
+	const struct plan *given;	/* decisions of a file (plan_read), or null: the solver decides */
 	/* Per node, filled by the caller: threads that its rank will use, the memory that
 	 * training may use there (declared, else measured free; 0: unknown, not checked), and
 	 * what the process needs besides the stage (libraries, data, checkpoint buffers). */
@@ -97,6 +98,12 @@ int plan_check(const struct plan *plan, const struct problem *problem, char *why
 void plan_write(const struct plan *plan, const struct problem *problem, struct text *text);
 /* The plan as a table for people. */
 void plan_print(const struct plan *plan, const struct problem *problem, struct text *text);
+
+/* -- plan_read.c --------------------------------------------------------------------------- */
+
+/* The decisions of a plan.json, for problem.given: nodes, blocks, micro-batch, schedule, solver; the rest is 0. -1 after
+ * errors (all of the file; EXIT_CONFIG, EXIT_DATA, EXIT_INPUT): another model, an unknown node, a gap, an overlap. */
+int plan_read(const char *path, const struct problem *problem, struct plan *plan);
 
 /* -- explain.c ----------------------------------------------------------------------------- */
 

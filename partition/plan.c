@@ -55,15 +55,27 @@ static void fill_ends(const struct problem *problem, struct plan *plan)
 	}
 }
 
+/* What a file decided. */
+static void adopt(const struct plan *given, struct plan *plan)
+{
+	snprintf(plan->solver, sizeof plan->solver, "%s", given->solver);
+	for (int s = 0; s < given->stages; s++)
+		stage_add(plan, given->stage[s].node, given->stage[s].blocks);
+}
+
 static int solve(const struct problem *problem, struct plan *plan)
 {
-	const struct solver *solver = choose_solver(problem);
+	const struct solver *solver = problem->given ? NULL : choose_solver(problem);
 
-	if (!solver)
-		return -1;
-	snprintf(plan->solver, sizeof plan->solver, "%s", solver->name);
-	if (solver->solve(problem, plan) < 0)
-		return -1;
+	if (problem->given) {
+		adopt(problem->given, plan);
+	} else {
+		if (!solver)
+			return -1;
+		snprintf(plan->solver, sizeof plan->solver, "%s", solver->name);
+		if (solver->solve(problem, plan) < 0)
+			return -1;
+	}
 	fill_ends(problem, plan);
 	return 0;
 }
@@ -236,10 +248,11 @@ static int smaller_size(const struct problem *problem, const struct plan *plan)
 
 static int choose_size(const struct problem *problem, struct plan *plan)
 {
+	long long size = problem->given ? problem->given->micro_batch : problem->micro_batch;
 	int rc;
 
-	if (problem->micro_batch)
-		rc = try_size(problem, plan, (int)problem->micro_batch, false);
+	if (size)
+		rc = try_size(problem, plan, (int)size, false);
 	else
 		rc = try_down(problem, plan, problem->batch / (2 * plan->stages));
 	if (rc == 0)
@@ -255,7 +268,8 @@ int plan_make(const struct problem *problem, struct plan *plan)
 	memset(&draft, 0, sizeof draft);
 	if (check_size(problem) < 0 || solve(problem, &draft) < 0)
 		return -1;
-	snprintf(draft.schedule, sizeof draft.schedule, "%s", problem->want->schedule);
+	snprintf(draft.schedule, sizeof draft.schedule, "%s",
+		 problem->given ? problem->given->schedule : problem->want->schedule);
 	draft.model_digest = problem->model->digest;
 	if (choose_size(problem, &draft) < 0)
 		return -1;

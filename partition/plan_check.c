@@ -115,14 +115,14 @@ static int check_schedule(const struct plan *plan, const struct problem *problem
 			  size_t why_bytes)
 {
 	struct arena arena = {0};
+	const char *name = problem->given ? problem->given->schedule : problem->want->schedule;
 	struct schedule *schedule;
 	int rc = 0;
 
 	if (strcmp(plan->order, "strict") != 0 && strcmp(plan->order, "greedy") != 0)
 		return fault("an unknown order '%.7s'", plan->order);
-	if (strcmp(plan->schedule, problem->want->schedule) != 0)
-		return fault("schedule '%s', not '%s'", plan->schedule,
-			     problem->want->schedule);
+	if (strcmp(plan->schedule, name) != 0)
+		return fault("schedule '%s', not '%s'", plan->schedule, name);
 	if (plan->micro_batch < 1 || plan->micro_batches < 1 ||
 	    (long long)plan->micro_batch * plan->micro_batches != problem->batch)
 		return fault("%d micro-batches of %d are not a batch of %lld",

@@ -37,6 +37,24 @@ else
 	echo "skipped: train's plan: no mpirun"
 fi
 
+# A plan that is read again is the same; one that was edited by hand is taken, and trains to the same bytes.
+(cd / && "$EDGEPIPE" plan "$work/campus.yaml" --plan "$work/plan.json" -o "$work/again.json") > "$work/stdout" || fail "--plan: exit $?"
+cmp "$work/plan.json" "$work/again.json" || fail "another plan after reading it again"
+# edited SED-COMMAND: $work/edited.json
+edited() {
+	sed -e "$1" "$work/plan.json" > "$work/edited.json"
+	! cmp -s "$work/plan.json" "$work/edited.json" || fail "'$1' changes nothing"
+}
+edited 's/"first_block":0,"last_block":2,/"first_block":0,"last_block":4,/; s/"first_block":3,"last_block":6,/"first_block":5,"last_block":6,/; s/"library"/"swap"/; s/"physics"/"library"/; s/"swap"/"physics"/'
+(cd / && "$EDGEPIPE" plan "$work/campus.yaml" --plan "$work/edited.json") > "$work/stdout" || fail "an edited plan: exit $?"
+grep -q ' 0  physics  *emb 0-4' "$work/stdout" && grep -q ' 1  library  *5-6' "$work/stdout" || fail "not the edited plan"
+if command -v mpirun > /dev/null; then
+	timeout 60 mpirun -np 5 "$EDGEPIPE" train "$source/topologies/campus.yaml" --out "$work/other" --set train.steps=1 \
+		--plan "$work/edited.json" > "$work/log" 2>&1 || { cat "$work/log"; fail "train --plan"; }
+	cmp "$work/run/adapter/adapter_model.safetensors" "$work/other/adapter/adapter_model.safetensors" || fail "other bytes"
+	grep -q '"nodes": *\["physics"\], *"first_block": *0, *"last_block": *4' "$work/other/plan.json" || fail "train's plan is another"
+fi
+
 # refused NAME CODE WORDS OPTIONS...
 refused() {
 	name=$1 code=$2 words=$3
@@ -54,6 +72,24 @@ refused "an unknown option" 2 "--explain" "$work/campus.yaml" --explian
 refused "a file that is not there" 66 "none.yaml" none.yaml
 refused "a key that is not there" 78 "learning_rate" "$work/campus.yaml" --set train.learning_rat=1
 refused "memory that does not suffice" 78 "MiB" "$work/campus.yaml" --set nodes.1.memory=2MiB
+bad() {
+	edited "$3"
+	refused "$1" 78 "$2" "$work/campus.yaml" --plan "$work/edited.json"
+}
+bad "a gap" "block 3 is on no stage" 's/"first_block":3,/"first_block":4,/'
+bad "an overlap" "which stage 0 has already" 's/"first_block":3,/"first_block":2,/'
+bad "blocks that are missing at the end" "the stages end with block 8" 's/"first_block":9,"last_block":9,/"first_block":0,"last_block":-1,/'
+bad "a block beyond the last" "the model's last is 9" 's/"last_block":9,/"last_block":12,/'
+bad "an unknown node" 'did you mean "music"' 's/"music"/"musik"/'
+bad "a node twice" "has stage 2 already" 's/"music"/"workshop"/'
+bad "another model" "of another model" 's/"model_digest":"..../"model_digest":"0000/'
+bad "an unknown schedule" "is none" 's/"schedule":"eager"/"schedule":"lazy"/'
+bad "a micro-batch that does not divide" "does not divide" 's/"micro_batch":1,/"micro_batch":3,/'
+bad "no version" "version: must be 1" 's/"version":1/"version":2/'
+echo '{' > "$work/edited.json"
+refused "what is no JSON" 65 "edited.json:" "$work/campus.yaml" --plan "$work/edited.json"
+refused "a plan that is not there" 66 "gone.json" "$work/campus.yaml" --plan "$work/gone.json"
+refused "a plan and layers" 78 "plan.layers" "$work/campus.yaml" --plan "$work/plan.json" --set "plan.layers=[2,2,2,2,2]"
 refused "what is not built" 78 "--profile" "$work/campus.yaml" --profile profile.json
 refused "a sequence above the positions" 78 "positions" "$work/campus.yaml" --set data.sequence=4096
 refused "an output folder that is not there" 73 "nowhere" "$work/campus.yaml" -o "$work/nowhere/plan.json"

@@ -1,0 +1,165 @@
+/*
+ * plan_read.c - the decisions of a plan.json: nodes in order, their blocks, the micro-batch, the schedule. What follows
+ * from them (in-flight counts, memory, predictions) is worked out anew, so that a file may be edited by hand.
+ */
+#include "partition/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct reader {
+	const char *path;
+	const struct problem *problem;
+	struct plan *plan;
+	int next;			/* the block that the next stage must start with */
+	int errors;
+};
+
+static void wrong(struct reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void wrong(struct reader *r, const char *fmt, ...)
+{
+	char text[256];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	report(EXIT_CONFIG, "%s: error: %s", r->path, text);
+	r->errors++;
+}
+
+/* A whole number of a map; otherwise -2, after an error. */
+static int number_of(struct reader *r, const struct json *map, const char *where, const char *key)
+{
+	const struct json *value = json_find(map, key);
+	long long number = json_as_integer(value, -2);
+
+	if (json_kind(value) == JSON_WHOLE && number >= -1 && number <= 1 << 30)
+		return (int)number;
+	wrong(r, "%s%s: must be a whole number", where, key);
+	return -2;
+}
+
+static void read_node(struct reader *r, const struct json *stage, int s)
+{
+	const struct json *nodes = json_find(stage, "nodes");
+	const struct cluster *cluster = r->problem->cluster;
+	const char *name = json_as_text(json_at(nodes, 0), NULL), *near, *names[PLAN_STAGES_MAX];
+	int count = cluster->nodes.count < PLAN_STAGES_MAX ? cluster->nodes.count : PLAN_STAGES_MAX, node;
+
+	if (json_size(nodes) != 1 || !name) {
+		wrong(r, "stages[%d].nodes: must be a list of one node", s);
+		return;
+	}
+	node = cluster_find(cluster, name);
+	for (int i = 0; i < count; i++)
+		names[i] = cluster_node(cluster, i)->name;
+	near = node < 0 ? nearest_word(name, names, count) : NULL;
+	if (node < 0)
+		wrong(r, "stages[%d].nodes: there is no node \"%.64s\"%s%s%s", s, name, near ? " (did you mean \"" : "",
+		      near ? near : "", near ? "\"?)" : "");
+	for (int before = 0; node >= 0 && before < s; before++)
+		if (r->plan->stage[before].node == node)
+			wrong(r, "stages[%d].nodes: \"%s\" has stage %d already", s, name, before);
+	r->plan->stage[s].node = node;
+}
+
+/* Blocks must follow on each other: neither a gap nor an overlap. */
+static void read_blocks(struct reader *r, const struct json *stage, int s, int stages)
+{
+	char where[32];
+	int first, last, all = r->problem->model->blocks;
+
+	snprintf(where, sizeof where, "stages[%d].", s);
+	first = number_of(r, stage, where, "first_block");
+	last = number_of(r, stage, where, "last_block");
+	if (first < 0 || last < -1)
+		return;
+	r->plan->stage[s].first_block = r->next;
+	if (first == 0 && last == -1 && s == stages - 1 && s > 0)	/* the head alone */
+		return;
+	if (first > r->next)
+		wrong(r, "stages[%d] starts with block %d: block %d is on no stage", s, first, r->next);
+	else if (first < r->next)
+		wrong(r, "stages[%d] starts with block %d, which stage %d has already", s, first, s - 1);
+	if (last < first)
+		wrong(r, "stages[%d] ends with block %d, before its first, %d", s, last, first);
+	else if (last >= all)
+		wrong(r, "stages[%d] ends with block %d: the model's last is %d", s, last, all - 1);
+	else
+		r->plan->stage[s].blocks = last - r->next + 1;
+	r->next = last + 1;
+}
+
+static void read_stages(struct reader *r, const struct json *stages)
+{
+	int most = r->problem->cluster->nodes.count < PLAN_STAGES_MAX ? r->problem->cluster->nodes.count
+								       : PLAN_STAGES_MAX;
+	size_t count = json_size(stages);
+
+	if (json_kind(stages) != JSON_LIST || count < 1 || count > (size_t)most) {
+		wrong(r, "stages: must be a list of 1 to %d stages", most);
+		return;
+	}
+	r->plan->stages = (int)count;
+	for (int s = 0; s < r->plan->stages; s++) {
+		read_node(r, json_at(stages, (size_t)s), s);
+		read_blocks(r, json_at(stages, (size_t)s), s, r->plan->stages);
+	}
+	if (!r->errors && r->next != r->problem->model->blocks)
+		wrong(r, "the stages end with block %d: the model's last is %d", r->next - 1,
+		      r->problem->model->blocks - 1);
+}
+
+static void read_words(struct reader *r, const struct json *document)
+{
+	const char *solver = json_as_text(json_find(document, "solver"), "");
+	const char *schedule = json_as_text(json_find(document, "schedule"), "");
+	const char *digest = json_as_text(json_find(document, "model_digest"), "");
+	char own[33];
+	int known = 0;
+
+	snprintf(r->plan->solver, sizeof r->plan->solver, "%s", solver);
+	snprintf(r->plan->schedule, sizeof r->plan->schedule, "%s", schedule);
+	if (!solver_find(r->plan->solver))
+		wrong(r, "solver: \"%.32s\" is none", solver);
+	for (int i = 0; schedule_names()[i]; i++)
+		known += !strcmp(schedule, schedule_names()[i]);
+	if (!known)
+		wrong(r, "schedule: \"%.32s\" is none", schedule);
+	if (strcmp(digest, digest_write(r->problem->model->digest, own)) != 0)
+		wrong(r, "model_digest: \"%.40s\" is of another model (this one is \"%s\")", digest, own);
+}
+
+static void read_size(struct reader *r, const struct json *document)
+{
+	int size = number_of(r, document, "", "micro_batch");
+
+	if (size == -2)
+		return;
+	if (size < 1 || r->problem->batch % size)
+		wrong(r, "micro_batch: %d does not divide train.batch %lld", size, r->problem->batch);
+	else if (r->problem->micro_batch && r->problem->micro_batch != size)
+		wrong(r, "micro_batch: %d, but train.micro_batch is %lld", size, r->problem->micro_batch);
+	r->plan->micro_batch = size;
+}
+
+int plan_read(const char *path, const struct problem *problem, struct plan *plan)
+{
+	struct json *document = json_read(path);
+	struct reader r = {.path = path, .problem = problem, .plan = plan};
+
+	memset(plan, 0, sizeof *plan);
+	if (!document)
+		return -1;
+	if (json_as_integer(json_find(document, "version"), 0) != 1)
+		wrong(&r, "version: must be 1");
+	if (problem->want->layers.count)
+		wrong(&r, "plan.layers of the topology file decides by hand: take it or this plan");
+	read_words(&r, document);
+	read_size(&r, document);
+	read_stages(&r, json_find(document, "stages"));
+	json_free(document);
+	return r.errors ? -1 : 0;
+}
