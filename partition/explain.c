@@ -1,6 +1,6 @@
 /*
- * explain.c - what a plan does with its time, and what would help most: every node, link and interface at twice its speed,
- * every link with a codec, one change at a time, simulated anew with the in-flight counts that then fit.
+ * explain.c - what a plan does with its time, and what would help most: every node and link at twice its speed, every
+ * link with a codec, one change at a time, simulated anew with the in-flight counts that then fit.
  */
 #include "partition/internal.h"
 

@@ -29,16 +29,18 @@ static void wrong(struct reader *r, const char *fmt, ...)
 	r->errors++;
 }
 
-/* A whole number of a map; otherwise -2, after an error. */
-static int number_of(struct reader *r, const struct json *map, const char *where, const char *key)
+/* A whole number of a map; false after an error. */
+static bool take_number(struct reader *r, const struct json *map, const char *where, const char *key, int least,
+			int *number)
 {
 	const struct json *value = json_find(map, key);
-	long long number = json_as_integer(value, -2);
+	long long found = json_as_integer(value, least - 1LL);
 
-	if (json_kind(value) == JSON_WHOLE && number >= -1 && number <= 1 << 30)
-		return (int)number;
-	wrong(r, "%s%s: must be a whole number", where, key);
-	return -2;
+	*number = (int)found;
+	if (json_kind(value) == JSON_WHOLE && found >= least && found <= 1 << 30)
+		return true;
+	wrong(r, "%s%s: must be a whole number, at least %d", where, key, least);
+	return false;
 }
 
 static void read_node(struct reader *r, const struct json *stage, int s)
@@ -72,9 +74,8 @@ static void read_blocks(struct reader *r, const struct json *stage, int s, int s
 	int first, last, all = r->problem->model->blocks;
 
 	snprintf(where, sizeof where, "stages[%d].", s);
-	first = number_of(r, stage, where, "first_block");
-	last = number_of(r, stage, where, "last_block");
-	if (first < 0 || last < -1)
+	if (!take_number(r, stage, where, "first_block", 0, &first) ||
+	    !take_number(r, stage, where, "last_block", -1, &last))
 		return;
 	r->plan->stage[s].first_block = r->next;
 	if (first == 0 && last == -1 && s == stages - 1 && s > 0)	/* the head alone */
@@ -134,11 +135,11 @@ static void read_words(struct reader *r, const struct json *document)
 
 static void read_size(struct reader *r, const struct json *document)
 {
-	int size = number_of(r, document, "", "micro_batch");
+	int size;
 
-	if (size == -2)
+	if (!take_number(r, document, "", "micro_batch", 1, &size))
 		return;
-	if (size < 1 || r->problem->batch % size)
+	if (r->problem->batch % size)
 		wrong(r, "micro_batch: %d does not divide train.batch %lld", size, r->problem->batch);
 	else if (r->problem->micro_batch && r->problem->micro_batch != size)
 		wrong(r, "micro_batch: %d, but train.micro_batch is %lld", size, r->problem->micro_batch);
