@@ -78,6 +78,7 @@ void loop_unlock(struct loop *loop);
 
 /* -- stream.c: what loop.c needs of it, from the serving thread ---------------------------- */
 
+/* Begins a transfer. */
 void stream_take(struct stream *stream, struct transfer *transfer);
 /* 1 when something moved, 0 when not, -1 after an error. */
 int stream_poll(struct stream *stream, struct comm *comm);

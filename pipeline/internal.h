@@ -61,6 +61,7 @@ int state_scatter(const struct training *training, enum stage_family family, flo
 /* -- dump.c -------------------------------------------------------------------------------- */
 
 struct dump;
+/* Room for what --dump gathers of a step. */
 struct dump *dump_open(const struct training *training);
 /* step_data.observe: keeps what the micro-batch that just went forward left. */
 void dump_observe(void *dump, int micro);

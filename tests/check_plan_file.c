@@ -19,7 +19,7 @@ static int threads[NODES] = {1, 1, 1}, window[BLOCKS];
 static double limit[NODES], overhead[NODES] = {1000, 1000, 1000};
 static struct problem problem;
 static struct plan plan;
-static char folder[] = "/tmp/edgepipe-XXXXXX", path[64];
+static char folder[32], path[64];
 
 /* Three nodes of 1, 2 and 1 GFLOPS, 10 Mbit/s and 5 ms between them; a small GPT-2 of 12 blocks. */
 static void set_up(void)
@@ -28,7 +28,8 @@ static void set_up(void)
 	struct lora_config lora = {.rank = 2, .alpha = 2};
 	static const char *targets[] = {"attention"};
 
-	ck_assert_ptr_nonnull(mkdtemp(strcpy(folder, "/tmp/edgepipe-XXXXXX")));
+	snprintf(folder, sizeof folder, "/tmp/edgepipe-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(folder));
 	snprintf(path, sizeof path, "%s/plan.json", folder);
 	lora.targets = (struct texts){targets, 1};
 	for (int i = 0; i < NODES; i++)
