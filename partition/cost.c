@@ -6,21 +6,35 @@
 
 #include <string.h>
 
+struct node_cost cost_node(const struct problem *problem, int node, int micro_batch)
+{
+	const struct model_config *model = problem->model;
+	double rate = cluster_node(problem->cluster, node)->compute_flops;
+	double forward = model_block_forward_flops(model, problem->tokens);
+	double backward = model_block_flops(model, problem->tokens) - forward;
+	double each = (double)micro_batch * problem->tokens / rate * problem->slowdown;
+
+	if (rate <= 0)
+		return (struct node_cost){.known = false};
+	return (struct node_cost){
+		.known = true,
+		.block_forward_s = forward * each,
+		.block_backward_s = backward * each,
+		.head_forward_s = model_head_flops(model) * each,
+	};
+}
+
 static void fill_stage(const struct problem *problem, const struct plan *plan,
 		       struct plan_stage *stage)
 {
-	const struct model_config *model = problem->model;
-	double rate = cluster_node(problem->cluster, stage->node)->compute_flops;
-	double all = model_block_flops(model, problem->tokens);
-	double forward = model_block_forward_flops(model, problem->tokens);
-	double n = (double)plan->micro_batch * problem->tokens;
+	struct node_cost cost = cost_node(problem, stage->node, plan->micro_batch);
 
-	stage->forward_s = stage->backward_s = 0;
-	if (rate <= 0)
-		return;
-	stage->forward_s = (stage->blocks * forward + stage->head * model_head_flops(model)) * n /
-			   rate * problem->slowdown;
-	stage->backward_s = stage->blocks * (all - forward) * n / rate * problem->slowdown;
+	stage->forward_s = stage->blocks * cost.block_forward_s +
+			   stage->embedding * cost.embedding_forward_s +
+			   stage->head * cost.head_forward_s;
+	stage->backward_s = stage->blocks * cost.block_backward_s +
+			    stage->embedding * cost.embedding_backward_s +
+			    stage->head * cost.head_backward_s;
 }
 
 /* One direction of a cut. */
@@ -77,7 +91,7 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 	for (size_t s = 0; s < stages; s++) {
 		const struct plan_stage *stage = &plan->stage[s];
 
-		if (cluster_node(problem->cluster, stage->node)->compute_flops <= 0)
+		if (!cost_node(problem, stage->node, plan->micro_batch).known)
 			return NULL;
 		forward[s] = stage->forward_s;
 		backward[s] = stage->backward_s;

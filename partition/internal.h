@@ -38,6 +38,14 @@ int stage_edges(const struct plan *plan, const struct schedule *schedule, int s)
 
 /* -- cost.c -------------------------------------------------------------------------------- */
 
+/* What a node takes for a micro-batch, seconds; all 0 where nothing is known of it. */
+struct node_cost {
+	bool known;
+	double block_forward_s, block_backward_s;	/* of one block */
+	double embedding_forward_s, embedding_backward_s, head_forward_s, head_backward_s;
+	double update_s;				/* of one block's adapters, once a step */
+};
+struct node_cost cost_node(const struct problem *problem, int node, int micro_batch);
 /* Fills forward_s, backward_s of every stage and every link from what is declared, for the plan's micro-batch. */
 void cost_fill(const struct problem *problem, struct plan *plan);
 /* What the plan costs, for the simulator; from the arena. Null where a node in use declares no compute. */

@@ -26,6 +26,7 @@ struct plan_cut { long long after_block; int codec; };
 /* Everything that a solver looks at. */
 struct problem {
 	const struct cluster *cluster;
+	const struct profile *profile;	/* of the cluster's nodes, in its order; or null: declared numbers alone */
 	const struct model_config *model;
 	const struct weights *weights;
 	const struct lora *lora;

@@ -59,4 +59,45 @@ struct hardware {
 };
 int hardware_read(struct hardware *hardware);
 
+/* -- profile.c ----------------------------------------------------------------------------- */
+
+/* Seconds of n tokens in sequences of T: c0 + c1 n + c2 n T. */
+struct fit {
+	double c0, c1, c2;
+	double error;			/* largest deviation of a sample, as a share of it */
+	bool noisy;			/* samples disagreed even when they were repeated */
+};
+static inline double fit_at(const struct fit *fit, double n, double T)
+{
+	return fit->c0 + fit->c1 * n + fit->c2 * n * T;
+}
+/* One node as measured. */
+struct node_profile {
+	char name[64];
+	struct hardware hardware;
+	int threads;			/* that computed */
+	struct fit block_forward, block_backward, embedding_forward, embedding_backward;
+	struct fit head_forward, head_backward;	/* final norm, head, loss */
+	double update_s;		/* optimizer, of one block's adapters */
+	double matmul_flops;		/* a large product, all threads */
+	double process_bytes;		/* what the process takes without a stage */
+};
+/* One direction between two nodes as measured. */
+struct link_profile {
+	bool measured;
+	double latency_s, bandwidth_bytes_s;	/* alone */
+	double both_bytes_s;		/* this direction while the other one is busy as well */
+	double disjoint_bytes_s;	/* while disjoint pairs are busy as well; 0: there is no such pair */
+	double bytes;			/* that the fit used */
+	double error;			/* as a fit's */
+	bool noisy;
+};
+/* What a cluster measured; of a model's shape, by a build, on this hardware: digest says which. */
+struct profile {
+	int nodes;
+	struct node_profile *node;	/* [nodes], in file order */
+	struct link_profile *link;	/* [nodes * nodes]: from * nodes + to */
+	struct digest digest;		/* of what it says, for plans */
+};
+
 #endif
