@@ -38,36 +38,37 @@ static void fill_stage(const struct problem *problem, const struct plan *plan,
 }
 
 /* One direction of a cut. */
-static void fill_direction(const struct problem *problem, const struct plan *plan, int from,
-			   int to, bool backward, int *codec, double *bytes, double *seconds,
+static void fill_direction(const struct problem *problem, int micro_batch, int from, int to, bool backward, int *codec, double *bytes, double *seconds,
 			   double *latency)
 {
 	struct link link = cluster_link(problem->cluster, from, to);
 
 	*codec = link.codec;
 	*bytes = (double)stream_tensor_bytes((enum codec_kind)link.codec, backward,
-					     plan->micro_batch * problem->tokens,
+					     micro_batch * problem->tokens,
 					     problem->model->width);
 	*seconds = link.bandwidth_bytes_s > 0
 			   ? *bytes / link.bandwidth_bytes_s * problem->slowdown : 0;
 	*latency = link.latency_s * problem->slowdown;
 }
 
+struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch)
+{
+	struct plan_link link;
+
+	fill_direction(problem, micro_batch, upstream, downstream, false, &link.codec_forward, &link.bytes_forward,
+		       &link.seconds_forward, &link.latency_forward);
+	fill_direction(problem, micro_batch, downstream, upstream, true, &link.codec_backward, &link.bytes_backward,
+		       &link.seconds_backward, &link.latency_backward);
+	return link;
+}
+
 void cost_fill(const struct problem *problem, struct plan *plan)
 {
 	for (int s = 0; s < plan->stages; s++)
 		fill_stage(problem, plan, &plan->stage[s]);
-	for (int s = 0; s + 1 < plan->stages; s++) {
-		struct plan_link *link = &plan->link[s];
-		int a = plan->stage[s].node, b = plan->stage[s + 1].node;
-
-		fill_direction(problem, plan, a, b, false, &link->codec_forward,
-			       &link->bytes_forward, &link->seconds_forward,
-			       &link->latency_forward);
-		fill_direction(problem, plan, b, a, true, &link->codec_backward,
-			       &link->bytes_backward, &link->seconds_backward,
-			       &link->latency_backward);
-	}
+	for (int s = 0; s + 1 < plan->stages; s++)
+		plan->link[s] = cost_cut(problem, plan->stage[s].node, plan->stage[s + 1].node, plan->micro_batch);
 }
 
 /* The interfaces that a message from one node to another passes. */

@@ -15,36 +15,97 @@ struct instance {
 	const double *forward_s, *backward_s;	/* prefix sums of every node: [nodes][blocks + 1] */
 	/* What the first and the last stage do besides their blocks, [nodes]. */
 	const double *first_forward_s, *first_backward_s, *last_forward_s, *last_backward_s;
-	/* A message over the cut before block p occupies the link from i to j for cut[p] * link_s[i * nodes + j]
-	 * seconds and arrives latency_s[i * nodes + j] later. INFINITY: not linked. */
+	/* Where node i stands right before node j in the chain, the cut before block p occupies their link for
+	 * cut_forward[p] * link_forward_s[i * nodes + j] seconds with its activations (from i to j), for cut_backward[p] *
+	 * link_backward_s[i * nodes + j] with its gradients (from j to i); they arrive latency_forward_s, latency_backward_s
+	 * later. INFINITY: not linked. */
 	const double *cut_forward, *cut_backward;	/* [blocks + 1] */
-	const double *link_s, *latency_s;
+	const double *link_forward_s, *link_backward_s, *latency_forward_s, *latency_backward_s;
 	/* Stage of blocks p..q-1, K micro-batches in flight: weights[q] - weights[p] + K (stored[q] - stored[p] +
 	 * stored_cut), and of the first and last stage first_weights + K first_stored, last_... beside it. */
 	const double *memory_bytes;	/* [nodes]: INFINITY: no limit */
 	const double *weights, *stored;	/* prefix sums */
 	double first_weights, first_stored, last_weights, last_stored, stored_cut;
 	const int *nic_send, *nic_receive;	/* [nodes]: numbers of shared interfaces, -1: none; or null: none at all */
+	int nics;
 };
 
 /* Which node holds which blocks: stage s has blocks first[s]..first[s + 1] - 1 on node[s]. */
 struct placement {
 	int stages;
 	int node[PLAN_STAGES_MAX], first[PLAN_STAGES_MAX + 1];
-	double period_s, model_s;	/* J and its T: model_step */
+	double period_s, model_s;	/* T and J: model_step */
 };
 
+/* -- instance.c ---------------------------------------------------------------------------- */
+
+/* Forward and backward of blocks p..q-1 on a node, ends included. */
+static inline double stage_forward_s(const struct instance *in, int node, int p, int q)
+{
+	const double *sum = in->forward_s + (size_t)node * (size_t)(in->blocks + 1);
+
+	return sum[q] - sum[p] + (p == 0 ? in->first_forward_s[node] : 0) +
+	       (q == in->blocks ? in->last_forward_s[node] : 0);
+}
+static inline double stage_backward_s(const struct instance *in, int node, int p, int q)
+{
+	const double *sum = in->backward_s + (size_t)node * (size_t)(in->blocks + 1);
+
+	return sum[q] - sum[p] + (p == 0 ? in->first_backward_s[node] : 0) +
+	       (q == in->blocks ? in->last_backward_s[node] : 0);
+}
+static inline double stage_s(const struct instance *in, int node, int p, int q)
+{
+	return stage_forward_s(in, node, p, q) + stage_backward_s(in, node, p, q);
+}
+/* How long the cut before block p occupies the link from i to j: of both directions the longer one. */
+static inline double cut_longest_s(const struct instance *in, int i, int j, int p)
+{
+	size_t at = (size_t)i * (size_t)in->nodes + (size_t)j;
+	double forward = in->cut_forward[p] * in->link_forward_s[at];
+	double backward = in->cut_backward[p] * in->link_backward_s[at];
+
+	return forward > backward ? forward : backward;
+}
+/* l_f + l_b + 2a. */
+static inline double cut_way_s(const struct instance *in, int i, int j, int p)
+{
+	size_t at = (size_t)i * (size_t)in->nodes + (size_t)j;
+
+	return in->cut_forward[p] * in->link_forward_s[at] + in->cut_backward[p] * in->link_backward_s[at] +
+	       in->latency_forward_s[at] + in->latency_backward_s[at];
+}
+/* Bytes of a stage with so many micro-batches in flight. */
+double stage_bytes(const struct instance *instance, int p, int q, int in_flight);
+/* How many micro-batches a stage has room for, at most M; 0: not even one. */
+int stage_room(const struct instance *instance, int node, int p, int q);
+/* The problem with micro-batches of a size, from the arena; null where some node's times are not known. */
+const struct instance *instance_of(struct arena *arena, const struct problem *problem, int micro_batch);
 /* What a placement costs, for the simulator and the bound, from the arena. */
 const struct costs *instance_costs(struct arena *arena, const struct instance *instance,
 				   const struct placement *placement);
+/* Whether a placement is one: every block once, in order, on different linked nodes, as many stages as asked for. */
+bool placement_valid(const struct instance *instance, const struct placement *placement);
+
+/* -- model.c ------------------------------------------------------------------------------- */
+
 /*
- * J = sum over stages and links of (tau + l_f + l_b + 2a) + (M - 1) T, where the period T is the least that no stage
- * and no link direction exceeds and whose in-flight counts fit the memory of all: K of the last stage is 1, then
- * K_i = min(M, K_{i+1} + 1 + ceil((l_f + l_b + 2a) / T)). Fills period_s and model_s; INFINITY where no T fits.
+ * J = sum over stages and links of (tau + l_f + l_b + 2a) + (M - 1) T. The period T is the least that no stage and no
+ * direction of a link exceeds and whose in-flight counts K_i have room everywhere: the ceil rule, but no more than
+ * a micro-batch's way from stage i to the end and back, R_i, can hold at one a period,
+ *
+ *     K_i = min(M, K_{i+1} + 1 + ceil((l_f + l_b + 2a) / T), ceil(R_i / T)),   K of the last stage is 1
+ *
+ * so that a plan without room for more than one everywhere has T = R_0: one micro-batch after the other. Fills
+ * period_s and model_s; INFINITY where not even that has room, or nodes are not linked.
  */
 double model_step(const struct instance *instance, struct placement *placement);
+/* K_i of the above from what lies downstream: K_{i+1} (0: nothing does), the way over the cut after i, R_i, T. */
+int model_in_flight(const struct instance *instance, int downstream, double cut_s, double rest_s, double period_s);
 /* The step by simulation: eager, strict or greedy, whichever is shorter, with what memory leaves in flight. INFINITY
  * where not even one micro-batch fits. */
 double placement_simulate(const struct instance *instance, const struct placement *placement);
+/* No schedule of this placement takes less: step_bound. */
+double placement_bound(const struct instance *instance, const struct placement *placement);
 
 #endif

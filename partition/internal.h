@@ -46,6 +46,8 @@ struct node_cost {
 	double update_s;				/* of one block's adapters, once a step */
 };
 struct node_cost cost_node(const struct problem *problem, int node, int micro_batch);
+/* How the cut between two nodes travels, and what it takes. */
+struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch);
 /* Fills forward_s, backward_s of every stage and every link from what is declared, for the plan's micro-batch. */
 void cost_fill(const struct problem *problem, struct plan *plan);
 /* What the plan costs, for the simulator; from the arena. Null where a node in use declares no compute. */

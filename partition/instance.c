@@ -1,0 +1,260 @@
+/*
+ * instance.c - from a problem to numbers, and what placements of it cost.
+ *
+ * Memory is the allocator's own arithmetic, sampled: it is affine in blocks and in micro-batches in flight, up to
+ * rounding. What is accepted here is checked again, exactly, when the plan is made.
+ */
+#include "partition/instance.h"
+
+#include <math.h>
+
+#include "partition/internal.h"
+
+/* -- memory -------------------------------------------------------------------------------- */
+
+double stage_bytes(const struct instance *in, int p, int q, int in_flight)
+{
+	bool first = p == 0, last = q == in->blocks;
+	double weights = in->weights[q] - in->weights[p] + (first ? in->first_weights : 0) +
+			 (last ? in->last_weights : 0);
+	double stored = in->stored[q] - in->stored[p] + in->stored_cut + (first ? in->first_stored : 0) +
+			(last ? in->last_stored : 0);
+
+	return weights + in_flight * stored;
+}
+
+int stage_room(const struct instance *in, int node, int p, int q)
+{
+	double none = stage_bytes(in, p, q, 0), each = stage_bytes(in, p, q, 1) - none;
+	double room = in->memory_bytes[node] - none;
+
+	if (room < each)
+		return 0;
+	if (each <= 0 || room / each >= in->micro_batches)
+		return in->micro_batches;
+	return (int)floor(room / each * (1 + 1e-12));
+}
+
+/* What a stage would take, by the allocator. */
+struct sample { int blocks, in_flight; bool embedding, head; };
+
+static double sampled(const struct problem *problem, struct plan *scratch, int node, struct sample s)
+{
+	scratch->stages = 1;
+	scratch->stage[0] = (struct plan_stage){
+		.node = node,
+		.blocks = s.blocks,
+		.embedding = s.embedding,
+		.head = s.head,
+		.in_flight = s.in_flight,
+		.edges = s.in_flight + 1,
+	};
+	return (double)plan_memory(problem, scratch, 0).total;
+}
+
+/* A prefix sum of equal parts. */
+static const double *ramp(struct arena *arena, int blocks, double each)
+{
+	double *sum = arena_take(arena, (size_t)(blocks + 1) * sizeof(*sum));
+
+	for (int i = 0; i <= blocks; i++)
+		sum[i] = i * each;
+	return sum;
+}
+
+/* in_flight of the samples: beyond the buffers that a stage has in any case. */
+enum { FEW = 4, MORE = 8 };
+
+static void fill_memory(struct arena *arena, const struct problem *problem, struct plan *scratch, struct instance *in)
+{
+	bool two = problem->model->blocks > 1;
+	struct sample one = {1, FEW, false, false}, wide = {two ? 2 : 1, FEW, false, false};
+	struct sample deep = {1, MORE, false, false}, both = {wide.blocks, MORE, false, false};
+	struct sample first = {1, FEW, true, false}, first_deep = {1, MORE, true, false};
+	struct sample last = {1, FEW, false, true}, last_deep = {1, MORE, false, true};
+	double m = sampled(problem, scratch, 0, one), k = sampled(problem, scratch, 0, deep) - m;
+	double block_k = sampled(problem, scratch, 0, both) - sampled(problem, scratch, 0, wide) - k;
+	double block = sampled(problem, scratch, 0, wide) - m;
+	double stored = block_k / (MORE - FEW), *limit;
+	double first_k = sampled(problem, scratch, 0, first_deep) - sampled(problem, scratch, 0, first) - k;
+	double last_k = sampled(problem, scratch, 0, last_deep) - sampled(problem, scratch, 0, last) - k;
+
+	limit = arena_take(arena, (size_t)in->nodes * sizeof(*limit));
+	in->stored = ramp(arena, in->blocks, stored);
+	in->weights = ramp(arena, in->blocks, block - FEW * stored);
+	in->stored_cut = k / (MORE - FEW) - stored;
+	in->first_stored = first_k / (MORE - FEW);
+	in->last_stored = last_k / (MORE - FEW);
+	in->first_weights = sampled(problem, scratch, 0, first) - m - FEW * in->first_stored;
+	in->last_weights = sampled(problem, scratch, 0, last) - m - FEW * in->last_stored;
+	for (int d = 0; d < in->nodes; d++) {
+		double fixed = sampled(problem, scratch, d, one) - block - FEW * in->stored_cut;
+
+		limit[d] = problem->memory_limit_bytes[d] > 0
+				   ? problem->memory_limit_bytes[d] - problem->overhead_bytes[d] - fixed : INFINITY;
+	}
+	in->memory_bytes = limit;
+}
+
+/* -- times --------------------------------------------------------------------------------- */
+
+static bool fill_times(struct arena *arena, const struct problem *problem, int micro_batch, struct instance *in)
+{
+	size_t n = (size_t)in->nodes, row = (size_t)in->blocks + 1;
+	double *forward = arena_take(arena, n * row * sizeof(double));
+	double *backward = arena_take(arena, n * row * sizeof(double));
+	double *ends = arena_take(arena, 4 * n * sizeof(double));
+
+	for (size_t d = 0; d < n; d++) {
+		struct node_cost cost = cost_node(problem, (int)d, micro_batch);
+
+		if (!cost.known)
+			return false;
+		for (size_t p = 0; p < row; p++) {
+			forward[d * row + p] = (double)p * cost.block_forward_s;
+			backward[d * row + p] = (double)p * cost.block_backward_s;
+		}
+		ends[d] = cost.embedding_forward_s;
+		ends[n + d] = cost.embedding_backward_s;
+		ends[2 * n + d] = cost.head_forward_s;
+		ends[3 * n + d] = cost.head_backward_s;
+	}
+	in->forward_s = forward;
+	in->backward_s = backward;
+	in->first_forward_s = ends;
+	in->first_backward_s = ends + n;
+	in->last_forward_s = ends + 2 * n;
+	in->last_backward_s = ends + 3 * n;
+	return true;
+}
+
+static void fill_links(struct arena *arena, const struct problem *problem, int micro_batch, struct instance *in)
+{
+	size_t n = (size_t)in->nodes;
+	double *value = arena_take(arena, 4 * n * n * sizeof(double)), *one;
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < n; j++) {
+			struct plan_link link = cost_cut(problem, (int)i, (int)j, micro_batch);
+			size_t at = i * n + j;
+
+			value[at] = link.seconds_forward;
+			value[n * n + at] = link.seconds_backward;
+			value[2 * n * n + at] = link.latency_forward;
+			value[3 * n * n + at] = link.latency_backward;
+		}
+	in->link_forward_s = value;
+	in->link_backward_s = value + n * n;
+	in->latency_forward_s = value + 2 * n * n;
+	in->latency_backward_s = value + 3 * n * n;
+	one = arena_take(arena, ((size_t)in->blocks + 1) * sizeof(double));
+	for (int p = 0; p <= in->blocks; p++)
+		one[p] = 1;
+	in->cut_forward = in->cut_backward = one;
+}
+
+static void fill_interfaces(struct arena *arena, const struct problem *problem, struct instance *in)
+{
+	int *nic = arena_take(arena, 2 * (size_t)in->nodes * sizeof(int));
+	bool any = false;
+
+	for (int d = 0; d < in->nodes; d++) {
+		nic[d] = cluster_nic(problem->cluster, d, false);
+		nic[in->nodes + d] = cluster_nic(problem->cluster, d, true);
+		any = any || nic[d] >= 0;
+	}
+	if (!any)
+		return;
+	in->nic_send = nic;
+	in->nic_receive = nic + in->nodes;
+	in->nics = 2 * in->nodes;
+}
+
+const struct instance *instance_of(struct arena *arena, const struct problem *problem, int micro_batch)
+{
+	struct instance *in = arena_take(arena, sizeof(*in));
+	struct plan *scratch = arena_take(arena, sizeof(*scratch));
+
+	in->nodes = problem->cluster->nodes.count;
+	in->blocks = problem->model->blocks;
+	in->micro_batches = (int)(problem->batch / micro_batch);
+	in->stages = (int)problem->want->stages;
+	in->head_alone = true;
+	scratch->micro_batch = micro_batch;
+	if (!fill_times(arena, problem, micro_batch, in))
+		return NULL;
+	fill_links(arena, problem, micro_batch, in);
+	fill_memory(arena, problem, scratch, in);
+	fill_interfaces(arena, problem, in);
+	return in;
+}
+
+/* -- placements ---------------------------------------------------------------------------- */
+
+bool placement_valid(const struct instance *in, const struct placement *at)
+{
+	int stages = at->stages;
+
+	if (stages < 1 || stages > in->nodes || (in->stages && stages != in->stages) || at->first[0] != 0 ||
+	    at->first[stages] != in->blocks)
+		return false;
+	for (int s = 0; s < stages; s++) {
+		bool may_be_empty = in->head_alone && stages > 1 && s == stages - 1;
+
+		if (at->first[s + 1] - at->first[s] < !may_be_empty || at->node[s] < 0 || at->node[s] >= in->nodes)
+			return false;
+		for (int before = 0; before < s; before++)
+			if (at->node[before] == at->node[s])
+				return false;
+		if (s > 0 && isinf(cut_way_s(in, at->node[s - 1], at->node[s], at->first[s])))
+			return false;
+	}
+	return true;
+}
+
+static void fill_cut(const struct instance *in, const struct placement *at, int s, double *cut[4])
+{
+	size_t link = (size_t)at->node[s] * (size_t)in->nodes + (size_t)at->node[s + 1];
+	int p = at->first[s + 1];
+
+	cut[0][s] = in->cut_forward[p] * in->link_forward_s[link];
+	cut[1][s] = in->cut_backward[p] * in->link_backward_s[link];
+	cut[2][s] = in->latency_forward_s[link];
+	cut[3][s] = in->latency_backward_s[link];
+}
+
+const struct costs *instance_costs(struct arena *arena, const struct instance *in, const struct placement *at)
+{
+	size_t stages = (size_t)at->stages;
+	double *value = arena_take(arena, 6 * stages * sizeof(*value));
+	double *cut[4] = {value + 2 * stages, value + 3 * stages, value + 4 * stages, value + 5 * stages};
+	int (*nic)[2] = arena_take(arena, 2 * stages * sizeof(*nic));
+	struct costs *costs = arena_take(arena, sizeof(*costs));
+
+	for (int s = 0; s < at->stages; s++) {
+		value[s] = stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1]);
+		value[stages + (size_t)s] = stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1]);
+		if (s + 1 == at->stages)
+			break;
+		fill_cut(in, at, s, cut);
+		if (!in->nic_send)
+			continue;
+		nic[s][0] = in->nic_send[at->node[s]];
+		nic[s][1] = in->nic_receive[at->node[s + 1]];
+		nic[stages + (size_t)s][0] = in->nic_send[at->node[s + 1]];
+		nic[stages + (size_t)s][1] = in->nic_receive[at->node[s]];
+	}
+	*costs = (struct costs){
+		.stages = at->stages,
+		.forward_s = value,
+		.backward_s = value + stages,
+		.link_forward_s = cut[0],
+		.link_backward_s = cut[1],
+		.latency_forward_s = cut[2],
+		.latency_backward_s = cut[3],
+		.nic_forward = in->nic_send ? nic : NULL,
+		.nic_backward = in->nic_send ? nic + stages : NULL,
+		.nics = in->nics,
+	};
+	return costs;
+}
