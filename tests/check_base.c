@@ -4,8 +4,8 @@
  * links: base
  */
 #include "base/base.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -1157,9 +1157,5 @@ int main(void)
 	add_memory_tests(suite);
 	add_file_tests(suite);
 	add_json_tests(suite);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(suite);
 }

@@ -5,8 +5,8 @@
  * links: profiler base
  */
 #include "profiler/internal.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -309,8 +309,6 @@ int main(void)
 {
 	Suite *suite = suite_create("cluster");
 	TCase *here = tcase_create("links and this machine"), *other = tcase_create("machines");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_loop_test(here, link_is_the_last_entry_that_fits, 0,
 			    sizeof links / sizeof *links);
@@ -330,9 +328,5 @@ int main(void)
 	tcase_add_loop_test(other, isa_comes_from_the_kernel, 0, sizeof isas / sizeof *isas);
 	tcase_add_test(other, isa_never_overflows);
 	suite_add_tcase(suite, other);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

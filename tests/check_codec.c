@@ -6,8 +6,8 @@
  * links: base comm
  */
 #include "comm/internal.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -794,8 +794,6 @@ int main(void)
 	Suite *suite = suite_create("codec");
 	TCase *one = tcase_create("one result"), *error = tcase_create("errors");
 	TCase *noise = tcase_create("noise"), *strange = tcase_create("strange values");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_test(one, all_kernels_give_the_same_bytes);
 	tcase_add_test(one, no_kernel_steps_too_far);
@@ -826,8 +824,5 @@ int main(void)
 	tcase_set_timeout(one, 60);
 	tcase_set_timeout(noise, 60);
 	tcase_set_timeout(strange, 60);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

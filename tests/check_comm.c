@@ -4,9 +4,8 @@
  *
  * links: comm
  */
-#include <check.h>
-
 #include "tests/comm_cases.h"
+#include "tests/suite.h"
 
 static const int sizes[] = {1, 2, 3, 5};
 
@@ -303,11 +302,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite());
 }

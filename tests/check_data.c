@@ -5,8 +5,8 @@
  */
 #include "launch/launch.h"
 #include "model/model.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <stdio_ext.h>
 #include <stdlib.h>
@@ -190,7 +190,6 @@ int main(void)
 {
 	Suite *suite = suite_create("data");
 	TCase *tcase = tcase_create("data");
-	SRunner *runner = srunner_create(suite);
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_add_test(tcase, there_and_back);
@@ -198,8 +197,5 @@ int main(void)
 	tcase_add_test(tcase, broken_lines);
 	tcase_add_test(tcase, wrong_command_lines);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

@@ -5,8 +5,8 @@
  * links: model
  */
 #include "model/model.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -639,7 +639,6 @@ int main(void)
 {
 	Suite *suite = suite_create("dataset");
 	TCase *tcase = tcase_create("dataset");
-	SRunner *runner = srunner_create(suite);
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_set_timeout(tcase, 20);
@@ -662,8 +661,5 @@ int main(void)
 	tcase_add_test(tcase, epochs_are_permutations);
 	tcase_add_test(tcase, real_texts);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

@@ -9,8 +9,8 @@
 #define REAL double
 #define KERNELS_REF kernels_double
 #include "tensor/ref.c"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 
 #define MOST 16
@@ -566,7 +566,6 @@ int main(void)
 {
 	Suite *suite = suite_create("gradients");
 	TCase *differences = tcase_create("differences"), *torch = tcase_create("torch");
-	SRunner *runner = srunner_create(suite);
 	int count = (int)(sizeof shapes / sizeof *shapes);
 
 	tcase_add_test(differences, layer_norm_gradient);
@@ -585,9 +584,5 @@ int main(void)
 	tcase_add_test(torch, adamw_is_torch);
 	suite_add_tcase(suite, differences);
 	suite_add_tcase(suite, torch);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

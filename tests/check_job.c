@@ -5,8 +5,8 @@
  * links: launch
  */
 #include "launch/launch.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
@@ -827,11 +827,7 @@ static TCase *cases(void)
 int main(void)
 {
 	Suite *suite = suite_create("job");
-	SRunner *runner = srunner_create(suite);
 
 	suite_add_tcase(suite, cases());
-	srunner_run_all(runner, CK_ENV);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

@@ -8,8 +8,8 @@
  * links: tensor base
  */
 #include "tensor/tensor.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -626,7 +626,6 @@ int main(int argc, char **argv)
 
 	Suite *suite = suite_create("kernels");
 	TCase *tables = tcase_create("tables"), *memory = tcase_create("memory");
-	SRunner *runner = srunner_create(suite);
 
 	tcase_set_timeout(tables, 120);
 	tcase_add_loop_test(tables, slot_equals_reference, 0, SLOTS);
@@ -644,9 +643,5 @@ int main(int argc, char **argv)
 #endif
 	suite_add_tcase(suite, tables);
 	suite_add_tcase(suite, memory);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

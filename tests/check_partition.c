@@ -6,8 +6,8 @@
  * links: partition pipeline model profiler comm base
  */
 #include "partition/internal.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1245,11 +1245,5 @@ static Suite *partition_suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(partition_suite());
-	int failed;
-
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(partition_suite());
 }

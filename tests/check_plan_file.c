@@ -4,8 +4,8 @@
  * links: partition pipeline model profiler comm base
  */
 #include "partition/internal.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,8 +192,6 @@ int main(void)
 {
 	Suite *suite = suite_create("plan_file");
 	TCase *cases = tcase_create("cases");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(cases, set_up, tear_down);
 	tcase_add_test(cases, plan_that_is_read_again_is_the_same);
@@ -203,9 +201,5 @@ int main(void)
 	tcase_add_test(cases, explanation_names_the_bottleneck);
 	tcase_add_test(cases, nothing_is_explained_without_numbers);
 	suite_add_tcase(suite, cases);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

@@ -8,11 +8,11 @@
  * with it, and every single damage to a right schedule (an op left out, doubled, of another
  * kind, of another micro-batch) is refused.
  */
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "pipeline/pipeline.h"
+#include "tests/suite.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 enum { STAGES_MOST = 16, MICRO_MOST = 64 };
@@ -763,11 +763,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite());
 }

@@ -5,8 +5,8 @@
  * links: base
  */
 #include "base/base.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -839,11 +839,7 @@ static TCase *cases(void)
 int main(void)
 {
 	Suite *suite = suite_create("schema");
-	SRunner *runner = srunner_create(suite);
 
 	suite_add_tcase(suite, cases());
-	srunner_run_all(runner, CK_ENV);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

@@ -7,7 +7,6 @@
  *
  * links: comm
  */
-#include <check.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,6 +16,7 @@
 #include "comm/internal.h"
 #include "tests/comm_cases.h"
 #include "tests/faulty.h"
+#include "tests/suite.h"
 
 enum { TRIES = 3, RANKS_MOST = 5 };
 #define MBIT_S 125000.0
@@ -1044,11 +1044,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite());
 }

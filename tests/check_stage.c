@@ -5,8 +5,8 @@
  * links: model
  */
 #include "model/model.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <dlfcn.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -639,8 +639,6 @@ int main(void)
 {
 	Suite *suite = suite_create("stage");
 	TCase *cases_ = tcase_create("cases");
-	SRunner *runner;
-	int failed;
 
 #ifndef COUNTING
 	puts("skipped under sanitizers: micro_batch_allocates_nothing (they own malloc)");
@@ -658,9 +656,5 @@ int main(void)
 	tcase_add_test(cases_, scratch_fits_every_window);
 	tcase_add_test(cases_, dropout);
 	suite_add_tcase(suite, cases_);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(suite);
 }

@@ -5,10 +5,9 @@
  *
  * links: base comm
  */
-#include <check.h>
-
 #include "comm/loop.h"
 #include "tests/stream_cases.h"
+#include "tests/suite.h"
 
 enum { HEADER_BYTES = 32, FRAMES = 8 };
 
@@ -625,11 +624,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite());
 }

@@ -6,11 +6,11 @@
  *
  * links: base comm
  */
-#include <check.h>
 #include <unistd.h>
 
 #include "tests/faulty.h"
 #include "tests/stream_cases.h"
+#include "tests/suite.h"
 
 enum { ROWS = 4 * 512 + 100, WIDE = 64, FRAMES = 5, TENSORS = 3, STEP = 7, RESULT = 42 };
 
@@ -314,11 +314,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite());
 }

@@ -8,8 +8,8 @@
  */
 #include "tensor/tensor.h"
 #include "tensor/vector.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -425,7 +425,6 @@ int main(void)
 {
 	Suite *suite = suite_create("tensor");
 	TCase *identities = tcase_create("identities"), *numbers = tcase_create("numbers");
-	SRunner *runner = srunner_create(suite);
 
 	tcase_add_loop_test(identities, rope_backward_undoes_rope, 0, 2);
 	tcase_add_loop_test(identities, dropout_keeps_the_mean, 0, 2);
@@ -440,9 +439,5 @@ int main(void)
 	tcase_add_test(numbers, convert_wide);
 	suite_add_tcase(suite, identities);
 	suite_add_tcase(suite, numbers);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

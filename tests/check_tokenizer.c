@@ -6,8 +6,8 @@
  * links: model
  */
 #include "model/model.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -751,7 +751,6 @@ int main(void)
 {
 	Suite *suite = suite_create("tokenizer");
 	TCase *tcase = tcase_create("tokenizer");
-	SRunner *runner = srunner_create(suite);
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_set_timeout(tcase, 20);
@@ -776,8 +775,5 @@ int main(void)
 	tcase_add_loop_test(tcase, gpt2_texts, 0, 3);
 	tcase_add_loop_test(tcase, real_files_refused, 0, 2);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }

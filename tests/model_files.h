@@ -6,8 +6,8 @@
 #define EDGEPIPE_TESTS_MODEL_FILES_H
 
 #include "model/model.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -131,16 +131,6 @@ static inline int model_entries(const struct model_config *config, bool prefix,
 		}
 	}
 	return count;
-}
-
-static inline int run_suite(Suite *suite)
-{
-	SRunner *runner = srunner_create(suite);
-
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 #endif

@@ -5,10 +5,9 @@
  *
  * Every rank runs all tests, none of them forked (CK_NOFORK): MPI does not survive it.
  */
-#include <check.h>
-
 #include "comm/internal.h"
 #include "tests/comm_cases.h"
+#include "tests/suite.h"
 
 /* Check's tests take no argument, and a process has one MPI world. */
 static struct comm *world;
@@ -103,17 +102,12 @@ static Suite *suite(void)
 
 int main(int argc, char **argv)
 {
-	SRunner *runner;
-	int failed;
+	int status;
 
 	world = comm_mpi_open(&argc, &argv);
 	if (!world)
 		return EXIT_FAILURE;
-	runner = srunner_create(suite());
-	srunner_set_fork_status(runner, CK_NOFORK);
-	srunner_run_all(runner, world->rank == 0 ? CK_NORMAL : CK_MINIMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	status = run_suite_as(suite(), CK_NOFORK, world->rank == 0 ? CK_NORMAL : CK_MINIMAL);
 	comm_close(world);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return status;
 }

@@ -6,8 +6,8 @@
 #define EDGEPIPE_TESTS_RUNS_H
 
 #include "launch/session.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -111,16 +111,6 @@ static inline int run_local(const struct golden_run *run, const char *folder)
 
 	arena_release(&arena);
 	return status;
-}
-
-static inline int run_suite(Suite *suite)
-{
-	SRunner *runner = srunner_create(suite);
-
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* What a run computed, as text: the reproducible columns of metrics.jsonl, and the digest of the adapter. */

@@ -1,0 +1,31 @@
+/*
+ * tests/suite.h - how every test program runs its tests.
+ *
+ * The environment has the say: CK_FORK=no for a debugger or valgrind, CK_VERBOSITY for more to read. A process that has
+ * initialised MPI must not be forked, whatever is said there: run_suite_as.
+ */
+#ifndef EDGEPIPE_TESTS_SUITE_H
+#define EDGEPIPE_TESTS_SUITE_H
+
+#include <check.h>
+#include <stdlib.h>
+
+/* Runs a suite and frees it; returns how its program ends. */
+static inline int run_suite_as(Suite *suite, enum fork_status fork, enum print_output output)
+{
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	srunner_set_fork_status(runner, fork);
+	srunner_run_all(runner, output);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static inline int run_suite(Suite *suite)
+{
+	return run_suite_as(suite, CK_FORK_GETENV, CK_ENV);
+}
+
+#endif
