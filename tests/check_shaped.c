@@ -690,31 +690,6 @@ START_TEST(dead_ranks_hold_no_interface)
 }
 END_TEST
 
-/* A receive that is given up leaves the next message to the next receive. */
-static int gives_up(struct comm *comm, void *arg)
-{
-	struct comm_request request = {0};
-	char in = 0, out = 3, unused = 9;
-	int failures = 0;
-
-	(void)arg;
-	must(comm_recv(comm, before(comm), 1, &unused, 1, &request));
-	comm->ops->cancel(comm, &request);
-	expect(!request.state && comm_test(comm, &request) == 1);
-	comm->ops->cancel(comm, &request);
-	must(comm_barrier(comm));
-	must(comm_send_now(comm, after(comm), 1, &out, 1));
-	must(comm_recv_now(comm, before(comm), 1, &in, 1));
-	expect(in == 3 && unused == 9);
-	return failures;
-}
-
-START_TEST(receive_is_given_up)
-{
-	ck_assert_int_eq(run_shaped(uniform(2, 1e9, 1e-4, -1), gives_up, NULL), 0);
-}
-END_TEST
-
 /* Rank 1, whose own messages pass at once, hears its bell for one of rank 0 before it has looked for it; a wait for an old
  * count is over at once. */
 static int rings(struct comm *comm, void *arg)
@@ -1021,7 +996,6 @@ static void add_links(Suite *suite)
 	tcase_add_test(tcase, abort_ends_all);
 	tcase_add_test(tcase, waiting_is_cheap);
 	tcase_add_test(tcase, dead_ranks_hold_no_interface);
-	tcase_add_test(tcase, receive_is_given_up);
 	tcase_add_test(tcase, message_rings_the_receivers_bell);
 	tcase_add_test(tcase, unknown_interface_is_refused);
 	suite_add_tcase(suite, tcase);

@@ -111,33 +111,6 @@ START_TEST(second_thread_has_the_rank)
 }
 END_TEST
 
-/* A receive that is given up leaves the next message to the next receive, and hinders no end. */
-static int gives_up(struct comm *comm, void *arg)
-{
-	struct comm_request request = {0};
-	char in = 0, out = 3, unused = 9;
-	int failures = 0;
-
-	(void)arg;
-	must(comm_recv(comm, before(comm), 1, &unused, 1, &request));
-	comm->ops->cancel(comm, &request);
-	expect(!request.state && comm_test(comm, &request) == 1);
-	comm->ops->cancel(comm, &request);
-	must(comm_barrier(comm));
-	must(comm_send_now(comm, after(comm), 1, &out, 1));
-	must(comm_recv_now(comm, before(comm), 1, &in, 1));
-	expect(in == 3 && unused == 9);
-	must(comm_recv(comm, before(comm), 1, &unused, 1, &request));
-	comm->ops->cancel(comm, &request);
-	return failures;
-}
-
-START_TEST(receive_is_given_up)
-{
-	ck_assert_int_eq(serve_local(2, gives_up, NULL), 0);
-}
-END_TEST
-
 static int asks_the_wrong_one(struct comm *comm, void *arg)
 {
 	struct stream_spec spec = {.name = "here > there", .rows = 1, .channels = 1};
@@ -604,7 +577,6 @@ static Suite *suite(void)
 	tcase_add_test(front, serving_is_cheap);
 	tcase_add_test(front, result_is_that_of_work);
 	tcase_add_test(front, second_thread_has_the_rank);
-	tcase_add_test(front, receive_is_given_up);
 	tcase_add_test(front, streams_need_a_front);
 	tcase_add_test(front, abort_ends_all);
 	tcase_add_test(front, abort_has_the_first_code);

@@ -1,9 +1,10 @@
 /*
  * comm_cases.h - what every transport of comm/ must do, as works that all ranks run together.
  *
- * Shared by check_comm.c (ranks as threads) and mpi_comm.c (ranks as processes). A case returns
- * how many of its expectations failed. One that cannot go on aborts its world, so that the
- * other ranks do not wait for ever.
+ * Shared by check_comm.c (ranks as threads), mpi_comm.c (ranks as processes), and the tests of
+ * what is built on these two: check_shaped.c, check_stream.c, mpi_stream.c. A case returns how
+ * many of its expectations failed. One that cannot go on aborts its world, so that the other
+ * ranks do not wait for ever.
  */
 #ifndef EDGEPIPE_COMM_CASES_H
 #define EDGEPIPE_COMM_CASES_H
@@ -223,6 +224,29 @@ static int case_wait(struct comm *comm, void *arg)
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
 	expect((double)(end.tv_sec - start.tv_sec) +
 	       (double)(end.tv_nsec - start.tv_nsec) * 1e-9 < 0.1);
+	return failures;
+}
+
+/* A receive that is given up leaves the next message to the next receive, and hinders no end. */
+static int case_cancel(struct comm *comm, void *arg)
+{
+	struct comm_request request = {0}, send = {0};
+	char in = 0, out = 3, unused = 9;
+	int failures = 0;
+
+	(void)arg;
+	must(comm_recv(comm, before(comm), 1, &unused, 1, &request));
+	comm->ops->cancel(comm, &request);
+	expect(!request.state && comm_test(comm, &request) == 1);
+	comm->ops->cancel(comm, &request);
+	must(comm_barrier(comm));
+	must(comm_send(comm, after(comm), 1, &out, 1, &send));
+	must(comm_recv_now(comm, before(comm), 1, &in, 1));
+	must(comm_wait(comm, &send));
+	expect(in == 3 && unused == 9);
+	must(comm_recv(comm, before(comm), 1, &unused, 1, &request));
+	comm->ops->cancel(comm, &request);
+	must(comm_barrier(comm));	/* a rank that is waited for must not end */
 	return failures;
 }
 
@@ -465,6 +489,7 @@ static const struct comm_case {
 	{"order", case_order},
 	{"reserved", case_reserved},
 	{"wait", case_wait},
+	{"cancel", case_cancel},
 	{"arguments", case_arguments},
 	{"misfit", case_misfit},
 	{"barrier", case_barrier},
