@@ -1,9 +1,30 @@
-# Sourced by train.sh and ranks.sh: inputs, and numbers out of what programs write. Needs $root, $build, $work, $folder.
+# Sourced by the other scripts, which set $root: the program and a place to work in, inputs, and numbers out of what
+# programs write.
 # shellcheck shell=sh disable=SC2154,SC2034
+
+# -- the program -----------------------------------------------------------------------------
+
+# fail MESSAGE [CODE]: ends the script; without a code: wrong usage
+fail() {
+	echo "edgepipe: error: $1" >&2
+	exit "${2:-2}"
+}
+
+# Refuses a $build without the program, and makes it absolute, since others may start it from elsewhere; $work: a folder
+# that goes when the script ends.
+need_build() {
+	[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
+	build=$(cd "$build" && pwd)
+	. "$root/launch/env.sh"
+	PATH=$build:$PATH
+	work=$(mktemp -d)
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 130' INT TERM
+}
 
 # -- inputs ----------------------------------------------------------------------------------
 
-# make_inputs MODEL SEQUENCE SAMPLES: $folder/MODEL, and $tokens: the data file
+# make_inputs MODEL SEQUENCE SAMPLES: $folder/MODEL, and $tokens: the data file, both kept from one script to the next
 make_inputs() {
 	mkdir -p "$folder"
 	folder=$(cd "$folder" && pwd)

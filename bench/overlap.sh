@@ -19,11 +19,7 @@
 # stage's computing was from the declared time, at most, over the steps of a run.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-
-fail() {
-	echo "edgepipe: error: $1" >&2
-	exit "${2:-2}"
-}
+. "$root/bench/common.sh"
 
 steps=15 rates='20 10 7' seconds=8 tcp=no build=$root/build
 while [ $# -gt 0 ]; do
@@ -42,16 +38,10 @@ while [ $# -gt 0 ]; do
 	shift 2
 done
 [ "$steps" -ge 4 ] || fail "--steps: at least 4"
-[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
 
-work=$(mktemp -d)
+need_build
 job=
 trap '[ ! "$job" ] || kill "$job" 2> /dev/null || true; rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-build=$(cd "$build" && pwd)
-PATH=$build:$PATH
-. "$root/bench/common.sh"
-. "$root/launch/env.sh"
 
 # topology LAYERS MBIT GFLOPS...: writes $work/job.yaml, a rank for each of the rates
 topology() {
@@ -63,9 +53,9 @@ topology() {
 		echo "nodes:"
 		for gflops in "$@"; do
 			n=$((${n:-0} + 1))
-			echo "  - {name: n$n, compute: $gflops GFLOPS$([ $links = emulated ] || echo ", nic: card$n")}"
+			echo "  - {name: n$n, compute: $gflops GFLOPS$([ "$links" = emulated ] || echo ", nic: card$n")}"
 		done
-		if [ $links = emulated ]; then
+		if [ "$links" = emulated ]; then
 			echo "links: {default: {bandwidth: $mbit Mbit/s, latency: 2 ms}}"
 			echo "emulate: {links: true, compute: true}"
 		else	# 95 % of a rate carry payload
@@ -83,7 +73,7 @@ topology() {
 
 # train OPTIONS...: "measured simulated", seconds
 train() {
-	if [ $links = emulated ]; then
+	if [ "$links" = emulated ]; then
 		set -- mpirun -np "$ranks" "$build/edgepipe" "$@"
 	else
 		set -- sh "$root/bench/testbed.sh" with "$ranks" --rate "$mbit" -- sh "$root/bench/testbed.sh" mpirun \
@@ -139,6 +129,15 @@ residual() {
 			portion, 1000 * $2, 1000 * $1, part($1, $2), part($3 - $1, $4 - $2), 1000 * $5, part($5, $6), pace }'
 }
 
+# all LINKS: every pipeline at every rate
+all() {
+	links=$1
+	for rate in $rates; do
+		residual 5,5 "$rate" 4 4
+		residual 4,3,3 "$rate" 4 4 4
+	done
+}
+
 # ticks PID: CPU time of a process's first thread, which passes its messages
 ticks() {
 	cut -d ' ' -f 14,15 "/proc/$1/task/$1/stat" | awk '{ print $1 + $2 }'
@@ -187,16 +186,6 @@ polling() {
 echo "$(cpu_name); steps of 16 micro-batches, the median of $((steps - 2))"
 printf '%-8s %5s %8s %9s %11s %11s %10s %9s %11s %10s %7s\n' links ranks Mbit/s transfer simulated measured residual steady \
 	'no overlap' residual pace
-links=emulated
-for rate in $rates; do
-	residual 5,5 "$rate" 4 4
-	residual 4,3,3 "$rate" 4 4 4
-done
+all emulated
 polling
-if [ "$tcp" = yes ]; then
-	links=tcp
-	for rate in $rates; do
-		residual 5,5 "$rate" 4 4
-		residual 4,3,3 "$rate" 4 4 4
-	done
-fi
+[ "$tcp" != yes ] || all tcp

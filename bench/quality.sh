@@ -17,11 +17,7 @@
 # python3 for the text of the others.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-
-fail() {
-	echo "edgepipe: error: $1" >&2
-	exit "${2:-2}"
-}
+. "$root/bench/common.sh"
 
 models='' texts='' steps=200 first_seed=1 build=$root/build
 while [ $# -gt 0 ]; do
@@ -39,13 +35,8 @@ while [ $# -gt 0 ]; do
 	esac
 	shift 2
 done
-[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-build=$(cd "$build" && pwd)
-. "$root/bench/common.sh"
+need_build
 
 # topology SEED CODEC MODEL TRAIN VALID SEQUENCE RATE BLOCK...: writes $work/job.yaml, with a cut behind each of the blocks
 topology() {

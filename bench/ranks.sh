@@ -14,11 +14,7 @@
 #   --build DIR         (default: build/ of this checkout)
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-
-fail() {
-	echo "edgepipe: error: $1" >&2
-	exit "${2:-2}"
-}
+. "$root/bench/common.sh"
 
 model='' ranks=5 sequence=256 batch=8 micro=1 steps=8 folder='' build=$root/build
 while [ $# -gt 0 ]; do
@@ -40,16 +36,9 @@ while [ $# -gt 0 ]; do
 	shift 2
 done
 [ -n "$model" ] || fail "which model? For example: sh bench/ranks.sh gpt2"
-[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+need_build
 [ -n "$folder" ] || folder=$work
-build=$(cd "$build" && pwd)
-PATH=$build:$PATH
-. "$root/bench/common.sh"
-. "$root/launch/env.sh"
 make_inputs "$model" "$sequence" $((batch * steps))
 
 # topology RANKS NODE_KEYS: writes $work/RANKS.yaml

@@ -20,11 +20,7 @@
 #   --build DIR         (default: build/ of this checkout)
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-
-fail() {
-	echo "edgepipe: error: $1" >&2
-	exit "${2:-2}"
-}
+. "$root/bench/common.sh"
 
 model='' sequence=512 batch=4 micro=4 steps=4 drop=1 rounds=3 targets='' folder='' peer='' build=$root/build
 threads=$(getconf _NPROCESSORS_ONLN)
@@ -51,17 +47,10 @@ while [ $# -gt 0 ]; do
 	shift 2
 done
 [ -n "$model" ] || fail "which model? For example: sh bench/train.sh gpt2"
-[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
 [ -n "$targets" ] || case $model in qwen*) targets='[q_proj, k_proj, v_proj, o_proj]' ;; *) targets=attention ;; esac
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+need_build
 [ -n "$folder" ] || folder=$work
-build=$(cd "$build" && pwd)
-PATH=$build:$PATH
-. "$root/bench/common.sh"
-. "$root/launch/env.sh"
 
 make_inputs "$model" "$sequence" $((batch * (drop + steps)))
 cat > "$work/one.yaml" << END

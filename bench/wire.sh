@@ -22,11 +22,7 @@
 # peer on two quiet cores: a step is 4096 tokens, and there are 14 runs.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-
-fail() {
-	echo "edgepipe: error: $1" >&2
-	exit "${2:-2}"
-}
+. "$root/bench/common.sh"
 
 peers=${EDGEPIPE_PEERS:-} rates='max 400 100 20 5' codecs='bf16 int8' rounds=2 steps=1 drop=1 folder='' build=$root/build
 while [ $# -gt 0 ]; do
@@ -48,19 +44,12 @@ while [ $# -gt 0 ]; do
 	shift 2
 done
 case $rates in max*) ;; *) fail "--rates: max must come first, the others are compared with it" ;; esac
-[ -x "$build/edgepipe" ] || fail "no program in '$build' (--build DIR)" 66
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+need_build
+[ -n "$folder" ] || folder=$work
 status=0
 sh "$root/bench/testbed.sh" with 2 --rate 100 --cpus 100,100 -- true || status=$?
 [ "$status" = 0 ] || exit "$status"
-[ -n "$folder" ] || folder=$work
-build=$(cd "$build" && pwd)
-PATH=$build:$PATH
-. "$root/bench/common.sh"
-. "$root/launch/env.sh"
 make_inputs gpt2 512 $((8 * (drop + steps)))
 
 cat > "$work/job.yaml" << END
