@@ -63,23 +63,22 @@ static double step_of(const struct problem *problem, struct plan *changed, const
 	return changed->step_s;
 }
 
-static void try_node(const struct problem *problem, const struct plan *plan, int s, struct change *change)
+/* Each tries in `changed`, where a plan has room, and fills `change`. */
+static void try_node(const struct problem *problem, const struct plan *plan, int s, struct plan *changed,
+		     struct change *change)
 {
-	struct plan *changed = xalloc(sizeof(*changed));
-
 	memcpy(changed, plan, sizeof(*changed));
 	changed->stage[s].forward_s /= 2;
 	changed->stage[s].backward_s /= 2;
 	change->step_s = step_of(problem, changed, plan);
 	snprintf(change->what, sizeof(change->what), "%.48s computing twice as fast",
 		 cluster_node(problem->cluster, plan->stage[s].node)->name);
-	free(changed);
 }
 
 /* Cut s in both directions: twice the rate, or half the latency. */
-static void try_link(const struct problem *problem, const struct plan *plan, int s, bool latency, struct change *change)
+static void try_link(const struct problem *problem, const struct plan *plan, int s, bool latency,
+		     struct plan *changed, struct change *change)
 {
-	struct plan *changed = xalloc(sizeof(*changed));
 	struct plan_link *link = &changed->link[s];
 
 	memcpy(changed, plan, sizeof(*changed));
@@ -92,13 +91,11 @@ static void try_link(const struct problem *problem, const struct plan *plan, int
 		 cluster_node(problem->cluster, plan->stage[s].node)->name,
 		 cluster_node(problem->cluster, plan->stage[s + 1].node)->name,
 		 latency ? "half the latency" : "twice the rate");
-	free(changed);
 }
 
 static void try_codec(const struct problem *problem, const struct plan *plan, enum codec_kind kind,
-		      struct change *change)
+		      struct plan *changed, struct change *change)
 {
-	struct plan *changed = xalloc(sizeof(*changed));
 	int rows = plan->micro_batch * problem->tokens, width = problem->model->width;
 	double forward = (double)stream_tensor_bytes(kind, false, rows, width);
 	double backward = (double)stream_tensor_bytes(kind, true, rows, width);
@@ -110,22 +107,22 @@ static void try_codec(const struct problem *problem, const struct plan *plan, en
 	}
 	change->step_s = step_of(problem, changed, plan);
 	snprintf(change->what, sizeof(change->what), "codec %s on every link", codec_of(kind, false)->name);
-	free(changed);
 }
 
 static void add_help(struct text *text, const struct problem *problem, const struct plan *plan)
 {
 	struct change *change = xalloc((3 * (size_t)plan->stages + CODEC_KINDS) * sizeof(*change));
+	struct plan *changed = xalloc(sizeof(*changed));
 	int count = 0, shown = 0;
 
 	for (int s = 0; s < plan->stages; s++)
-		try_node(problem, plan, s, &change[count++]);
+		try_node(problem, plan, s, changed, &change[count++]);
 	for (int s = 0; s + 1 < plan->stages; s++) {
-		try_link(problem, plan, s, false, &change[count++]);
-		try_link(problem, plan, s, true, &change[count++]);
+		try_link(problem, plan, s, false, changed, &change[count++]);
+		try_link(problem, plan, s, true, changed, &change[count++]);
 	}
 	for (int kind = CODEC_NONE + 1; kind < CODEC_KINDS && plan->stages > 1; kind++)
-		try_codec(problem, plan, (enum codec_kind)kind, &change[count++]);
+		try_codec(problem, plan, (enum codec_kind)kind, changed, &change[count++]);
 	qsort(change, (size_t)count, sizeof(*change), faster_first);
 	text_add(text, "what would help most, one change at a time, blocks where they are (simulated):\n");
 	for (; shown < count && shown < SHOWN && change[shown].step_s * WORTH_SAYING <= plan->step_s; shown++)
@@ -133,6 +130,7 @@ static void add_help(struct text *text, const struct problem *problem, const str
 			 plan->step_s / change[shown].step_s);
 	if (shown == 0)
 		text_add(text, "  nothing that was tried gains 1 %%\n");
+	free(changed);
 	free(change);
 }
 
