@@ -72,6 +72,7 @@ static void link_text(const struct session *s, int from, int to, struct text *te
 {
 	struct link link = cluster_link(&s->job.cluster, from, to);
 	const char *nic[2] = {cluster_node(&s->job.cluster, from)->nic, cluster_node(&s->job.cluster, to)->nic};
+	bool both = nic[0] && nic[1] && strcmp(nic[0], nic[1]);
 	char rate[32], latency[32];
 
 	if (link.bandwidth_bytes_s <= 0 && link.latency_s <= 0)
@@ -87,9 +88,7 @@ static void link_text(const struct session *s, int from, int to, struct text *te
 	if (link.trace)
 		text_add(text, ", the mean of %s", link.trace);
 	if (nic[0] || nic[1])
-		text_add(text, ", through %s%s%s", nic[0] ? nic[0] : nic[1],
-			 nic[0] && nic[1] && strcmp(nic[0], nic[1]) ? " and " : "",
-			 nic[0] && nic[1] && strcmp(nic[0], nic[1]) ? nic[1] : "");
+		text_add(text, ", through %s%s%s", nic[0] ? nic[0] : nic[1], both ? " and " : "", both ? nic[1] : "");
 }
 
 static void say_links(const struct session *s)
