@@ -25,7 +25,6 @@ static const char plan_help[] =
 	"arithmetic and a guess of what a process needs besides, checked against the nodes that declare theirs.\n";
 
 enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP };
-enum { TOKENS = 256 };			/* where data.sequence is not given, as for text */
 #define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
 
 static const struct option long_options[] = {
@@ -92,17 +91,6 @@ static int read_options(struct plan_command *c, int argc, char **argv)
 
 /* -- the problem --------------------------------------------------------------------------- */
 
-static int tokens_of(const struct plan_command *c)
-{
-	long long tokens = c->job.data.sequence > 0 ? c->job.data.sequence : TOKENS;
-
-	if (c->model->positions > 0 && tokens > c->model->positions)
-		return error(EXIT_CONFIG, "sequences of %lld tokens (%s) do not fit the %d positions of the model", tokens,
-			     c->job.data.sequence > 0 ? "data.sequence" : "data.sequence is not given",
-			     c->model->positions);
-	return (int)tokens;
-}
-
 static void describe_nodes(struct plan_command *c)
 {
 	size_t nodes = (size_t)c->job.cluster.nodes.count;
@@ -129,7 +117,7 @@ static int make_problem(struct plan_command *c)
 	if (!c->model)
 		return -1;
 	c->lora = lora_resolve(c->model, &c->job.lora);
-	tokens = c->lora ? tokens_of(c) : -1;
+	tokens = c->lora ? dataset_sequence(&c->job.data, c->model) : -1;
 	if (tokens < 0)
 		return -1;
 	describe_nodes(c);

@@ -30,20 +30,35 @@ static const struct form {
 
 /* -- what the readers share ---------------------------------------------------------------- */
 
-int reader_sequence(struct reader *r, long long otherwise)
+/* T of what `subject` names; -1 after an error. */
+static int sequence_of(const struct data_config *data, const struct model_config *config,
+		       long long otherwise, const char *subject)
 {
-	long long tokens = r->data->sequence > 0 ? r->data->sequence : otherwise;
-	int most = r->config->positions > 0 ? r->config->positions : INT_MAX / 2;
+	long long tokens = data->sequence > 0 ? data->sequence : otherwise;
+	int most = config->positions > 0 ? config->positions : INT_MAX / 2;
 
 	if (tokens > most)
 		return error(EXIT_CONFIG,
 			     "'%s': sequences of %lld tokens (%s) do not fit the %d positions "
 			     "of the model '%s'",
-			     r->path, tokens,
-			     r->data->sequence > 0 ? "data.sequence"
-						   : "data.sequence is not given",
-			     most, r->config->folder);
-	r->tokens = (int)tokens;
+			     subject, tokens,
+			     data->sequence > 0 ? "data.sequence" : "data.sequence is not given",
+			     most, config->folder);
+	return (int)tokens;
+}
+
+int dataset_sequence(const struct data_config *data, const struct model_config *config)
+{
+	return sequence_of(data, config, SEQUENCE, data->train ? data->train : "data");
+}
+
+int reader_sequence(struct reader *r, long long otherwise)
+{
+	int tokens = sequence_of(r->data, r->config, otherwise, r->path);
+
+	if (tokens < 0)
+		return -1;
+	r->tokens = tokens;
 	return 0;
 }
 

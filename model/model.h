@@ -303,6 +303,8 @@ struct dataset {
 	struct arena arena;
 	void *map;
 };
+/* T of text by the configuration alone, before anything is read. -1 where the model has fewer positions (EXIT_CONFIG). */
+int dataset_sequence(const struct data_config *data, const struct model_config *config);
 /*
  * Reads .txt (packed), .jsonl ("text", or "prompt" and "completion"), .safetensors (input_ids and
  * labels), or a directory that holds KIND.jsonl, .txt or .safetensors (kind: "train" or "valid").

@@ -519,8 +519,16 @@ START_TEST(sequences_and_positions)
 		"sequences of 33 tokens (data.sequence) do not fit the 32 positions");
 	data.sequence = 0;
 	refused(in_folder("a.txt"), EXIT_CONFIG, "256");
+	error_hold();
+	ck_assert_int_eq(dataset_sequence(&data, &config), -1);
+	ck_assert_ptr_nonnull(strstr(error_text(), "'data': sequences of 256 tokens"));
+	error_clear();
+	config.positions = 0;
+	ck_assert_int_eq(dataset_sequence(&data, &config), 256);
+	config.positions = 32;
 	refused(put_tensors(&entry, 1), EXIT_CONFIG, "sequences of 40 tokens");
 	data.sequence = 32;
+	ck_assert_int_eq(dataset_sequence(&data, &config), 32);
 	dataset_close(opened(in_folder("a.txt")));
 	dataset_close(opened(in_folder("train.safetensors")));
 	config.vocabulary = 10;
