@@ -115,34 +115,8 @@ static void say_links(const struct session *s)
 		    "prediction is for true");
 }
 
-/* "stage 3 (music)", "forward link 0 (library > physics)", "interface air". */
-static void bottleneck_text(const struct session *s, char *buffer, size_t bytes)
+static void say_emulation(const struct session *s)
 {
-	const char *name = s->plan.bottleneck;
-	int i = 0;
-
-	if (sscanf(name, "stage %d", &i) == 1)
-		snprintf(buffer, bytes, "%s (%s)", name, s->stage_name[i]);
-	else if (sscanf(name, "forward link %d", &i) == 1)
-		snprintf(buffer, bytes, "%s (%s > %s)", name, s->stage_name[i], s->stage_name[i + 1]);
-	else if (sscanf(name, "backward link %d", &i) == 1)
-		snprintf(buffer, bytes, "%s (%s > %s)", name, s->stage_name[i + 1], s->stage_name[i]);
-	else
-		snprintf(buffer, bytes, "%s", name);
-}
-
-static void say_prediction(const struct session *s)
-{
-	const struct plan *plan = &s->plan;
-	double rate = (double)s->job.train.batch * s->data.tokens / plan->step_s;
-	char where[128];
-
-	if (plan->step_s <= 0)
-		return;
-	bottleneck_text(s, where, sizeof(where));
-	say("predict %.3g s a step, %.*f tokens/s (simulated from declared numbers%s); no schedule takes less than "
-	    "%.3g s; bottleneck: %s", plan->step_s, rate < 100, rate,
-	    s->problem.slowdown != 1 ? ", stretched" : "", plan->bound_s, where);
 	if (!s->job.emulate.links && !s->job.emulate.compute)
 		return;
 	say("emulate %s%s%s held to declared numbers", s->job.emulate.links ? "links" : "",
@@ -167,9 +141,11 @@ void banner_say(const struct session *s)
 	say_step(s);
 	say_links(s);
 	plan_print(&s->plan, &s->problem, &table);
+	if (s->plan.step_s > 0)
+		prediction_add(&s->problem, &s->plan, &table);
 	for (line = strtok_r(table.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		say("%s", line);
 	text_release(&table);
-	say_prediction(s);
+	say_emulation(s);
 	say("run     %s", s->run);
 }

@@ -35,6 +35,14 @@ extern const struct schema job_schema;
 int job_read(struct job *job, const char *path, const char *const *overrides, int count);
 void job_release(struct job *job);
 
+/* -- decide.c ------------------------------------------------------------------------------ */
+
+/* Makes and checks the plan; with a path by what that plan.json decides, which goes to `given`, for as long as the
+ * problem lives. -1 after an error. */
+int plan_decide(struct problem *problem, const char *path, struct plan *given, struct plan *plan);
+/* A line of what a step would take and what limits it, or that this cannot be known. */
+void prediction_add(const struct problem *problem, const struct plan *plan, struct text *text);
+
 /* -- one file per sub-command -------------------------------------------------------------- */
 
 /* Each takes what follows the program's name (argv[0] is the sub-command) and returns an exit code. */

@@ -137,36 +137,7 @@ static int make_problem(struct plan_command *c)
 	return 0;
 }
 
-static int make_plan(struct plan_command *c)
-{
-	char why[256];
-
-	if (c->given) {
-		if (plan_read(c->given, &c->problem, &c->file))
-			return -1;
-		c->problem.given = &c->file;
-	}
-	if (plan_make(&c->problem, &c->plan))
-		return -1;
-	if (plan_check(&c->plan, &c->problem, why, sizeof(why)))
-		return error(EXIT_BUG, "the plan is wrong: %s", why);
-	return 0;
-}
-
 /* -- what is said -------------------------------------------------------------------------- */
-
-static void print_prediction(const struct plan_command *c)
-{
-	const struct plan *plan = &c->plan;
-	double tokens = (double)c->problem.batch * c->problem.tokens;
-
-	if (plan->step_s <= 0)
-		printf("no prediction: not every node declares its compute\n");
-	else
-		printf("predict %.3g s a step, %.0f tokens/s (simulated from declared numbers); no schedule of this plan takes less "
-		       "than %.3g s; bottleneck: %s\n", plan->step_s, tokens / plan->step_s, plan->bound_s,
-		       plan->bottleneck);
-}
 
 static int print_plan(const struct plan_command *c)
 {
@@ -174,8 +145,8 @@ static int print_plan(const struct plan_command *c)
 	int status = 0;
 
 	plan_print(&c->plan, &c->problem, &text);
+	prediction_add(&c->problem, &c->plan, &text);
 	fputs(text.data, stdout);
-	print_prediction(c);
 	text.bytes = 0;
 	if (c->explain) {
 		status = plan_explain(&c->plan, &c->problem, &text);
@@ -221,8 +192,8 @@ int command_plan(int argc, char **argv)
 		fputs(plan_help, stdout);
 	quiet = c->output && !strcmp(c->output, "-");
 	if (!status)
-		status = make_problem(c) || make_plan(c) || (c->output && write_plan(c)) ||
-			 (!quiet && print_plan(c)) ? -1 : 0;
+		status = make_problem(c) || plan_decide(&c->problem, c->given, &c->file, &c->plan) ||
+			 (c->output && write_plan(c)) || (!quiet && print_plan(c)) ? -1 : 0;
 	if (status >= 0 && fflush(stdout))
 		status = error(EXIT_IO, "cannot write to standard output");
 	release(c);

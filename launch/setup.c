@@ -319,23 +319,6 @@ static void keep_micro_batch(struct session *s)
 		s->problem.micro_batch = 0;
 }
 
-static int make_plan(struct session *s)
-{
-	char why[256];
-
-	keep_micro_batch(s);
-	if (s->options.plan) {
-		if (plan_read(s->options.plan, &s->problem, &s->given))
-			return -1;
-		s->problem.given = &s->given;
-	}
-	if (plan_make(&s->problem, &s->plan))
-		return -1;
-	if (plan_check(&s->plan, &s->problem, why, sizeof(why)))
-		return error(EXIT_BUG, "the plan is wrong: %s", why);
-	return 0;
-}
-
 static const struct plan_stage *own_stage(const struct session *s)
 {
 	for (int i = 0; i < s->plan.stages; i++)
@@ -419,8 +402,10 @@ int setup_plan(struct session *s)
 	int status = 0, code;
 
 	make_problem(s);
-	if (s->comm->rank == 0)
-		status = make_plan(s);
+	if (s->comm->rank == 0) {
+		keep_micro_batch(s);
+		status = plan_decide(&s->problem, s->options.plan, &s->given, &s->plan);
+	}
 	code = session_agree(s, status);
 	if (code)
 		return code;

@@ -21,6 +21,7 @@ sed "s|campus/model|$work/model|; s|campus/|$source/topologies/campus/|g" "$sour
 (cd / && "$EDGEPIPE" plan "$work/campus.yaml" -o "$work/plan.json" --explain) > "$work/stdout" || fail "exit $?"
 grep -q 'plan: proportional, eager, 16 micro-batches' "$work/stdout" || fail "no plan was printed"
 grep -q 'predict 0.252 s a step' "$work/stdout" || fail "another prediction than train's"
+grep -q 'bottleneck: stage 3 (music)$' "$work/stdout" || fail "the bottleneck is not named"
 grep -q 'solver uniform: ' "$work/stdout" || fail "the other solver is not named"
 grep -q 'music computing twice as fast' "$work/stdout" || fail "what would help is not named"
 
