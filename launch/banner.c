@@ -71,18 +71,24 @@ static void say_step(const struct session *s)
 static void link_text(const struct session *s, int from, int to, struct text *text)
 {
 	struct link link = cluster_link(&s->job.cluster, from, to);
+	const struct link_profile *found = s->problem.profile ? profile_link(s->problem.profile, from, to) : NULL;
 	const char *nic[2] = {cluster_node(&s->job.cluster, from)->nic, cluster_node(&s->job.cluster, to)->nic};
 	bool both = nic[0] && nic[1] && strcmp(nic[0], nic[1]);
 	char rate[32], latency[32];
 
+	if (found && found->origin != ORIGIN_GUESSED) {
+		link.bandwidth_bytes_s = link_profile_rate(found);
+		link.latency_s = found->latency_s;
+	}
 	if (link.bandwidth_bytes_s <= 0 && link.latency_s <= 0)
 		text_add(text, "nothing declared");
 	else
-		text_add(text, "%s, %s (declared)",
+		text_add(text, "%s, %s (%s)",
 			 link.bandwidth_bytes_s > 0
 				 ? unit_write(link.bandwidth_bytes_s, UNIT_BYTES_S, rate, sizeof(rate))
 				 : "unlimited",
-			 unit_write(link.latency_s, UNIT_SECONDS, latency, sizeof(latency)));
+			 unit_write(link.latency_s, UNIT_SECONDS, latency, sizeof(latency)),
+			 origin_name(link_origin(&s->problem, from, to)));
 	if (s->job.emulate.links)
 		text_add(text, ", emulated");
 	if (link.trace)

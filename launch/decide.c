@@ -44,8 +44,8 @@ void prediction_add(const struct problem *problem, const struct plan *plan, stru
 		text_add(text, "no prediction: not every node declares its compute\n");
 		return;
 	}
-	text_add(text, "predict %.3g s a step, %.*f tokens/s (simulated from declared numbers%s); no schedule of this plan "
-		 "takes less than %.3g s; bottleneck: ", plan->step_s, rate < 100, rate,
+	text_add(text, "predict %.3g s a step, %.*f tokens/s (simulated from %s numbers%s); no schedule of this plan "
+		 "takes less than %.3g s; bottleneck: ", plan->step_s, rate < 100, rate, plan_origins(plan, problem),
 		 problem->slowdown != 1 ? ", stretched" : "", plan->bound_s);
 	add_bottleneck(problem, plan, text);
 	text_add(text, "\n");

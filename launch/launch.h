@@ -43,6 +43,14 @@ int plan_decide(struct problem *problem, const char *path, struct plan *given, s
 /* A line of what a step would take and what limits it, or that this cannot be known. */
 void prediction_add(const struct problem *problem, const struct plan *plan, struct text *text);
 
+/* -- wanted.c ------------------------------------------------------------------------------ */
+
+struct rank_facts;	/* session.h */
+/* A profile without measurements: what one must be of to hold for this job (profile_check). facts, of all ranks, or
+ * null: their hardware is not known. Null after an error. */
+struct profile *profile_wanted(const struct job *job, const struct model_config *model, const struct lora *lora,
+			       const struct rank_facts *facts);
+
 /* -- one file per sub-command -------------------------------------------------------------- */
 
 /* Each takes what follows the program's name (argv[0] is the sub-command) and returns an exit code. */

@@ -12,17 +12,21 @@ static const char plan_help[] =
 	"  edgepipe plan topologies/campus.yaml\n"
 	"  edgepipe plan topologies/campus.yaml --explain\n"
 	"  edgepipe plan topologies/campus.yaml --set plan.solver=uniform -o plan.json\n"
+	"  edgepipe plan topologies/campus.yaml --profile profile.json\n"
 	"\n"
-	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--plan FILE] [--explain] [--set KEY=VALUE]...\n"
+	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--profile FILE] [--plan FILE] [--explain] [--set KEY=VALUE]...\n"
 	"  -o, --output FILE   writes the plan as JSON (- is standard output)\n"
+	"      --profile FILE  plans with what `edgepipe profile` (or a run's profile.measured.json) measured; refused\n"
+	"                      where it is of another model, build, or cluster\n"
 	"      --plan FILE     takes nodes, blocks, micro-batch and schedule from a plan.json, which may be edited by hand\n"
 	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
 	"      --set KEY=VALUE overrides a key of the file, as for train\n"
 	"  -h, --help          this text\n"
 	"\n"
-	"Runs without MPI and needs neither weights nor data: of the model it reads config.json. Times come from the declared\n"
-	"compute and links. A sequence has data.sequence tokens, 256 where that is not given. Memory is the allocator's own\n"
-	"arithmetic and a guess of what a process needs besides, checked against the nodes that declare theirs.\n";
+	"Runs without MPI and needs neither weights nor data: of the model it reads config.json. Times come from the\n"
+	"profile, else from the declared compute and links. A sequence has data.sequence tokens, 256 where that is not given.\n"
+	"Memory is the allocator's own arithmetic and what a process needs besides (from the profile, else guessed), checked\n"
+	"against the nodes that declare theirs or were measured.\n";
 
 enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP };
 #define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
@@ -39,7 +43,7 @@ static const struct option long_options[] = {
 };
 
 struct plan_command {
-	const char *topology, *output, *given;
+	const char *topology, *output, *given, *profile_path;
 	const char **set;
 	int set_count;
 	bool explain;
@@ -49,6 +53,7 @@ struct plan_command {
 	struct lora *lora;
 	int *threads;
 	double *limit, *overhead;
+	struct profile *profile;
 	struct problem problem;
 	struct plan plan, file;
 };
@@ -63,7 +68,7 @@ static int take_option(struct plan_command *c, int option, char **argv)
 	case OPTION_EXPLAIN: c->explain = true; return 0;
 	case OPTION_SET: c->set[c->set_count++] = optarg; return 0;
 	case OPTION_PLAN: c->given = optarg; return 0;
-	case OPTION_PROFILE: return error(EXIT_CONFIG, "plan: --profile is not built yet");
+	case OPTION_PROFILE: c->profile_path = optarg; return 0;
 	case OPTION_LP: return error(EXIT_CONFIG, "plan: --dump-lp is not built yet");
 	case 'h': return 1;
 	default: return option_error("plan", long_options, option, argv);
@@ -91,6 +96,34 @@ static int read_options(struct plan_command *c, int argc, char **argv)
 
 /* -- the problem --------------------------------------------------------------------------- */
 
+/* Reads the profile and checks it against this job. */
+static int open_profile(struct plan_command *c)
+{
+	struct profile *want;
+	int status;
+
+	if (!c->profile_path)
+		return 0;
+	c->profile = profile_read(c->profile_path);
+	want = c->profile ? profile_wanted(&c->job, c->model, c->lora, NULL) : NULL;
+	status = want ? profile_check(c->profile, want, c->profile_path) : -1;
+	profile_free(want);
+	return status;
+}
+
+/* What a profile found of a node, where it found it. */
+static void apply_profile(struct plan_command *c, size_t i)
+{
+	const struct node_profile *found = &c->profile->node[i];
+
+	if (found->threads > 0)
+		c->threads[i] = found->threads;
+	if (c->limit[i] <= 0)
+		c->limit[i] = found->limit_bytes;
+	if (found->process_bytes > 0)
+		c->overhead[i] = found->process_bytes + (i == 0 ? lora_state_bytes(c->lora) : 0);
+}
+
 static void describe_nodes(struct plan_command *c)
 {
 	size_t nodes = (size_t)c->job.cluster.nodes.count;
@@ -104,6 +137,8 @@ static void describe_nodes(struct plan_command *c)
 		c->threads[i] = node->cores > 0 ? (int)node->cores : 1;
 		c->limit[i] = node->memory_bytes;
 		c->overhead[i] = PROCESS_BYTES + (i == 0 ? lora_state_bytes(c->lora) : 0);
+		if (c->profile)
+			apply_profile(c, i);
 	}
 }
 
@@ -118,11 +153,12 @@ static int make_problem(struct plan_command *c)
 		return -1;
 	c->lora = lora_resolve(c->model, &c->job.lora);
 	tokens = c->lora ? dataset_sequence(&c->job.data, c->model) : -1;
-	if (tokens < 0)
+	if (tokens < 0 || open_profile(c))
 		return -1;
 	describe_nodes(c);
 	c->problem = (struct problem){
 		.cluster = &c->job.cluster,
+		.profile = c->profile,
 		.model = c->model,
 		.lora = c->lora,
 		.want = &c->job.plan,
@@ -177,6 +213,7 @@ static void release(struct plan_command *c)
 	free(c->threads);
 	free(c->limit);
 	free(c->overhead);
+	profile_free(c->profile);
 	lora_free(c->lora);
 	model_config_free(c->model);
 	job_release(&c->job);

@@ -162,9 +162,8 @@ struct executor_spec wire_spec(struct session *s, const struct places *places)
 						  cluster_node(&s->job.cluster, own->node)->compute_flops
 					: 0;
 
-		spec.pace_forward_s = own->forward_s;
-		spec.pace_backward_s = own->backward_s;
-		spec.pace_valid_s = own->forward_s - head / 2;	/* no gradient of the logits */
+		plan_pace(&s->problem, &s->plan, places->stage, &spec.pace_forward_s, &spec.pace_backward_s);
+		spec.pace_valid_s = spec.pace_forward_s - head / 2;	/* no gradient of the logits */
 	}
 	return spec;
 }

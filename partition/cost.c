@@ -1,12 +1,13 @@
 /*
- * cost.c - what a plan costs, from declared rates: FLOPs over declared compute, bytes over declared bandwidth. The head's
- * gradient is computed with its loss, so all its work is in the forward.
+ * cost.c - what a plan costs: from what a profile measured, else from declared rates, FLOPs over declared compute, bytes
+ * over declared bandwidth. The head's gradient is computed with its loss, so all its work is in the forward.
  */
 #include "partition/internal.h"
 
 #include <string.h>
 
-struct node_cost cost_node(const struct problem *problem, int node, int micro_batch)
+/* As it would be at the declared pace. */
+static struct node_cost declared_cost(const struct problem *problem, int node, int micro_batch)
 {
 	const struct model_config *model = problem->model;
 	double rate = cluster_node(problem->cluster, node)->compute_flops;
@@ -24,6 +25,52 @@ struct node_cost cost_node(const struct problem *problem, int node, int micro_ba
 	};
 }
 
+/* Measured on the node as it is held, if it is: emulate.slowdown is in there already. */
+static struct node_cost profiled_cost(const struct problem *problem, int node, int micro_batch)
+{
+	const struct node_profile *found = &problem->profile->node[node];
+	double n = (double)micro_batch * problem->tokens, T = problem->tokens;
+
+	return (struct node_cost){
+		.known = true,
+		.block_forward_s = fit_at(&found->block_forward, n, T),
+		.block_backward_s = fit_at(&found->block_backward, n, T),
+		.embedding_forward_s = fit_at(&found->embedding_forward, n, T),
+		.embedding_backward_s = fit_at(&found->embedding_backward, n, T),
+		.head_forward_s = fit_at(&found->head_forward, n, T),
+		.head_backward_s = fit_at(&found->head_backward, n, T),
+		.update_s = found->update_s,
+	};
+}
+
+enum origin cost_origin(const struct problem *problem, int node)
+{
+	const struct node_profile *found = problem->profile ? &problem->profile->node[node] : NULL;
+
+	if (found && found->block_forward.origin != ORIGIN_GUESSED)
+		return found->block_forward.origin;
+	return cluster_node(problem->cluster, node)->compute_flops > 0 ? ORIGIN_DECLARED : ORIGIN_GUESSED;
+}
+
+struct node_cost cost_node(const struct problem *problem, int node, int micro_batch)
+{
+	const struct profile *profile = problem->profile;
+
+	if (profile && profile->node[node].block_forward.origin != ORIGIN_GUESSED)
+		return profiled_cost(problem, node, micro_batch);
+	return declared_cost(problem, node, micro_batch);
+}
+
+void plan_pace(const struct problem *problem, const struct plan *plan, int s, double *forward_s,
+	       double *backward_s)
+{
+	const struct plan_stage *stage = &plan->stage[s];
+	struct node_cost cost = declared_cost(problem, stage->node, plan->micro_batch);
+
+	*forward_s = stage->blocks * cost.block_forward_s + stage->head * cost.head_forward_s;
+	*backward_s = stage->blocks * cost.block_backward_s;
+}
+
 static void fill_stage(const struct problem *problem, const struct plan *plan,
 		       struct plan_stage *stage)
 {
@@ -37,19 +84,43 @@ static void fill_stage(const struct problem *problem, const struct plan *plan,
 			    stage->head * cost.head_backward_s;
 }
 
+/* What a link carries and how late, as measured or as declared. */
+static void link_speed(const struct problem *problem, int from, int to, double *bytes_s, double *latency_s)
+{
+	struct link link = cluster_link(problem->cluster, from, to);
+	const struct link_profile *found = problem->profile ? profile_link(problem->profile, from, to) : NULL;
+
+	*bytes_s = link.bandwidth_bytes_s / problem->slowdown;
+	*latency_s = link.latency_s * problem->slowdown;
+	if (!found || found->origin == ORIGIN_GUESSED)
+		return;
+	*bytes_s = link_profile_rate(found);
+	*latency_s = found->latency_s;
+}
+
+enum origin link_origin(const struct problem *problem, int from, int to)
+{
+	struct link link = cluster_link(problem->cluster, from, to);
+	const struct link_profile *found = problem->profile ? profile_link(problem->profile, from, to) : NULL;
+
+	if (found && found->origin != ORIGIN_GUESSED)
+		return found->origin;
+	return link.bandwidth_bytes_s > 0 || link.latency_s > 0 ? ORIGIN_DECLARED : ORIGIN_GUESSED;
+}
+
 /* One direction of a cut. */
 static void fill_direction(const struct problem *problem, int micro_batch, int from, int to, bool backward, int *codec, double *bytes, double *seconds,
 			   double *latency)
 {
 	struct link link = cluster_link(problem->cluster, from, to);
+	double bytes_s;
 
 	*codec = link.codec;
 	*bytes = (double)stream_tensor_bytes((enum codec_kind)link.codec, backward,
 					     micro_batch * problem->tokens,
 					     problem->model->width);
-	*seconds = link.bandwidth_bytes_s > 0
-			   ? *bytes / link.bandwidth_bytes_s * problem->slowdown : 0;
-	*latency = link.latency_s * problem->slowdown;
+	link_speed(problem, from, to, &bytes_s, latency);
+	*seconds = bytes_s > 0 ? *bytes / bytes_s : 0;
 }
 
 struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch)
@@ -145,4 +216,19 @@ void cost_predict(const struct problem *problem, struct plan *plan)
 		name_bottleneck(problem->cluster, plan, binding, index);
 	}
 	arena_release(&arena);
+}
+
+const char *plan_origins(const struct plan *plan, const struct problem *problem)
+{
+	int measured = 0, others = 0;
+
+	for (int s = 0; s < plan->stages; s++) {
+		const struct plan_stage *stage = &plan->stage[s];
+
+		*(cost_origin(problem, stage->node) == ORIGIN_MEASURED ? &measured : &others) += 1;
+		if (s + 1 < plan->stages)
+			*(link_origin(problem, stage->node, stage[1].node) == ORIGIN_MEASURED ? &measured
+											       : &others) += 1;
+	}
+	return others == 0 ? "measured" : measured == 0 ? "declared" : "measured and declared";
 }

@@ -12,7 +12,21 @@ enum { SHOWN = 5 };
 
 /* -- where the time goes ------------------------------------------------------------------- */
 
-static void add_stage(struct text *text, const struct plan *plan, const struct simulation *sim, int s)
+/* Where a stage's numbers come from; and those of the links beside it, where that is elsewhere. */
+static void add_origin(struct text *text, const struct problem *problem, const struct plan *plan, int s)
+{
+	enum origin own = cost_origin(problem, plan->stage[s].node), link;
+
+	text_add(text, "  %s", origin_name(own));
+	if (s + 1 == plan->stages)
+		return;
+	link = link_origin(problem, plan->stage[s].node, plan->stage[s + 1].node);
+	if (link != own && link != ORIGIN_GUESSED)
+		text_add(text, ", links %s", origin_name(link));
+}
+
+static void add_stage(struct text *text, const struct problem *problem, const struct plan *plan,
+		      const struct simulation *sim, int s)
 {
 	const struct plan_stage *stage = &plan->stage[s];
 	double m = plan->micro_batches;
@@ -24,18 +38,22 @@ static void add_stage(struct text *text, const struct plan *plan, const struct s
 			 100 * sim->link_forward_busy_s[s] / sim->step_s,
 			 m * plan->link[s].seconds_backward,
 			 100 * sim->link_backward_busy_s[s] / sim->step_s);
+	text_add(text, "%*s", s + 1 < plan->stages ? 0 : 44, "");
 	if (stage->memory_limit_bytes > 0)
-		text_add(text, "%*s  %5.1f%%", s + 1 < plan->stages ? 0 : 44, "",
-			 100 * stage->memory_bytes / stage->memory_limit_bytes);
+		text_add(text, "  %5.1f%%", 100 * stage->memory_bytes / stage->memory_limit_bytes);
+	else
+		text_add(text, "  %6s", "");
+	add_origin(text, problem, plan, s);
 	text_add(text, "\n");
 }
 
-static void add_times(struct text *text, const struct plan *plan, const struct simulation *sim)
+static void add_times(struct text *text, const struct problem *problem, const struct plan *plan,
+		      const struct simulation *sim)
 {
-	text_add(text, "stage  %9s  %9s  %9s  %9s  %9s  %9s  %9s  memory\n", "forward s", "backward", "computes",
+	text_add(text, "stage  %9s  %9s  %9s  %9s  %9s  %9s  %9s  memory  from\n", "forward s", "backward", "computes",
 		 "sends s", "of step", "receives", "of step");
 	for (int s = 0; s < plan->stages; s++)
-		add_stage(text, plan, sim, s);
+		add_stage(text, problem, plan, sim, s);
 }
 
 /* -- what would help ----------------------------------------------------------------------- */
@@ -168,7 +186,7 @@ int plan_explain(const struct plan *plan, const struct problem *problem, struct 
 	struct simulation *sim = schedule ? simulate(&arena, schedule, costs) : NULL;
 
 	if (sim) {
-		add_times(text, plan, sim);
+		add_times(text, problem, plan, sim);
 		add_others(text, problem, plan);
 		add_help(text, problem, plan);
 	}

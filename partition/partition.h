@@ -87,6 +87,16 @@ int plan_make(const struct problem *problem, struct plan *plan);
 struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
 			       const struct plan *plan);
 
+/* -- cost.c -------------------------------------------------------------------------------- */
+
+/* Where the predicted seconds of a node, or of the link from one to another, come from; guessed: nothing is known. */
+enum origin cost_origin(const struct problem *problem, int node);
+enum origin link_origin(const struct problem *problem, int from, int to);
+/* Where the prediction of a plan comes from: "measured", "declared", or "measured and declared". */
+const char *plan_origins(const struct plan *plan, const struct problem *problem);
+/* What a stage's forward and backward of a micro-batch take at the declared pace of its node, which must declare one. */
+void plan_pace(const struct problem *problem, const struct plan *plan, int s, double *forward_s, double *backward_s);
+
 /* -- plan_check.c -------------------------------------------------------------------------- */
 
 /* Asserts the invariants of a plan against its problem; -1 with the reason in why. */

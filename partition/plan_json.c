@@ -121,8 +121,13 @@ void plan_write(const struct plan *plan, const struct problem *problem, struct t
 	json_add_text(text, plan->schedule);
 	text_add(text, ",\"order\":\"%s\",\"micro_batch\":%d,\"micro_batches\":%d,\n",
 		 plan->order, plan->micro_batch, plan->micro_batches);
-	text_add(text, " \"model_digest\":\"%s\",\"profile_digest\":null,\n \"stages\":[",
+	text_add(text, " \"model_digest\":\"%s\",\"profile_digest\":",
 		 digest_write(plan->model_digest, digest));
+	if (problem->profile)
+		text_add(text, "\"%s\"", digest_write(problem->profile->digest, digest));
+	else
+		text_add(text, "null");
+	text_add(text, ",\n \"stages\":[");
 	for (int s = 0; s < plan->stages; s++) {
 		text_add(text, "%s\n  ", s ? "," : "");
 		add_stage(text, problem, plan, s);

@@ -51,6 +51,23 @@ static void cpu_name(hwloc_topology_t topology, char *cpu, size_t bytes)
 		snprintf(cpu, bytes, "%s", name);
 }
 
+/* Sockets and NUMA nodes of the machine, at least one each, and the size of one cache of each level. */
+static void count_parts(hwloc_topology_t topology, struct hardware *hardware)
+{
+	static const hwloc_obj_type_t cache[] = {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE};
+	int sockets = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE);
+	int numa = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE);
+
+	hardware->sockets = sockets > 1 ? sockets : 1;
+	hardware->numa_nodes = numa > 1 ? numa : 1;
+	for (size_t i = 0; i < sizeof cache / sizeof *cache; i++) {
+		hwloc_obj_t object = hwloc_get_obj_by_type(topology, cache[i], 0);
+
+		if (object)
+			hardware->cache_bytes[i] = (double)object->attr->cache.size;
+	}
+}
+
 static void topology_read(struct hardware *hardware)
 {
 	hwloc_topology_t topology;
@@ -60,12 +77,56 @@ static void topology_read(struct hardware *hardware)
 	if (hwloc_topology_load(topology) == 0) {
 		hardware->cores = usable_cores(topology);
 		cpu_name(topology, hardware->cpu, sizeof hardware->cpu);
+		count_parts(topology, hardware);
 	}
+	hwloc_topology_destroy(topology);
+}
+
+/* A display or 3D controller of those vendors whose cards compute: AMD, NVIDIA, Intel. */
+static bool is_gpu(hwloc_obj_t device)
+{
+	unsigned vendor = device->attr->pcidev.vendor_id;
+
+	return device->attr->pcidev.class_id >> 8 == 3 &&
+	       (vendor == 0x1002 || vendor == 0x10de || vendor == 0x8086);
+}
+
+static void gpus_list(hwloc_topology_t topology, struct hardware *hardware)
+{
+	hwloc_obj_t device = NULL;
+	size_t bytes = 0, room = sizeof hardware->gpus;
+
+	while ((device = hwloc_get_next_pcidev(topology, device))) {
+		const char *vendor, *name;
+
+		if (!is_gpu(device))
+			continue;
+		vendor = hwloc_obj_get_info_by_name(device, "PCIVendor");
+		name = hwloc_obj_get_info_by_name(device, "PCIDevice");
+		if (bytes < room)
+			bytes += (size_t)snprintf(hardware->gpus + bytes, room - bytes, "%s%s %s",
+						  bytes > 0 ? ", " : "", vendor ? vendor : "GPU",
+						  name ? name : "");
+	}
+}
+
+void hardware_gpus(struct hardware *hardware)
+{
+	hwloc_topology_t topology;
+
+	hardware->gpus[0] = 0;
+	if (hwloc_topology_init(&topology) < 0)
+		return;
+	if (hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) == 0 &&
+	    hwloc_topology_load(topology) == 0)
+		gpus_list(topology, hardware);
 	hwloc_topology_destroy(topology);
 }
 
 static void allowance_apply(struct hardware *hardware, const struct allowance *allowance)
 {
+	if (isfinite(allowance->cpus))
+		hardware->quota_cpus = allowance->cpus;
 	/* Rounded down: a thread that the quota stops in mid-product holds up all. */
 	if (allowance->cpus < hardware->cores)
 		hardware->cores = (int)allowance->cpus;

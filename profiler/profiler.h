@@ -48,56 +48,117 @@ int cluster_nic(const struct cluster *cluster, int node, bool receives);
 
 /* -- hardware.c ---------------------------------------------------------------------------- */
 
-/* This machine, measured through hwloc, /proc and the cgroup. */
+/* This machine, measured through hwloc, /proc and the cgroup. Plain data. */
 struct hardware {
 	char cpu[128];			/* model name */
 	char isa[64];			/* "avx2 avx512 avx512_bf16 amx": for kernels */
 	char host[64];
 	int cores;			/* usable: cpuset, binding and quota; at least 1 */
+	int sockets, numa_nodes;	/* of the machine */
+	double quota_cpus;		/* cores' worth of time that a control group leaves; 0: all */
+	double cache_bytes[3];		/* one L1 (data), L2, L3 */
 	double memory_bytes;		/* total, or the cgroup's limit */
 	double memory_free_bytes;	/* MemAvailable, or what the cgroup's limit leaves */
+	char gpus[128];			/* hardware_gpus fills it: "NVIDIA H200, NVIDIA H200"; "": none */
 };
 int hardware_read(struct hardware *hardware);
+/* Looks for GPUs, which takes longer than all the rest. */
+void hardware_gpus(struct hardware *hardware);
 
-/* -- profile.c ----------------------------------------------------------------------------- */
+/* -- fit.c --------------------------------------------------------------------------------- */
+
+/* Where a number comes from. Measured beats declared, declared beats guessed. */
+enum origin { ORIGIN_GUESSED, ORIGIN_DECLARED, ORIGIN_MEASURED };
+const char *origin_name(enum origin origin);
 
 /* Seconds of n tokens in sequences of T: c0 + c1 n + c2 n T. */
 struct fit {
 	double c0, c1, c2;
 	double error;			/* largest deviation of a sample, as a share of it */
 	bool noisy;			/* samples disagreed even when they were repeated */
+	enum origin origin;
 };
 static inline double fit_at(const struct fit *fit, double n, double T)
 {
 	return fit->c0 + fit->c1 * n + fit->c2 * n * T;
 }
-/* One node as measured. */
+/* A time that was measured; weight: how much it matters beside the others, 1 where nothing is special. */
+struct timing { double n, T, s, weight; };
+/* The coefficients, none below 0, that leave the least squares of relative deviations. */
+struct fit fit_samples(const struct timing *sample, int count);
+/* Beyond this error a fit is measured again, and then said to be noisy. */
+#define FIT_NOISY 0.15
+
+/* -- profile.c ----------------------------------------------------------------------------- */
+
+/* One node as measured. Plain data. */
 struct node_profile {
 	char name[64];
-	struct hardware hardware;
-	int threads;			/* that computed */
+	struct hardware hardware;	/* cpu "": nothing is known of it */
+	int threads;			/* that computed; 0: not known */
+	double held_flops;		/* the declared rate that it was held to (emulate.compute); 0: none */
 	struct fit block_forward, block_backward, embedding_forward, embedding_backward;
 	struct fit head_forward, head_backward;	/* final norm, head, loss */
-	double update_s;		/* optimizer, of one block's adapters */
+	double update_s;		/* optimizer, of one block's adapters; 0: not known, as are the rest */
 	double matmul_flops;		/* a large product, all threads */
 	double process_bytes;		/* what the process takes without a stage */
+	double limit_bytes;		/* what training may use of the memory */
 };
-/* One direction between two nodes as measured. */
+/* One direction between two nodes as measured. Plain data. */
 struct link_profile {
-	bool measured;
-	double latency_s, bandwidth_bytes_s;	/* alone */
-	double both_bytes_s;		/* this direction while the other one is busy as well */
+	enum origin origin;		/* of what follows, up to noisy */
+	double latency_s;
+	double bandwidth_bytes_s;	/* alone; 0: unlimited, where that is declared */
+	double both_bytes_s;		/* while the other direction is busy as well; 0: not known */
 	double disjoint_bytes_s;	/* while disjoint pairs are busy as well; 0: there is no such pair */
 	double bytes;			/* that the fit used */
 	double error;			/* as a fit's */
 	bool noisy;
+	bool held;			/* to these declared numbers (emulate.links) */
+	double held_bytes_s, held_latency_s;	/* held_bytes_s 0: unlimited */
 };
-/* What a cluster measured; of a model's shape, by a build, on this hardware: digest says which. */
+/* What must be the same for a profile to hold, besides nodes and links. Plain data. */
+struct profile_key {
+	char build_text[160];
+	struct digest build, model;	/* of the program; of config.json */
+	int lora_rank;
+	char lora_targets[256];		/* modules, with blanks between */
+	char precision[16], kernels[16];
+	bool emulate_links, emulate_compute;
+	double slowdown;
+};
+/* What a cluster measured. */
 struct profile {
+	struct profile_key key;
 	int nodes;
 	struct node_profile *node;	/* [nodes], in file order */
 	struct link_profile *link;	/* [nodes * nodes]: from * nodes + to */
-	struct digest digest;		/* of what it says, for plans */
+	struct digest digest;		/* of the text that it was read from, for plans */
 };
+struct profile *profile_open(int nodes);
+void profile_free(struct profile *profile);
+/* What was measured or is declared for the link from one node to another. */
+struct link_profile *profile_link(const struct profile *profile, int from, int to);
+/* Bytes/s of a cut, which is busy in both directions: the rate alone, unless both at once is clearly less. */
+double link_profile_rate(const struct link_profile *link);
+/* Of what a profile must be of: key, hardware, threads and what nodes and links are held to; not of what was measured. */
+struct digest profile_identity(const struct profile *profile);
+
+/* -- profile_write.c ----------------------------------------------------------------------- */
+
+/* profile.json (formats.md). */
+void profile_write(const struct profile *profile, struct text *text);
+
+/* -- profile_read.c ------------------------------------------------------------------------ */
+
+/* The profile in a file or in memory; name is for messages. Null after errors (all of the file; EXIT_DATA, EXIT_INPUT). */
+struct profile *profile_read(const char *path);
+struct profile *profile_parse(const char *data, size_t bytes, const char *name);
+
+/* -- profile_check.c ----------------------------------------------------------------------- */
+
+/* Whether a profile holds for what `want` says (see profile_identity; hardware and threads where want knows them): -1
+ * after errors that name every difference (EXIT_CONFIG). Its nodes are put into want's order, further ones dropped. */
+int profile_check(struct profile *profile, const struct profile *want, const char *path);
 
 #endif

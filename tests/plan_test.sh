@@ -91,7 +91,8 @@ echo '{' > "$work/edited.json"
 refused "what is no JSON" 65 "edited.json:" "$work/campus.yaml" --plan "$work/edited.json"
 refused "a plan that is not there" 66 "gone.json" "$work/campus.yaml" --plan "$work/gone.json"
 refused "a plan and layers" 78 "plan.layers" "$work/campus.yaml" --plan "$work/plan.json" --set "plan.layers=[2,2,2,2,2]"
-refused "what is not built" 78 "--profile" "$work/campus.yaml" --profile profile.json
+refused "a profile that is not there" 66 "profile.json" "$work/campus.yaml" --profile profile.json
+refused "what is not built" 78 "--dump-lp" "$work/campus.yaml" --dump-lp model.lp
 refused "a sequence above the positions" 78 "positions" "$work/campus.yaml" --set data.sequence=4096
 refused "an output folder that is not there" 73 "nowhere" "$work/campus.yaml" -o "$work/nowhere/plan.json"
 [ $failed = 0 ] || exit 1
