@@ -10,6 +10,7 @@ static const char general[] =
 	"\n"
 	"  train TOPOLOGY.yaml     fine-tune; started by mpirun, one rank a node of the file\n"
 	"  plan TOPOLOGY.yaml      which node would run what, how long a step would take, what would help\n"
+	"  compare TOPOLOGY.yaml   training time against hop count: table, JSON, CSV, SVG\n"
 	"  data tokenize|detokenize  text to token ids and back\n"
 	"  help [COMMAND|config]   this text, a command's, or every key of a topology file\n"
 	"\n"
@@ -44,8 +45,10 @@ int command_help(int argc, char **argv)
 		return command_train(2, ask);
 	if (!strcmp(argv[1], "plan"))
 		return command_plan(2, ask);
+	if (!strcmp(argv[1], "compare"))
+		return command_compare(2, ask);
 	if (!strcmp(argv[1], "data"))
 		return command_data(2, ask);
-	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, plan, data", argv[1]);
+	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, plan, compare, data", argv[1]);
 	return EXIT_USAGE;
 }

@@ -151,6 +151,19 @@ static void check_nodes(struct job *job, const struct names *names)
 			     "it names a folder, so it cannot hold a slash");
 }
 
+/* Clients feed servers; what they hold is theirs alone. */
+static void check_clients(struct job *job)
+{
+	int clients = 0, nodes = job->cluster.nodes.count;
+
+	for (int i = 0; i < nodes; i++)
+		clients += cluster_node(&job->cluster, i)->role == ROLE_CLIENT;
+	if (clients && clients == nodes)
+		config_error(&job->config, "nodes", "all are clients, there must be at least one server");
+	if (!clients && job->plan.client_blocks && sound(job, "nodes"))
+		config_error(&job->config, "plan.client_blocks", "no node has role: client");
+}
+
 /* -- links --------------------------------------------------------------------------------- */
 
 /* One entry of links.between that is sound in itself. For both directions a < b. */
@@ -470,6 +483,7 @@ int job_read(struct job *job, const char *path, const char *const *overrides, in
 	check_lora(job);
 	check_train(job);
 	check_plan(job);
+	check_clients(job);
 	check_cuts(job);
 	check_emulate(job);
 	return config_errors(&job->config) ? -1 : 0;

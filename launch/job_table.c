@@ -12,7 +12,7 @@
 #define CUT(member) offsetof(struct plan_cut, member)
 
 /* In the order of the enums in launch.h, model.h and pipeline.h; '-': not built yet. */
-static const char *const roles[] = {"server", "-client", NULL};
+static const char *const roles[] = {"server", "client", NULL};
 static const char *const codecs[] = {"none", "bf16", "int8", "int4", "-auto", NULL};
 static const char *const masks[] = {"auto", "none", "prompt", "-assistant-only", NULL};
 static const char *const rates[] = {"linear", "cosine", "constant", NULL};
@@ -45,7 +45,7 @@ static const struct field rows[] = {
 	{"nodes[].model", FIELD_PATH, NODE(model),
 	 .help = "this node's copy of the model (without it: model.path)"},
 	{"nodes[].role", FIELD_WORD, NODE(role), "server", .words = roles,
-	 .help = "clients own data and hold the first blocks"},
+	 .help = "clients own data and hold the first blocks; compare alone reckons with them"},
 	{"nodes[].nic", FIELD_TEXT, NODE(nic),
 	 .help = "links of nodes with the same word share one interface"},
 
@@ -158,8 +158,8 @@ static const struct field rows[] = {
 	 .required = true, .help = "from 0"},
 	{"plan.cuts[].codec", FIELD_WORD, CUT(codec), .words = codecs, .required = true,
 	 .help = "what a link with this codec would do there"},
-	{"plan.client_blocks", FIELD_INTEGER, 0, .refused = "every node is a server",
-	 .help = "blocks that a client holds"},
+	{"plan.client_blocks", FIELD_INTEGER, AT(plan.client_blocks), NULL, 1, 1 << 20,
+	 .help = "blocks that every client holds, with the embedding (without it: 1)"},
 
 	{"emulate.links", FIELD_FLAG, AT(emulate.links), "false",
 	 .help = "hold links to the declared numbers"},

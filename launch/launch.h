@@ -33,6 +33,8 @@ enum role { ROLE_SERVER, ROLE_CLIENT };
 extern const struct schema job_schema;
 /* Reads a file and checks what spans several keys. -1 after errors (said with positions). */
 int job_read(struct job *job, const char *path, const char *const *overrides, int count);
+/* job_role.c. For a command that has no use for clients: -1 after an error about every node that is one. */
+int job_servers_only(const struct job *job, const char *command);
 void job_release(struct job *job);
 
 /* -- decide.c ------------------------------------------------------------------------------ */
@@ -56,6 +58,7 @@ struct profile *profile_wanted(const struct job *job, const struct model_config 
 /* Each takes what follows the program's name (argv[0] is the sub-command) and returns an exit code. */
 int command_train(int argc, char **argv);
 int command_plan(int argc, char **argv);
+int command_compare(int argc, char **argv);
 int command_data(int argc, char **argv);
 int command_help(int argc, char **argv);
 

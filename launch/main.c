@@ -13,11 +13,11 @@ struct command {
 	int (*run)(int argc, char **argv);
 };
 static const struct command commands[] = {
-	{"train", command_train}, {"plan", command_plan}, {"data", command_data}, {"help", command_help}};
+	{"train", command_train}, {"plan", command_plan}, {"compare", command_compare}, {"data", command_data}, {"help", command_help}};
 enum { COMMANDS = sizeof(commands) / sizeof(*commands) };
 
 /* Known by name, so that asking for one is answered. */
-static const char *const unbuilt[] = {"profile", "compare", "run",
+static const char *const unbuilt[] = {"profile", "run",
 				      "doctor",  "eval",     "generate", "export", "report"};
 
 /* OpenBLAS reads its settings when it is loaded, so the program starts itself again where they are wrong: the fast

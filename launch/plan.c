@@ -146,7 +146,7 @@ static int make_problem(struct plan_command *c)
 {
 	int tokens;
 
-	if (job_read(&c->job, c->topology, c->set, c->set_count))
+	if (job_read(&c->job, c->topology, c->set, c->set_count) || job_servers_only(&c->job, "plan"))
 		return -1;
 	c->model = model_config_read(c->job.model);
 	if (!c->model)

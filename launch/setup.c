@@ -34,6 +34,8 @@ int setup_job(struct session *s)
 
 	if (!status && !s->job.data.train)
 		config_error(&s->job.config, "data.train", "missing, and there is nothing to train on without it");
+	if (!status && job_servers_only(&s->job, "train"))
+		status = -1;
 	if (!status && error_code())
 		status = -1;
 	if (!status)

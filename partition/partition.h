@@ -20,6 +20,7 @@ struct plan_config {
 	struct texts layers;		/* blocks per node, or "out"; count 0: none */
 	bool overlap;			/* transfers beside computing */
 	struct list cuts;		/* of struct plan_cut: codecs inside ranks */
+	long long client_blocks;	/* that every client holds; 0: not given */
 };
 struct plan_cut { long long after_block; int codec; };
 

@@ -111,6 +111,28 @@ struct simulation {
 struct simulation *simulate(struct arena *arena, const struct schedule *schedule,
 			    const struct costs *costs);
 
+/* -- clients.c ----------------------------------------------------------------------------- */
+
+/*
+ * Clients own their data and run the first blocks, each on its own device: first stages side by side, in front of the
+ * servers' stage 0, each with links of its own up to it and down from it. Micro-batch m is client m % count's. Seconds
+ * are of one micro-batch, all arrays [count].
+ */
+struct clients {
+	int count;
+	const double *forward_s, *backward_s;
+	const double *up_s, *down_s;		/* how long a message occupies the link */
+	const double *latency_up_s, *latency_down_s;	/* after it */
+	const int (*nic_up)[2], (*nic_down)[2];	/* interfaces, as of the servers' costs; or null */
+};
+/*
+ * What a step takes, as simulate(), of clients in front of servers; count 0: of the servers alone. Every device has its
+ * room: micro-batches in flight, of clients first, [count + stages]. Strict order (1F1B with these rooms; room M:
+ * GPipe) or greedy; what a server sends and receives passes in micro-batch order.
+ */
+double simulate_clients(const struct costs *servers, const struct clients *clients, int micro_batches,
+			const int *room, bool greedy);
+
 /* -- bound.c ------------------------------------------------------------------------------- */
 
 /* No schedule of these stages on these links takes less (all micro-batches pass every stage, link and interface, with

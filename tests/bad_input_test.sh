@@ -116,7 +116,7 @@ trace "a trace without rows" 65 "trace.csv:" 'seconds,mbit_s\n'
 refused "a missing trace" 66 "gone.csv" --set "links.between=[{nodes: [a, b], trace: $work/gone.csv}]" \
 	--set emulate.links=true
 refused "a trace that nobody follows" 78 "emulate.links" --set "links.between=[{nodes: [a, b], trace: $work/trace.csv}]"
-refused "what is not built: clients" 78 "role" --set nodes.0.role=client
+refused "what is not built: clients" 78 "clients are simulated by compare" --set nodes.0.role=client
 refused "what is not built: cuda" 78 "cuda" --set nodes.0.device=cuda:0
 refused "an unknown option" 2 "--overwrite" --overwritte
 refused "--resume with --overwrite" 2 "exclude" --resume --overwrite

@@ -473,7 +473,9 @@ static const struct { const char *line, *error; } bad[] = {
 	{"plan: {cuts: [{after_block: 3, codec: int8}, {after_block: 3, codec: int4}]}",
 	 "3:60: error: plan.cuts[1].after_block: block 3 has a codec already (plan.cuts[0])"},
 	{"plan: {client_blocks: 1}",
-	 "3:23: error: plan.client_blocks: not built yet: every node is a server"},
+	 "3:23: error: plan.client_blocks: no node has role: client"},
+	{"plan: {client_blocks: 0}",
+	 "3:23: error: plan.client_blocks: \"0\" is out of range, it must be between 1 and 1048576"},
 	{"emulate: {links: true}", ""},
 	{"emulate: {compute: true}",
 	 "3:20: error: emulate.compute: nodes[0] declares no compute to be held to"},
@@ -528,7 +530,7 @@ END_TEST
 
 /* A node's further keys, and what is said. */
 static const struct { const char *keys, *error; } bad_node[] = {
-	{"role: client", "nodes[0].role: \"client\" is not built yet (built: server)"},
+	{"role: clint", "nodes[0].role: \"clint\" is none of server, client (did you mean \"client\"?)"},
 	{"device: \"cuda:0\"", "nodes[0].device: \"cuda:0\" is not built yet (built: cpu)"},
 	{"device: \"cuda:\"", "nodes[0].device: \"cuda:\" is no device (cpu or cuda:N)"},
 	{"device: \"cuda:x\"", "nodes[0].device: \"cuda:x\" is no device (cpu or cuda:N)"},
