@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKENS = 256 };			/* where data.sequence is not given, as for text */
 #define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed, as plan does */
 
 /* -- the setting --------------------------------------------------------------------------- */
@@ -40,17 +39,6 @@ static int part_nodes(struct comparison *c)
 	return silent ? -1 : 0;
 }
 
-static int tokens_of(const struct comparison *c)
-{
-	long long tokens = c->job.data.sequence > 0 ? c->job.data.sequence : TOKENS;
-
-	if (c->model->positions > 0 && tokens > c->model->positions)
-		return error(EXIT_CONFIG, "sequences of %lld tokens (%s) do not fit the %d positions of the model", tokens,
-			     c->job.data.sequence > 0 ? "data.sequence" : "data.sequence is not given",
-			     c->model->positions);
-	return (int)tokens;
-}
-
 static int open_model(struct comparison *c)
 {
 	c->model = model_config_read(c->job.model);
@@ -66,7 +54,7 @@ static int open_model(struct comparison *c)
 	if (c->rest.window)
 		c->rest.window += c->client_blocks;
 	c->lora = lora_resolve(&c->rest, &c->job.lora);
-	c->tokens = c->lora ? tokens_of(c) : -1;
+	c->tokens = c->lora ? dataset_sequence(&c->job.data, c->model) : -1;
 	return c->tokens < 0 ? -1 : 0;
 }
 

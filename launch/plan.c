@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "launch/gantt.h"
 #include "launch/launch.h"
 
 static const char plan_help[] =
@@ -14,12 +15,13 @@ static const char plan_help[] =
 	"  edgepipe plan topologies/campus.yaml --set plan.solver=uniform -o plan.json\n"
 	"  edgepipe plan topologies/campus.yaml --profile profile.json\n"
 	"\n"
-	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--profile FILE] [--plan FILE] [--explain] [--set KEY=VALUE]...\n"
+	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--profile FILE] [--plan FILE] [--explain] [--svg FILE] [--set KEY=VALUE]...\n"
 	"  -o, --output FILE   writes the plan as JSON (- is standard output)\n"
 	"      --profile FILE  plans with what `edgepipe profile` (or a run's profile.measured.json) measured; refused\n"
 	"                      where it is of another model, build, or cluster\n"
 	"      --plan FILE     takes nodes, blocks, micro-batch and schedule from a plan.json, which may be edited by hand\n"
 	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
+	"      --svg FILE      draws the step: who computes what when, and what is on the links (- is standard output)\n"
 	"      --set KEY=VALUE overrides a key of the file, as for train\n"
 	"  -h, --help          this text\n"
 	"\n"
@@ -28,7 +30,7 @@ static const char plan_help[] =
 	"Memory is the allocator's own arithmetic and what a process needs besides (from the profile, else guessed), checked\n"
 	"against the nodes that declare theirs or were measured.\n";
 
-enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP };
+enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP, OPTION_SVG };
 #define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
 
 static const struct option long_options[] = {
@@ -38,12 +40,13 @@ static const struct option long_options[] = {
 	{"plan", required_argument, NULL, OPTION_PLAN},
 	{"profile", required_argument, NULL, OPTION_PROFILE},
 	{"dump-lp", required_argument, NULL, OPTION_LP},
+	{"svg", required_argument, NULL, OPTION_SVG},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
 };
 
 struct plan_command {
-	const char *topology, *output, *given, *profile_path;
+	const char *topology, *output, *given, *profile_path, *svg;
 	const char **set;
 	int set_count;
 	bool explain;
@@ -58,6 +61,11 @@ struct plan_command {
 	struct plan plan, file;
 };
 
+static bool on_stdout(const char *path)
+{
+	return path && !strcmp(path, "-");
+}
+
 /* -- options ------------------------------------------------------------------------------- */
 
 /* 0, 1 for --help, -1 after an error. */
@@ -70,6 +78,7 @@ static int take_option(struct plan_command *c, int option, char **argv)
 	case OPTION_PLAN: c->given = optarg; return 0;
 	case OPTION_PROFILE: c->profile_path = optarg; return 0;
 	case OPTION_LP: return error(EXIT_CONFIG, "plan: --dump-lp is not built yet");
+	case OPTION_SVG: c->svg = optarg; return 0;
 	case 'h': return 1;
 	default: return option_error("plan", long_options, option, argv);
 	}
@@ -91,6 +100,8 @@ static int read_options(struct plan_command *c, int argc, char **argv)
 	if (optind + 1 < argc)
 		return error(EXIT_USAGE, "plan: one topology file at a time: '%s'", argv[optind + 1]);
 	c->topology = argv[optind];
+	if (on_stdout(c->output) && on_stdout(c->svg))
+		return error(EXIT_USAGE, "plan: only one of --output and --svg can be standard output");
 	return 0;
 }
 
@@ -193,17 +204,44 @@ static int print_plan(const struct plan_command *c)
 	return status;
 }
 
+static int write_file(const char *path, struct text *text)
+{
+	int status = 0;
+
+	if (on_stdout(path))
+		fputs(text->data, stdout);
+	else
+		status = file_replace(path, text->data, text->bytes);
+	text_release(text);
+	return status;
+}
+
 static int write_plan(const struct plan_command *c)
 {
 	struct text text = {0};
-	int status = 0;
 
 	plan_write(&c->plan, &c->problem, &text);
-	if (!strcmp(c->output, "-"))
-		fputs(text.data, stdout);
-	else
-		status = file_replace(c->output, text.data, text.bytes);
-	text_release(&text);
+	return write_file(c->output, &text);
+}
+
+static int draw_plan(const struct plan_command *c)
+{
+	struct gantt gantt;
+	struct gantt_panel panel = {&gantt, NULL};
+	struct text text = {0};
+	char title[128];
+	int status = gantt_predict(&gantt, &c->problem, &c->plan);
+
+	if (!status) {
+		panel.caption = arena_format(&gantt.arena, "%.3g s a step, predicted from %s numbers; no schedule of this "
+					     "plan takes less than %.3g s", c->plan.step_s,
+					     plan_origins(&c->plan, &c->problem), c->plan.bound_s);
+		snprintf(title, sizeof(title), "%.60s: one step, schedule %s, %d micro-batches", c->job.cluster.name,
+			 c->plan.schedule, c->plan.micro_batches);
+		gantt_svg(&text, title, &panel, 1, true);
+		status = write_file(c->svg, &text);
+	}
+	gantt_release(&gantt);
 	return status;
 }
 
@@ -227,10 +265,10 @@ int command_plan(int argc, char **argv)
 
 	if (status > 0)
 		fputs(plan_help, stdout);
-	quiet = c->output && !strcmp(c->output, "-");
+	quiet = on_stdout(c->output) || on_stdout(c->svg);
 	if (!status)
 		status = make_problem(c) || plan_decide(&c->problem, c->given, &c->file, &c->plan) ||
-			 (c->output && write_plan(c)) || (!quiet && print_plan(c)) ? -1 : 0;
+			 (c->output && write_plan(c)) || (c->svg && draw_plan(c)) || (!quiet && print_plan(c)) ? -1 : 0;
 	if (status >= 0 && fflush(stdout))
 		status = error(EXIT_IO, "cannot write to standard output");
 	release(c);

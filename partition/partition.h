@@ -88,6 +88,12 @@ int plan_make(const struct problem *problem, struct plan *plan);
 struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
 			       const struct plan *plan);
 
+/* -- plan_simulate.c ----------------------------------------------------------------------- */
+
+/* The plan's step as the simulator plays it, from the arena; null after an error (EXIT_CONFIG where nothing is known of
+ * the speed of a node in use). */
+struct simulation *plan_simulate(struct arena *arena, const struct problem *problem, const struct plan *plan);
+
 /* -- cost.c -------------------------------------------------------------------------------- */
 
 /* Where the predicted seconds of a node, or of the link from one to another, come from; guessed: nothing is known. */

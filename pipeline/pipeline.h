@@ -106,6 +106,7 @@ struct simulation {
 	double *end_s;			/* [stages]: of the last op */
 	double *forward_start_s, *backward_start_s;	/* [stages * micro_batches], micro-batches inner */
 	double *link_forward_busy_s, *link_backward_busy_s;	/* [stages - 1] */
+	double *link_forward_start_s, *link_backward_start_s;	/* [(stages - 1) * micro_batches], likewise */
 };
 /* Null after an error (a schedule that the proof refuses). Memory from the arena. */
 struct simulation *simulate(struct arena *arena, const struct schedule *schedule,

@@ -284,6 +284,17 @@ static double *kept(struct arena *arena, const double *s, size_t count)
 	return memcpy(arena_take(arena, count * sizeof(*s)), s, count * sizeof(*s));
 }
 
+/* When the messages of every cut started: they left when they had occupied it. */
+static double *starts(struct arena *arena, const struct timeline *t, const struct wire *wire)
+{
+	double *s = arena_take(arena, (size_t)t->stages * (size_t)t->micro_batches * sizeof(*s));
+
+	for (int cut = 0; cut < t->stages - 1; cut++)
+		for (int m = 0; m < t->micro_batches; m++)
+			s[place(t, cut, m)] = wire[cut].left[m] - wire[cut].occupied_s;
+	return s;
+}
+
 static struct simulation *summary(struct arena *arena, const struct timeline *t)
 {
 	const struct costs *c = t->costs;
@@ -297,6 +308,8 @@ static struct simulation *summary(struct arena *arena, const struct timeline *t)
 	sim->backward_start_s = kept(arena, t->backward_start, all);
 	sim->link_forward_busy_s = times(arena, stages, 0);
 	sim->link_backward_busy_s = times(arena, stages, 0);
+	sim->link_forward_start_s = starts(arena, t, t->forward);
+	sim->link_backward_start_s = starts(arena, t, t->backward);
 	for (int i = 0; i < t->stages; i++) {
 		sim->step_s = fmax(sim->step_s, sim->end_s[i]);
 		sim->busy_s[i] = count * c->forward_s[i];

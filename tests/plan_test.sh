@@ -56,6 +56,19 @@ if command -v mpirun > /dev/null; then
 	grep -q '"nodes": *\["physics"\], *"first_block": *0, *"last_block": *4' "$work/other/plan.json" || fail "train's plan is another"
 fi
 
+# A picture of the step: 5 stages of 16 forwards and backwards, and 4 cuts with as many messages; a name cannot break it.
+sed 's|name: library,|name: "<b>\&\\"x",|; s|\[library,|["<b>\&\\"x",|' "$work/campus.yaml" > "$work/hostile.yaml"
+"$EDGEPIPE" plan "$work/hostile.yaml" --set plan.solver=proportional --svg "$work/step.svg" > /dev/null || fail "--svg: exit $?"
+[ "$(grep -c '<rect.*class="forward"/>' "$work/step.svg")" = 81 ] || fail "another number of forwards"
+[ "$(grep -c '<rect.*class="backward"/>' "$work/step.svg")" = 81 ] || fail "another number of backwards"
+[ "$(grep -c '<rect.*sent"/>' "$work/step.svg")" = 130 ] || fail "another number of messages"
+grep -q '&lt;b&gt;&amp;&quot;x' "$work/step.svg" || fail "the name is not escaped"
+if command -v python3 > /dev/null; then
+	python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$work/step.svg" || fail "no XML"
+else
+	echo "skipped: reading the picture with another program: no python3"
+fi
+
 # refused NAME CODE WORDS OPTIONS...
 refused() {
 	name=$1 code=$2 words=$3
@@ -67,6 +80,7 @@ refused() {
 		cat "$work/stderr"
 	fi
 }
+sed 's/, compute: [0-9.]* GFLOPS//; /^emulate/d' "$work/campus.yaml" > "$work/blind.yaml"
 refused "no file" 2 "topology file is missing"
 refused "two files" 2 "one topology file" a b
 refused "an unknown option" 2 "--explain" "$work/campus.yaml" --explian
@@ -94,6 +108,8 @@ refused "a plan and layers" 78 "plan.layers" "$work/campus.yaml" --plan "$work/p
 refused "a profile that is not there" 66 "profile.json" "$work/campus.yaml" --profile profile.json
 refused "what is not built" 78 "--dump-lp" "$work/campus.yaml" --dump-lp model.lp
 refused "a sequence above the positions" 78 "positions" "$work/campus.yaml" --set data.sequence=4096
+refused "a picture without a prediction" 78 "declares its compute" "$work/blind.yaml" --svg "$work/none.svg"
+refused "two files on standard output" 2 "only one" "$work/campus.yaml" -o - --svg -
 refused "an output folder that is not there" 73 "nowhere" "$work/campus.yaml" -o "$work/nowhere/plan.json"
 [ $failed = 0 ] || exit 1
 echo "ok"
