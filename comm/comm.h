@@ -240,15 +240,18 @@ struct shape {
  * pass one after the other (a token bucket without credit), each arrives `latency` after its last byte. Messages of
  * all pairs that share an interface pass that one after the other too, each for as long as its own link takes.
  *
- * A message is copied when it is sent, and its send is done when its last byte has left, received or not. It moves
- * on inside comm_test of its sender (of any request, an idle one too): a rank that has sent goes on to test until
- * all has arrived, or closes, which waits for that. A message to oneself is not slowed down.
+ * A message is copied when it is sent, and its send is done when its last byte has left, received or not, unless
+ * several others of its pair have arrived and are not received: then when it is received itself. It moves on inside
+ * comm_test of its sender (of any request, an idle one too): a rank that has sent goes on to test until all has
+ * arrived, or closes, which waits for that. A message to oneself is not slowed down.
  *
  * shape: [from * size + to], copied, its traces not. nics: how many interfaces are shared. inner stays the caller's,
  * who closes it after this. Collective; null after an error on all ranks (EXIT_CONFIG: shared interfaces, but ranks on
  * several machines).
  */
 struct comm *comm_shaped_open(struct comm *inner, const struct shape *shape, int nics);
+/* Bytes that an emulated link may hold of what a stream with so much stream_memory sends. */
+size_t comm_shaped_memory(size_t stream_bytes);
 
 /* See struct comm_ops. Close takes a null pointer as done; in a work of comm_local_run it does
  * nothing, since the run owns the world. With MPI it is collective and must come last. */

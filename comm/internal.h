@@ -76,6 +76,9 @@ int loop_rest(struct loop *loop);
 void loop_lock(struct loop *loop);
 void loop_unlock(struct loop *loop);
 
+/* Frames of a stream that are under way at most: enough to fill a link of 400 Mbit/s with 10 ms of round trip. */
+enum { STREAM_FRAMES = 8 };
+
 /* -- stream.c: what loop.c needs of it, from the serving thread ---------------------------- */
 
 /* Begins a transfer. */

@@ -19,9 +19,13 @@
  * goes on to test, if only an idle request, until its messages are due and received. rest wakes
  * up in time for that.
  *
- * A send is done before its message was received, whatever its size, as on a network with large
- * buffers; how much is under way is the caller's business. Where the inner transport fails
- * after that, all sends of this rank fail from then on.
+ * A send is done before its message was received, whatever its size, as on a network that
+ * buffers; but like those buffers the window of a pair is finite. While more than WINDOW
+ * messages have arrived that nobody receives, a send is done only when its own message is
+ * received: so whoever runs ahead waits for the other side, and a program that ends on a network
+ * without any buffers, where every send waits for its own receive, ends here too. Messages that
+ * the inner transport buffers (small ones) count as received. Where it fails after a send was
+ * done, all sends of this rank fail from then on.
  *
  * Where all ranks are on one machine, what they share (common.c) holds when each shared interface is free, and the bells
  * that tell a rank at once that a message was handed over.
@@ -33,6 +37,7 @@
 #include "comm/internal.h"
 
 enum { CLASSES = 60 };		/* sizes of nodes: without data, 64 bytes, 128 bytes, ... */
+enum { WINDOW = STREAM_FRAMES };	/* messages: as much again as a stream has under way */
 
 /* The state of a request, and a message in the delay line. */
 struct node {
@@ -53,6 +58,7 @@ struct pair {
 	bool plain;			/* nothing is slowed down */
 	double free;
 	struct node *first, **end;	/* not yet due; oldest first */
+	int waiting;			/* in the inner transport, not yet through */
 };
 
 struct shaped {
@@ -172,6 +178,7 @@ static void issue(struct shaped *shaped, struct pair *pair)
 	}
 	node->next = shaped->sent;
 	shaped->sent = node;
+	pair->waiting++;
 }
 
 static int look(struct shaped *shaped, struct node *node)
@@ -197,6 +204,7 @@ static void drive(struct shaped *shaped)
 			continue;
 		}
 		*at = node->next;
+		shaped->pair[node->to].waiting--;
 		finish(shaped, node);
 	}
 }
@@ -283,6 +291,13 @@ static int shaped_send(struct comm *comm, int to, int tag, const void *data, siz
 								bytes, &node->inner));
 }
 
+/* Of a delayed message: whether its sender is rid of it. */
+static bool has_left(const struct shaped *shaped, const struct node *node)
+{
+	return shaped->seen >= node->left &&
+	       (node->through || shaped->pair[node->to].waiting <= WINDOW);
+}
+
 static int shaped_test(struct comm *comm, struct comm_request *request)
 {
 	struct shaped *shaped = comm->state;
@@ -296,7 +311,7 @@ static int shaped_test(struct comm *comm, struct comm_request *request)
 		done = look(shaped, node);
 		return done ? passed(shaped, request, done) : 0;
 	}
-	if (shaped->seen < node->left && !shaped->broken)
+	if (!shaped->broken && !has_left(shaped, node))
 		return 0;
 	request->state = NULL;
 	request->error = shaped->broken ? -1 : 0;
@@ -383,6 +398,14 @@ static const struct comm_ops ops = {
 	.due = shaped_due,
 	.bell = shaped_bell,
 };
+
+/* -- how much is held ---------------------------------------------------------------------- */
+
+/* A copy of every frame that is under way, and a window of those that have arrived. */
+size_t comm_shaped_memory(size_t stream_bytes)
+{
+	return stream_bytes + stream_bytes / STREAM_FRAMES * (WINDOW + 1);
+}
 
 /* -- opening ------------------------------------------------------------------------------- */
 

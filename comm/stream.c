@@ -1,7 +1,7 @@
 /*
  * stream.c - tensors in frames, one direction of a cut.
  *
- * A stream owns FRAMES frame buffers, a ring. Sending: encode the next frame of the oldest transfer into a free buffer and
+ * A stream owns STREAM_FRAMES frame buffers, a ring. Sending: encode the next frame of the oldest transfer into a free buffer and
  * start its send. Receiving: post receives for the frames that must come next, as many as there are buffers;
  * when the oldest has come and its tensor may be written, decode it. So a tensor of any size travels in pieces that
  * all sizes of int can count, a frame is encoded while the one before is on the wire, and a small message of another tag
@@ -14,8 +14,6 @@
 
 #include "comm/internal.h"
 
-/* Enough to fill a link of 400 Mbit/s with 10 ms of round trip. */
-enum { FRAMES = 8 };
 enum { IDLE, UNDER_WAY };
 #define ALIGNMENT 64
 
@@ -41,7 +39,7 @@ struct stream {
 	struct loop *loop;
 	const struct codec *codec;
 	int frame_rows, frames;		/* rows of a full frame; frames of a tensor */
-	struct frame frame[FRAMES];
+	struct frame frame[STREAM_FRAMES];
 	int first, count;		/* the ring's frames that are under way */
 	struct transfer *oldest, **newest;	/* handed over, not ended */
 	struct transfer *at;		/* whose frames are being started */
@@ -89,7 +87,7 @@ size_t stream_tensor_bytes(enum codec_kind kind, bool backward, int rows, int ch
 
 size_t stream_memory(enum codec_kind kind, bool backward, int rows, int channels)
 {
-	return FRAMES * slot_bytes(kind, backward, rows, channels) + ALIGNMENT;
+	return STREAM_FRAMES * slot_bytes(kind, backward, rows, channels) + ALIGNMENT;
 }
 
 /* -- the second thread's side -------------------------------------------------------------- */
@@ -115,7 +113,7 @@ struct stream *stream_open(struct comm *front, const struct stream_spec *spec)
 						  spec->channels));
 	bytes = stream->memory;
 	bytes += (ALIGNMENT - (uintptr_t)bytes % ALIGNMENT) % ALIGNMENT;
-	for (int i = 0; i < FRAMES; i++)
+	for (int i = 0; i < STREAM_FRAMES; i++)
 		stream->frame[i].bytes = bytes + (size_t)i * slot;
 	if (loop_add_stream(loop, stream)) {
 		stream_free(stream);
@@ -192,7 +190,7 @@ struct stream **stream_link(struct stream *stream)
 void stream_cancel(struct stream *stream, struct comm *comm)
 {
 	for (int i = 0; i < stream->count && !stream->spec.send; i++)
-		comm->ops->cancel(comm, &stream->frame[(stream->first + i) % FRAMES].request);
+		comm->ops->cancel(comm, &stream->frame[(stream->first + i) % STREAM_FRAMES].request);
 }
 
 void stream_free(struct stream *stream)
@@ -214,7 +212,7 @@ void stream_take(struct stream *stream, struct transfer *transfer)
 /* The frame after the last one that is under way; takes it. */
 static struct frame *take_frame(struct stream *stream)
 {
-	struct frame *frame = &stream->frame[(stream->first + stream->count++) % FRAMES];
+	struct frame *frame = &stream->frame[(stream->first + stream->count++) % STREAM_FRAMES];
 
 	frame->transfer = stream->at;
 	frame->step = stream->at->step;
@@ -232,7 +230,7 @@ static void give_back(struct stream *stream)
 {
 	bool last = stream->frame[stream->first].index == stream->frames - 1;
 
-	stream->first = (stream->first + 1) % FRAMES;
+	stream->first = (stream->first + 1) % STREAM_FRAMES;
 	stream->count--;
 	if (!last)
 		return;
@@ -363,7 +361,7 @@ static int poll_send(struct stream *stream, struct comm *comm)
 		give_back(stream);
 		moved++;
 	}
-	if (stream->at && stream->count < FRAMES && may_touch(stream->at))
+	if (stream->at && stream->count < STREAM_FRAMES && may_touch(stream->at))
 		return send_frame(stream, comm);
 	return moved;
 }
@@ -422,7 +420,7 @@ static int poll_recv(struct stream *stream, struct comm *comm)
 	struct frame *frame = &stream->frame[stream->first];
 	int done;
 
-	if (stream->at && stream->count < FRAMES)
+	if (stream->at && stream->count < STREAM_FRAMES)
 		return post_frame(stream, comm);
 	if (stream->count == 0 || !may_touch(frame->transfer))
 		return 0;

@@ -494,6 +494,63 @@ START_TEST(send_is_done_when_it_has_left)
 }
 END_TEST
 
+/* A rank that runs ahead is held after so many messages, or one more; not its collectives, nor what is received before
+ * the others. */
+enum { AHEAD = 30, HELD = 8, AHEAD_BYTES = 5000 };
+
+static int take_late(struct comm *comm, unsigned char *data)
+{
+	int failures = 0;
+
+	must(comm_recv_now(comm, 0, 2, data, AHEAD_BYTES));
+	expect(filled(data, AHEAD_BYTES, 0, AHEAD));
+	must(comm_barrier(comm));
+	for (int i = 0; i < AHEAD; i++) {
+		must(comm_recv_now(comm, 0, 1, data, AHEAD_BYTES));
+		expect(filled(data, AHEAD_BYTES, 0, i));
+	}
+	return failures;
+}
+
+static int run_ahead(struct comm *comm, unsigned char *data)
+{
+	struct comm_request request = {0};
+	int failures = 0, sent = 0;
+
+	for (; sent < AHEAD && !request.state; sent++) {
+		fill(data, AHEAD_BYTES, 0, sent);
+		must(comm_send(comm, 1, 1, data, AHEAD_BYTES, &request));
+		for (double end = clock_s() + 0.2; clock_s() < end && !comm_test(comm, &request);)
+			clock_sleep(5e-4);
+	}
+	expect(sent == HELD + 1 || sent == HELD + 2);
+	fill(data, AHEAD_BYTES, 0, AHEAD);	/* sends are copies */
+	must(comm_send_now(comm, 1, 2, data, AHEAD_BYTES));
+	must(comm_barrier(comm));
+	must(comm_wait(comm, &request));
+	for (; sent < AHEAD; sent++) {
+		fill(data, AHEAD_BYTES, 0, sent);
+		must(comm_send_now(comm, 1, 1, data, AHEAD_BYTES));
+	}
+	return failures;
+}
+
+static int runs_ahead(struct comm *comm, void *arg)
+{
+	unsigned char *data = xalloc(AHEAD_BYTES);
+	int failures = comm->rank == 0 ? run_ahead(comm, data) : take_late(comm, data);
+
+	(void)arg;
+	free(data);
+	return failures;
+}
+
+START_TEST(window_is_finite)
+{
+	ck_assert_int_eq(run_shaped(uniform(2, 1e9, 1e-4, -1), runs_ahead, NULL), 0);
+}
+END_TEST
+
 /* -- order, ends, costs -------------------------------------------------------------------- */
 
 /* Large and small ones, all sent at once: none overtakes another of its pair. */
@@ -991,6 +1048,7 @@ static void add_links(Suite *suite)
 	tcase_add_test(tcase, trace_is_followed);
 	tcase_add_test(tcase, latency_holds);
 	tcase_add_test(tcase, send_is_done_when_it_has_left);
+	tcase_add_test(tcase, window_is_finite);
 	tcase_add_test(tcase, order_is_kept);
 	tcase_add_test(tcase, close_waits_for_the_last_message);
 	tcase_add_test(tcase, abort_ends_all);
