@@ -177,6 +177,7 @@ static int make_problem(struct plan_command *c)
 		.micro_batch = c->job.train.micro_batch,
 		.tokens = tokens,
 		.slowdown = c->job.emulate.links || c->job.emulate.compute ? c->job.emulate.slowdown : 1,
+		.links_emulated = c->job.emulate.links,
 		.threads = c->threads,
 		.memory_limit_bytes = c->limit,
 		.overhead_bytes = c->overhead,

@@ -1,4 +1,5 @@
 /* The phases between the command line and the first step. */
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +254,7 @@ static int setup_overhead(struct session *s)
 		return code;
 	if (warm_links(s))
 		return EXIT_RETRY;
+	malloc_trim(0);		/* a stage may be made of what libraries freed, which would count twice */
 	s->facts[s->comm->rank].overhead_bytes = memory_resident_bytes() + FIRST_TOUCH_BYTES;
 	for (int i = 0; i < s->comm->size; i++)
 		if (comm_broadcast(s->comm, i, &s->facts[i].overhead_bytes, sizeof(double)))
@@ -301,6 +303,7 @@ static void make_problem(struct session *s)
 		.tokens = s->data.tokens,
 		.slowdown = s->job.emulate.links || s->job.emulate.compute
 				    ? s->job.emulate.slowdown : 1,
+		.links_emulated = s->job.emulate.links,
 		.threads = s->threads,
 		.memory_limit_bytes = s->memory_limit_bytes,
 		.overhead_bytes = s->overhead_bytes,

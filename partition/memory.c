@@ -20,19 +20,27 @@ static struct stage_spec spec_of(const struct problem *problem, const struct pla
 	};
 }
 
-/* What the streams of its cuts take. */
-static size_t frames_of(const struct problem *problem, const struct plan *plan, int s)
+/* What a stream of a cut takes at one end; emulation holds copies of what it sends. */
+static size_t frames_of(const struct problem *problem, const struct plan *plan, int cut, bool backward,
+			bool sends)
 {
-	int rows = plan->micro_batch * problem->tokens, width = problem->model->width;
+	const struct plan_link *link = &plan->link[cut];
+	int kind = backward ? link->codec_backward : link->codec_forward;
+	size_t bytes = stream_memory((enum codec_kind)kind, backward, plan->micro_batch * problem->tokens,
+				     problem->model->width);
+
+	return problem->links_emulated && sends ? bytes + comm_shaped_memory(bytes) : bytes;
+}
+
+static size_t cuts_of(const struct problem *problem, const struct plan *plan, int s)
+{
 	size_t bytes = 0;
 
 	for (int cut = s - 1; cut <= s; cut++) {
 		if (cut < 0 || cut >= plan->stages - 1)
 			continue;
-		bytes += stream_memory((enum codec_kind)plan->link[cut].codec_forward, false, rows,
-				       width);
-		bytes += stream_memory((enum codec_kind)plan->link[cut].codec_backward, true, rows,
-				       width);
+		bytes += frames_of(problem, plan, cut, false, cut == s);
+		bytes += frames_of(problem, plan, cut, true, cut < s);
 	}
 	return bytes;
 }
@@ -43,8 +51,11 @@ struct stage_memory plan_memory(const struct problem *problem, const struct plan
 	struct stage_memory memory =
 		stage_memory(problem->model, problem->weights, problem->lora, &spec,
 			     problem->threads[plan->stage[s].node]);
-	size_t frames = frames_of(problem, plan, s);
+	size_t frames = cuts_of(problem, plan, s);
 
+	/* At a checkpoint, moments are on their way to rank 0. */
+	if (problem->links_emulated && plan->stage[s].node != 0)
+		frames += memory.adapters / 2;
 	memory.work += frames;
 	memory.total += frames;
 	return memory;

@@ -35,6 +35,7 @@ struct problem {
 	long long batch, micro_batch;	/* sequences; micro_batch 0: auto */
 	int tokens;			/* T */
 	double slowdown;		/* stretches every declared time */
+	bool links_emulated;		/* which takes memory */
 	const struct plan *given;	/* decisions of a file (plan_read), or null: the solver decides */
 	/* Per node, filled by the caller: threads that its rank will use, the memory that
 	 * training may use there (declared, else measured free; 0: unknown, not checked), and

@@ -802,6 +802,29 @@ START_TEST(memory_is_the_allocators_arithmetic)
 }
 END_TEST
 
+/* Copies of what each end of a cut sends, and of what goes to rank 0 at a checkpoint. */
+START_TEST(emulation_takes_memory)
+{
+	size_t forward = stream_memory(CODEC_INT4, false, 4 * 32, 16);
+	size_t backward = stream_memory(CODEC_INT4, true, 4 * 32, 16);
+	const size_t held[] = {comm_shaped_memory(forward), comm_shaped_memory(forward) + comm_shaped_memory(backward),
+			       comm_shaped_memory(backward)};
+	struct stage_memory memory[3];
+
+	set_problem(3, 12);
+	bench.problem.micro_batch = 4;
+	bench.cluster.standard.codec = CODEC_INT4;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int s = 0; s < 3; s++)
+		memory[s] = plan_memory(&bench.problem, &plan, s);
+	bench.problem.links_emulated = true;
+	for (int s = 0; s < 3; s++)
+		ck_assert_uint_eq(plan_memory(&bench.problem, &plan, s).total,
+				  memory[s].total + held[s] + (s > 0 ? memory[s].adapters / 2 : 0));
+	ck_assert_uint_ge(held[0], 2 * forward);
+}
+END_TEST
+
 /* A byte less than a stage needs is refused with its numbers; what it needs is enough. */
 START_TEST(memory_that_does_not_suffice_is_refused_with_numbers)
 {
@@ -1228,6 +1251,7 @@ static Suite *partition_suite(void)
 	tcase_add_test(cases, a_byte_less_is_a_place_less);
 	tcase_add_test(cases, a_free_size_keeps_the_places_of_1f1b);
 	tcase_add_test(cases, memory_is_the_allocators_arithmetic);
+	tcase_add_test(cases, emulation_takes_memory);
 	tcase_add_test(cases, memory_that_does_not_suffice_is_refused_with_numbers);
 	tcase_add_test(cases, refusal_names_a_size_that_fits);
 	LOOP(cases, damaged_plans_are_found, damages);
