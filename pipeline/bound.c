@@ -7,7 +7,9 @@
  * of its backward. Of M micro-batches,
  *
  *     stage k          idles during down(k), until the first has come; then it works M (f + b),
- *                      or M f, and the one that it forwards last goes around(k) and takes b;
+ *                      or M f, and the one that it forwards last goes around(k) and takes b,
+ *                      or f, and the one that it forwards first goes around(k), before which
+ *                      there is nothing to go backward with, and then M b;
  *                      what it does last is a backward (a forward would have its own backward
  *                      to come), and that gradient goes home(k)
  *     forward link i   gets nothing before down(i) + f; then it is occupied M l_f; the last to
@@ -56,7 +58,9 @@ static double stage_bound(const struct costs *c, int k, double count)
 {
 	double f = c->forward_s[k], b = c->backward_s[k];
 
-	return down(c, k) + fmax(count * (f + b), count * f + around(c, k) + b) + home(c, k);
+	double waits = around(c, k) + fmax(count * f + b, f + count * b);
+
+	return down(c, k) + fmax(count * (f + b), waits) + home(c, k);
 }
 
 /* One message on a link is in the way around already. */

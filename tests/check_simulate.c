@@ -658,6 +658,8 @@ static const struct {
 	{{1, 1, 5}, {1, 1, 5}, {1, 1}, {1, 1}, 2, "stage", 2, 4 + 4 + 20},
 	/* All forwards, then the last way around: 4 x 9 + (1 + 1 + 1 + 1) + 1. */
 	{{9, 1, 1}, {1, 1, 1}, {0, 0}, {0, 0}, 4, "stage", 0, 41},
+	/* The first way around, then all backwards: 1 + (1 + 1 + 1 + 1) + 4 x 9. */
+	{{1, 1, 1}, {9, 1, 1}, {0, 0}, {0, 0}, 4, "stage", 0, 41},
 	/* 1 (down), 6 messages, then 2 forwards, 3 backwards. */
 	{{1, 1, 1}, {1, 1, 1}, {7, 1}, {0, 0}, 6, "forward link", 0, 1 + 42 + 1 + 2 + 3},
 	/* 1 + 1 + 1 (and links 1) down, 1 backward; 6 messages; 2 backwards. */
