@@ -9,6 +9,7 @@ static const char general[] =
 	"Usage: edgepipe COMMAND ...\n"
 	"\n"
 	"  train TOPOLOGY.yaml     fine-tune; started by mpirun, one rank a node of the file\n"
+	"  profile TOPOLOGY.yaml   measure nodes and links, to plan with; started by mpirun, too\n"
 	"  plan TOPOLOGY.yaml      which node would run what, how long a step would take, what would help\n"
 	"  compare TOPOLOGY.yaml   training time against hop count: table, JSON, CSV, SVG\n"
 	"  data tokenize|detokenize  text to token ids and back\n"
@@ -47,8 +48,10 @@ int command_help(int argc, char **argv)
 		return command_plan(2, ask);
 	if (!strcmp(argv[1], "compare"))
 		return command_compare(2, ask);
+	if (!strcmp(argv[1], "profile"))
+		return command_profile(2, ask);
 	if (!strcmp(argv[1], "data"))
 		return command_data(2, ask);
-	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, plan, compare, data", argv[1]);
+	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, profile, plan, compare, data", argv[1]);
 	return EXIT_USAGE;
 }

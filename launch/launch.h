@@ -59,6 +59,7 @@ struct profile *profile_wanted(const struct job *job, const struct model_config 
 int command_train(int argc, char **argv);
 int command_plan(int argc, char **argv);
 int command_compare(int argc, char **argv);
+int command_profile(int argc, char **argv);
 int command_data(int argc, char **argv);
 int command_help(int argc, char **argv);
 

@@ -13,12 +13,13 @@ struct command {
 	int (*run)(int argc, char **argv);
 };
 static const struct command commands[] = {
-	{"train", command_train}, {"plan", command_plan}, {"compare", command_compare}, {"data", command_data}, {"help", command_help}};
+	{"train", command_train}, {"profile", command_profile}, {"plan", command_plan},
+	{"compare", command_compare}, {"data", command_data}, {"help", command_help}};
 enum { COMMANDS = sizeof(commands) / sizeof(*commands) };
 
 /* Known by name, so that asking for one is answered. */
-static const char *const unbuilt[] = {"profile", "run",
-				      "doctor",  "eval",     "generate", "export", "report"};
+static const char *const unbuilt[] = {"run",      "doctor", "eval",
+				      "generate", "export", "report"};
 
 /* OpenBLAS reads its settings when it is loaded, so the program starts itself again where they are wrong: the fast
  * core on CPUs that it does not know, and no threads of its own beside our pool. */

@@ -135,6 +135,7 @@ void session_release(struct session *s)
 	rundir_close(s, s->began);
 	stage_close(s->stage);
 	device_close(s->device);
+	profile_free(s->profile);
 	dataset_close(s->train);
 	dataset_close(s->valid);
 	lora_free(s->lora);

@@ -15,7 +15,9 @@
 
 /* What the command line asked for. Texts belong to argv. */
 struct train_options {
+	const char *command;		/* "train", "profile" */
 	const char *topology, *out, *dump, *plan;
+	const char *profile;		/* train: to plan with; profile: to be written */
 	bool resume, overwrite;
 	const char **set;		/* --set, in order */
 	int set_count;
@@ -57,6 +59,7 @@ struct session {
 	double *memory_limit_bytes, *overhead_bytes;
 	int *rank_of_stage;
 	const char **stage_name;
+	struct profile *profile;	/* what was measured, or null */
 	struct device *device;
 	struct stage *stage;
 	struct cut *cuts;		/* between the plan's stages */
@@ -112,6 +115,7 @@ void watch_close(struct watch *watch);
 int setup_job(struct session *session);		/* topology file, number of ranks */
 int setup_model(struct session *session);	/* configuration, weights, adapters; comparison */
 int setup_data(struct session *session);
+int setup_warm(struct session *session);	/* device; what the process takes: part of setup_data */
 int setup_plan(struct session *session);
 int setup_stage(struct session *session);
 int setup_wire(struct session *session);	/* wire.c: emulated links */
@@ -127,6 +131,26 @@ struct executor_spec wire_spec(struct session *session, const struct places *pla
 /* Reads the traces that links follow, and makes their means what the plan reckons with. -1 after an error. */
 int wire_traces(struct session *session);
 void wire_close(struct session *session);	/* collective; before the session's comm */
+void wire_shut(struct session *session);	/* the same, but setup_wire may be called again */
+
+/* -- measure.c ----------------------------------------------------------------------------- */
+
+/* Measures all nodes and links into session->profile, on all ranks: some 10 to 60 s, with progress. Collective. */
+int measure_cluster(struct session *session);
+
+/* -- cache.c ------------------------------------------------------------------------------- */
+
+/* Where a profile of this is kept; null where there is no home. */
+char *cache_path(struct arena *arena, const struct profile *want);
+/* One that holds for `want`, or null. */
+struct profile *cache_find(struct arena *arena, const struct profile *want);
+/* Keeps it; false, silently, where that cannot be. */
+bool cache_keep(struct arena *arena, const struct profile *profile);
+
+/* -- profile.c ----------------------------------------------------------------------------- */
+
+/* The whole of `edgepipe profile` on this rank, over any transport; see train_run. */
+int profile_run(struct comm *comm, const struct train_options *options);
 
 /* -- rundir.c ------------------------------------------------------------------------------ */
 

@@ -13,9 +13,9 @@
 static const char *right_command(struct session *s, int nodes)
 {
 	if (nodes == 1)
-		return arena_format(&s->arena, "edgepipe train %s", s->options.topology);
-	return arena_format(&s->arena, "mpirun -np %d%s edgepipe train %s", nodes,
-			    nodes == 2 ? " --bind-to none" : "", s->options.topology);
+		return arena_format(&s->arena, "edgepipe %s %s", s->options.command, s->options.topology);
+	return arena_format(&s->arena, "mpirun -np %d%s edgepipe %s %s", nodes,
+			    nodes == 2 ? " --bind-to none" : "", s->options.command, s->options.topology);
 }
 
 static int check_ranks(struct session *s)
@@ -33,7 +33,7 @@ int setup_job(struct session *s)
 {
 	int status = job_read(&s->job, s->options.topology, s->options.set, s->options.set_count);
 
-	if (!status && !s->job.data.train)
+	if (!status && !s->job.data.train && !strcmp(s->options.command, "train"))
 		config_error(&s->job.config, "data.train", "missing, and there is nothing to train on without it");
 	if (!status && job_servers_only(&s->job, "train"))
 		status = -1;
@@ -90,6 +90,7 @@ static int configuration_digest(const struct session *s, struct digest *digest)
 	add_option(state, s->options.out);
 	add_option(state, s->options.dump);
 	add_option(state, s->options.plan);
+	add_option(state, s->options.profile);
 	add_option(state, s->options.resume ? "resume" : NULL);
 	add_option(state, s->options.overwrite ? "overwrite" : NULL);
 	*digest = digest_close(state);
@@ -246,7 +247,7 @@ static int warm_links(struct session *s)
 #define FIRST_TOUCH_BYTES (2.0 * (1 << 20))
 
 /* What each process needs besides its stage, measured once data are read and libraries are warm. */
-static int setup_overhead(struct session *s)
+int setup_warm(struct session *s)
 {
 	int code = session_agree(s, warm_device(s));
 
@@ -273,7 +274,7 @@ int setup_data(struct session *s)
 		return code;
 	if (comm_broadcast(s->comm, 0, &s->data, sizeof(s->data)))
 		return EXIT_RETRY;
-	return setup_overhead(s);
+	return setup_warm(s);
 }
 
 /* -- plan ---------------------------------------------------------------------------------- */

@@ -351,7 +351,7 @@ static int run_over(struct comm *comm, const struct train_options *options, stru
 
 int command_train(int argc, char **argv)
 {
-	struct train_options options = {0};
+	struct train_options options = {.command = "train"};
 	struct watch *watch;
 	struct comm *comm;
 	int status;

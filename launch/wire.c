@@ -246,11 +246,16 @@ int setup_wire(struct session *s)
 	return session_agree(s, s->wire ? 0 : -1);
 }
 
-void wire_close(struct session *s)
+void wire_shut(struct session *s)
 {
 	if (s->wire && s->wire != s->comm)
 		comm_close(s->wire);
 	s->wire = NULL;
+}
+
+void wire_close(struct session *s)
+{
+	wire_shut(s);
 	for (int i = 0; s->traces && i < s->job.cluster.links.count; i++)
 		link_trace_free(s->traces[i]);
 	s->traces = NULL;

@@ -4,7 +4,8 @@
 #ifndef EDGEPIPE_PROFILER_H
 #define EDGEPIPE_PROFILER_H
 
-#include "base/base.h"
+#include "comm/comm.h"
+#include "model/model.h"
 
 /* -- cluster.c ----------------------------------------------------------------------------- */
 
@@ -160,5 +161,43 @@ struct profile *profile_parse(const char *data, size_t bytes, const char *name);
 /* Whether a profile holds for what `want` says (see profile_identity; hardware and threads where want knows them): -1
  * after errors that name every difference (EXIT_CONFIG). Its nodes are put into want's order, further ones dropped. */
 int profile_check(struct profile *profile, const struct profile *want, const char *path);
+
+/* -- profile_table.c ----------------------------------------------------------------------- */
+
+/* For people: nodes, with what a micro-batch of one sequence of T tokens takes, then links. */
+void profile_print(const struct profile *profile, int T, struct text *text);
+
+/* -- compute.c ----------------------------------------------------------------------------- */
+
+/* What to measure on this node, and how long that may take. */
+struct compute_spec {
+	struct device *device;
+	const struct model_config *model;
+	const struct weights *weights;
+	const struct lora *lora;
+	int tokens;			/* T of training */
+	long long batch, micro_batch;	/* sequences; micro_batch 0: any divisor of batch may be asked for */
+	double pace_flops;		/* that every op is held to, as the executor does; 0: none */
+	double box_s;			/* all of it; a size that was begun is finished */
+	double memory_bytes;		/* that a stage may take; 0: any */
+	bool throttled;			/* by a quota: mean times count, not medians */
+};
+/* Runs real stages on random data of real magnitude and fills node's fits, update_s, matmul_flops. -1 after an error. */
+int compute_measure(const struct compute_spec *spec, struct node_profile *node);
+
+/* -- links.c ------------------------------------------------------------------------------- */
+
+struct links_spec {
+	struct comm *comm;		/* of training: a front, over emulated links where there are some */
+	const bool *near;		/* [size]: ranks whose clock is this one's: on one machine */
+	bool apart;			/* links cannot disturb each other: disjoint pairs are measured at once */
+	double sample_s;		/* sizes grow until a sample takes this long */
+	void (*progress)(void *arg, int round, int rounds);
+	void *progress_arg;
+};
+/* Measures every ordered pair, in rounds in which each rank has one partner. row[to]: from this rank. Collective. -1
+ * after an error. */
+int links_measure(const struct links_spec *spec, struct link_profile *row);
+int links_rounds(int ranks);
 
 #endif

@@ -20,7 +20,7 @@ START_TEST(threads_equal_processes)
 		.schedule = "eager",
 	};
 	char *folder = run_folder(&arena, &run, "mpi");
-	struct train_options options = {.out = folder, .overwrite = true};
+	struct train_options options = {.command = "train", .out = folder, .overwrite = true};
 	char *over_mpi;
 
 	if (world->rank == 0)

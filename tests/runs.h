@@ -101,6 +101,7 @@ static inline int run_local(const struct golden_run *run, const char *folder)
 {
 	struct arena arena = {0};
 	struct train_options options = {
+		.command = "train",
 		.topology = run_topology(&arena, run, folder),
 		.out = folder,
 		.dump = arena_format(&arena, "%s/dump", folder),

@@ -1,0 +1,244 @@
+/*
+ * measure.c - all ranks measure themselves and the links between them, with the threads, the transport and, where there
+ * are some, the declared paces that training would have.
+ *
+ * Nodes that have cores of their own, real or by a quota, compute at the same time, as they will when they train. Ranks
+ * that play nodes on one machine (emulate.compute) do so in turns, as many at a time as there are cores for: training
+ * holds them to declared speeds, so none must be slowed down by another.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "launch/session.h"
+
+#define ALONE_S 10.0		/* for computing, where all nodes do so at once */
+#define TURNS_S 24.0		/* for all turns together, within the next two for each */
+#define TURN_LEAST_S 3.0
+#define TURN_MOST_S 8.0
+#define SAMPLE_S 0.2		/* a message that no longer one comes after */
+#define HELD_SAMPLE_S 0.1	/* the same where links are exact */
+
+struct measure {
+	struct session *session;
+	struct profile *profile;
+	int turns, done, all;		/* turns of computing; of progress */
+	double box_s, round_s, start_s;
+	bool apart;			/* links that share nothing */
+	char *noted;
+};
+
+/* -- progress ------------------------------------------------------------------------------ */
+
+static void progress(struct measure *m, const char *what)
+{
+	int rounds = m->all - m->turns, done = m->done;
+	double left = fmax(m->turns - done, 0) * m->box_s + fmin(m->all - done, rounds) * m->round_s;
+
+	say("profile %2d/%d | %s | ETA %.0f s at most", done + 1, m->all, what, ceil(left));
+	m->done++;
+}
+
+static void round_begins(void *arg, int round, int rounds)
+{
+	char what[64];
+
+	snprintf(what, sizeof(what), "links, round %d of %d", round + 1, rounds);
+	progress(arg, what);
+}
+
+/* -- computing ----------------------------------------------------------------------------- */
+
+static bool same_host(const struct session *s, int a, int b)
+{
+	return !strcmp(s->facts[a].hardware.host, s->facts[b].hardware.host);
+}
+
+/* When a rank computes: as soon as there are cores for it. */
+static int turn_of(const struct session *s, int rank)
+{
+	int turn = 0, used = 0;
+
+	for (int i = 0; s->job.emulate.compute && i <= rank; i++) {
+		if (!same_host(s, i, rank))
+			continue;
+		if (used > 0 && used + s->facts[i].threads > s->facts[i].hardware.cores) {
+			turn++;
+			used = 0;
+		}
+		used += s->facts[i].threads;
+	}
+	return turn;
+}
+
+static int measure_node(struct measure *m)
+{
+	const struct session *s = m->session;
+	const struct rank_facts *facts = &s->facts[s->comm->rank];
+	struct node_profile *node = &m->profile->node[s->comm->rank];
+	double quota = facts->hardware.quota_cpus;
+	struct compute_spec spec = {
+		.device = s->device,
+		.model = s->model,
+		.weights = s->weights,
+		.lora = s->lora,
+		.tokens = s->data.tokens,
+		.batch = s->job.train.batch,
+		.micro_batch = s->job.train.micro_batch,
+		.pace_flops = node->held_flops / m->profile->key.slowdown,
+		.box_s = m->box_s,
+		.memory_bytes = facts->memory_limit_bytes - facts->overhead_bytes,
+		.throttled = quota > 0 && quota < facts->threads + 0.5,
+	};
+
+	return compute_measure(&spec, node);
+}
+
+static void turn_begins(struct measure *m, int turn)
+{
+	const struct session *s = m->session;
+	struct text text = {0};
+
+	if (m->turns == 1)
+		text_add(&text, "every node");
+	for (int i = 0; m->turns > 1 && i < s->comm->size; i++)
+		if (turn_of(s, i) == turn)
+			text_add(&text, "%s%s", text.bytes ? ", " : "", m->profile->node[i].name);
+	text_add(&text, ": blocks, head, embedding");
+	progress(m, text.data);
+	text_release(&text);
+}
+
+static int measure_nodes(struct measure *m)
+{
+	struct session *s = m->session;
+	int mine = turn_of(s, s->comm->rank), code = 0;
+
+	for (int turn = 0; turn < m->turns && !code; turn++) {
+		turn_begins(m, turn);
+		if (comm_barrier(s->comm))
+			return EXIT_RETRY;
+		code = session_agree(s, turn == mine ? measure_node(m) : 0);
+	}
+	return code;
+}
+
+/* -- links --------------------------------------------------------------------------------- */
+
+static int measure_links(struct measure *m)
+{
+	struct session *s = m->session;
+	int ranks = s->comm->size, status;
+	bool *near = xzalloc((size_t)ranks, sizeof(*near));
+	struct links_spec spec = {
+		.comm = s->comm,
+		.near = near,
+		.apart = m->apart,
+		.sample_s = m->apart ? HELD_SAMPLE_S : SAMPLE_S,
+		.progress = round_begins,
+		.progress_arg = m,
+	};
+	struct link_profile *row = &m->profile->link[s->comm->rank * ranks];
+
+	for (int i = 0; i < ranks; i++)
+		near[i] = same_host(s, i, s->comm->rank);
+	status = links_measure(&spec, row);
+	free(near);
+	return status ? EXIT_RETRY : 0;
+}
+
+/* -- all ----------------------------------------------------------------------------------- */
+
+/* What every rank found, on every rank. */
+static int share(struct measure *m)
+{
+	struct session *s = m->session;
+	size_t ranks = (size_t)s->comm->size;
+
+	for (int i = 0; i < s->comm->size; i++)
+		if (comm_broadcast(s->comm, i, &m->profile->node[i], sizeof(*m->profile->node)) ||
+		    comm_broadcast(s->comm, i, profile_link(m->profile, i, 0), ranks * sizeof(*m->profile->link)))
+			return EXIT_RETRY;
+	return 0;
+}
+
+static int run_second(struct comm *front, void *arg)
+{
+	struct measure *m = arg;
+	struct session *s = m->session;
+	struct comm *own = s->comm;
+	int code;
+
+	log_give(m->noted);
+	error_hold();
+	s->comm = front;
+	code = measure_nodes(m);
+	if (!code && front->size > 1)
+		code = measure_links(m);
+	if (!code)
+		code = share(m);
+	if (code == EXIT_RETRY)
+		comm_abort(front, EXIT_RETRY);
+	s->comm = own;
+	return code;
+}
+
+/* Whether no two links pass one interface, as far as it is known: those that are held to declared numbers. */
+static bool links_apart(const struct session *s)
+{
+	for (int i = 0; i < s->comm->size; i++)
+		if (cluster_nic(&s->job.cluster, i, false) >= 0)
+			return false;
+	return s->job.emulate.links;
+}
+
+static void schedule(struct measure *m)
+{
+	const struct session *s = m->session;
+	int ranks = s->comm->size;
+
+	for (int i = 0; i < ranks; i++)
+		m->turns = turn_of(s, i) + 1 > m->turns ? turn_of(s, i) + 1 : m->turns;
+	m->box_s = m->turns == 1 ? ALONE_S : fmin(fmax(TURNS_S / m->turns, TURN_LEAST_S), TURN_MOST_S);
+	m->apart = links_apart(s);
+	m->round_s = m->apart ? 2 : 1 + 2.5 * (ranks / 2);
+	m->all = m->turns + links_rounds(ranks);
+}
+
+/* The numbers as they stand in the file, so that a plan does not depend on whether they were written and read. */
+static struct profile *settled(const struct profile *profile)
+{
+	struct text text = {0};
+	struct profile *same;
+
+	profile_write(profile, &text);
+	same = profile_parse(text.data, text.bytes, "profile.json");
+	text_release(&text);
+	return same;
+}
+
+int measure_cluster(struct session *s)
+{
+	struct measure m = {.session = s};
+	int code;
+
+	m.profile = profile_wanted(&s->job, s->model, s->lora, s->facts);
+	code = session_agree(s, m.profile ? 0 : -1);
+	if (!code)
+		code = setup_wire(s);
+	if (!code) {
+		schedule(&m);
+		hardware_gpus(&m.profile->node[s->comm->rank].hardware);
+		m.noted = log_take();
+		error_clear();
+		code = comm_serve(s->wire, run_second, &m);
+		error_hold();
+		wire_shut(s);
+	}
+	if (!code) {
+		s->profile = settled(m.profile);
+		code = session_agree(s, s->profile ? 0 : -1);
+	}
+	profile_free(m.profile);
+	return code;
+}

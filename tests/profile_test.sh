@@ -1,0 +1,113 @@
+#!/bin/sh
+# edgepipe profile: what it measures under mpirun and alone, what plan makes of it, what is refused.
+#
+#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/profile_test.sh
+set -eu
+: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+source=$(cd "$EDGEPIPE_SOURCE" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export XDG_CACHE_HOME="$work/cache"
+failed=0
+
+fail() {
+	echo "FAILED $1"
+	failed=$((failed + 1))
+}
+
+# number FILE SED-PATTERN: the first number that the pattern's group gives
+number() {
+	sed -n "s/.*$2.*/\1/p" "$1" | head -n 1
+}
+
+# near NAME VALUE EXPECTED SHARE
+near() {
+	awk -v v="${2:-0}" -v e="$3" -v s="$4" 'BEGIN { exit !(v > e * (1 - s) && v < e * (1 + s)) }' ||
+		fail "$1: ${2:-nothing}, not about $3"
+}
+
+# One node, as it is: no mpirun, no data.
+cat > "$work/one.yaml" <<END
+version: 1
+nodes: [{name: alone, cores: 1}]
+model: {path: $source/topologies/campus/model}
+lora: {targets: all}
+data: {sequence: 64}
+train: {batch: 8}
+END
+(cd / && "$EDGEPIPE" profile "$work/one.yaml" -o "$work/one.json") > "$work/stdout" || fail "one node: exit $?"
+grep -q '^profile  1/1 | every node' "$work/stdout" || fail "no progress"
+grep -q '^alone .* us\|^alone .* ms' "$work/stdout" || fail "no table"
+test "$(cat "$XDG_CACHE_HOME"/edgepipe/profile-*.json)" = "$(cat "$work/one.json")" || fail "the cache holds something else"
+grep -q '"update_s":[0-9]' "$work/one.json" || fail "no update"
+"$EDGEPIPE" plan "$work/one.yaml" --profile "$work/one.json" --explain > "$work/stdout" || fail "plan --profile: exit $?"
+grep -q 'simulated from measured numbers' "$work/stdout" || fail "the plan does not say measured"
+grep -q 'measured$' "$work/stdout" || fail "the explanation does not say measured"
+"$EDGEPIPE" plan "$work/one.yaml" --profile "$work/one.json" -o - | grep -q '"profile_digest":"[0-9a-f]' || fail "no digest in the plan"
+
+# refused NAME CODE WORDS OPTIONS...
+refused() {
+	name=$1 code=$2 words=$3
+	shift 3
+	got=0
+	"$EDGEPIPE" "$@" > "$work/log" 2>&1 || got=$?
+	[ $got = "$code" ] || fail "$name: exit $got instead of $code"
+	grep -q -- "$words" "$work/log" || { cat "$work/log"; fail "$name: '$words' is not said"; }
+}
+refused "another rank" 78 'measured with lora.rank 8, now it is 4' plan "$work/one.yaml" --profile "$work/one.json" --set lora.rank=4
+refused "a missing node" 78 'no node "other"' plan "$work/one.yaml" --profile "$work/one.json" --set nodes.0.name=other
+head -c 700 "$work/one.json" > "$work/cut.json"
+refused "a cut file" 65 "cut.json:[0-9]*:[0-9]*: error" plan "$work/one.yaml" --profile "$work/cut.json"
+sed 's/"c1":[^,]*/"c1":-1/' "$work/one.json" > "$work/bad.json"
+refused "a negative number" 65 'nodes\[0\].block_forward.c1: -1, not a number' plan "$work/one.yaml" --profile "$work/bad.json"
+refused "no topology" 2 "which topology file" profile
+refused "an unknown option" 2 "did you mean '--output'" profile "$work/one.yaml" --outpt x
+refused "a folder that is not there" 73 "nowhere" profile "$work/one.yaml" -o "$work/nowhere/p.json"
+
+if ! command -v mpirun > /dev/null; then
+	echo "skipped: several nodes: no mpirun"
+	[ $failed = 0 ] || exit 1
+	exit 0
+fi
+. "$source/launch/env.sh"
+
+# Three nodes that are held to declared numbers, one direction slower than the other: law 16, the paced speed is seen.
+cat > "$work/three.yaml" <<END
+version: 1
+nodes:
+  - {name: a, compute: 2 GFLOPS, cores: 1}
+  - {name: b, compute: 1 GFLOPS, cores: 1}
+  - {name: c, compute: 4 GFLOPS, cores: 1}
+links:
+  default: {bandwidth: 40 Mbit/s, latency: 2 ms}
+  between: [{from: b, to: a, bandwidth: 10 Mbit/s, latency: 5 ms}]
+emulate: {links: true, compute: true}
+model: {path: $source/topologies/campus/model}
+lora: {targets: all}
+data: {sequence: 64}
+train: {batch: 4, micro_batch: 2}
+END
+timeout 120 mpirun -np 3 "$EDGEPIPE" profile "$work/three.yaml" -o "$work/three.json" > "$work/stdout" 2>&1 ||
+	{ cat "$work/stdout"; fail "three nodes: exit $?"; }
+line='"from":"b","to":"a","source":"measured","latency_s":'
+near "bandwidth b > a" "$(number "$work/three.json" "$line[^,]*,\"bandwidth_bytes_s\":\([^,]*\)")" 1.25e6 0.05
+near "latency b > a" "$(number "$work/three.json" "$line\([^,]*\)")" 0.005 0.3
+near "bandwidth a > b" "$(number "$work/three.json" '"from":"a","to":"b".*"bandwidth_bytes_s":\([0-9.e+]*\),"both')" 5e6 0.05
+# times as declared: the same plan from both, within what the pace is held to
+for what in declared measured; do
+	[ $what = declared ] && set -- || set -- --profile "$work/three.json"
+	"$EDGEPIPE" plan "$work/three.yaml" "$@" -o "$work/$what.json" > "$work/stdout" || fail "plan, $what: exit $?"
+done
+near "forward of the first stage" "$(number "$work/measured.json" '"stage":0.*"forward_s":\([^,]*\)')" \
+	"$(number "$work/declared.json" '"stage":0.*"forward_s":\([^,]*\)')" 0.1
+near "seconds of the first link" "$(number "$work/measured.json" '"forward_link":{"to":1,[^}]*"seconds":\([^,]*\)')" \
+	"$(number "$work/declared.json" '"forward_link":{"to":1,[^}]*"seconds":\([^,]*\)')" 0.05
+refused "another pace" 78 'node "b" was held to 1 GFLOPS, now it declares 3 GFLOPS' plan "$work/three.yaml" \
+	--profile "$work/three.json" --set 'nodes.1.compute=3 GFLOPS'
+refused "another link" 78 'the link a > c was held to 40 Mbit/s, 2 ms' plan "$work/three.yaml" \
+	--profile "$work/three.json" --set 'links.default.bandwidth=20 Mbit/s'
+refused "no emulation" 78 'links held to declared numbers, now they are as they are' plan "$work/three.yaml" \
+	--profile "$work/three.json" --set emulate.links=false
+refused "too few ranks" 78 "mpirun -np 3 edgepipe profile" profile "$work/three.yaml"
+[ $failed = 0 ] || exit 1
+echo "ok"
