@@ -196,6 +196,7 @@ struct transfer {
 	uint32_t step, micro, first_sample;
 	const struct transfer *after;	/* must have ended before data is touched; or null */
 	double ended_s;			/* when it ended, by clock_s */
+	bool logged;			/* goes to the stream's log, where that has one */
 	/* private */
 	struct stream *stream;
 	struct transfer *next;
@@ -211,6 +212,12 @@ int transfer_wait(struct comm *front, struct transfer *transfer);
 int stream_drain(struct stream *stream);
 /* Bytes on the wire of one tensor (rows, channels), headers included. */
 size_t stream_tensor_bytes(enum codec_kind codec, bool backward, int rows, int channels);
+/* What transfers took, by clock_s: from when the first frame was on the wire (sent), or had come, until the last one had left,
+ * or was decoded. A ring: the newest is event[(count - 1) % room]. */
+struct transfer_event { double start_s, end_s; uint32_t step, micro; };
+struct transfer_log { struct transfer_event *event; long room, count; };
+/* Before the first transfer: where those with `logged` are noted. To be read when nothing is under way. */
+void stream_log(struct stream *stream, struct transfer_log *log);
 /* Seconds that frames were on their way out since the last call; overlaps count once. */
 double stream_sent_s(struct stream *stream);
 

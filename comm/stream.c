@@ -30,6 +30,7 @@ struct frame {
 	struct transfer *transfer;	/* gone once its last frame has been encoded */
 	uint32_t step, micro;		/* of the transfer */
 	int index;
+	bool logged;			/* as its transfer */
 	unsigned char *bytes;		/* header, payload */
 	double start_s;
 };
@@ -47,6 +48,8 @@ struct stream {
 	uint64_t sequence;		/* of the next frame to send, or to come */
 	struct stream *link;
 	void *memory;
+	struct transfer_log *log;	/* or null */
+	double log_start_s;		/* of the tensor whose last frame is not over */
 	/* Under the loop's lock: */
 	long posted, left;		/* transfers handed over; those whose last frame has left or come */
 	double sent_s, busy_until_s;
@@ -218,11 +221,31 @@ static struct frame *take_frame(struct stream *stream)
 	frame->step = stream->at->step;
 	frame->micro = stream->at->micro;
 	frame->index = stream->next++;
+	frame->logged = stream->at->logged;
 	if (stream->next == stream->frames) {
 		stream->at = stream->at->next;
 		stream->next = 0;
 	}
 	return frame;
+}
+
+void stream_log(struct stream *stream, struct transfer_log *log)
+{
+	stream->log = log;
+}
+
+/* A frame's part in its tensor's event. */
+static void note_frame(struct stream *stream, const struct frame *frame, double start_s, double end_s)
+{
+	struct transfer_log *log = stream->log;
+
+	if (!log || !frame->logged)
+		return;
+	if (frame->index == 0)
+		stream->log_start_s = start_s;
+	if (frame->index == stream->frames - 1)
+		log->event[log->count++ % log->room] =
+			(struct transfer_event){stream->log_start_s, end_s, frame->step, frame->micro};
 }
 
 /* The oldest frame has left, or was decoded. */
@@ -340,6 +363,7 @@ static void book(struct stream *stream, const struct frame *frame)
 		from = stream->busy_until_s;
 	stream->busy_until_s = now;
 	stream->sent_s += now - from;
+	note_frame(stream, frame, from, now);
 	loop_unlock(stream->loop);
 }
 
@@ -405,10 +429,13 @@ static int check_frame(struct stream *stream, const struct frame *frame)
 
 static int accept_frame(struct stream *stream, struct frame *frame)
 {
+	double came_s = clock_s();
+
 	if (check_frame(stream, frame))
 		return -1;
 	stream->codec->decode(rows_at(stream, frame), frame->bytes + sizeof(struct header),
 			      rows_of(stream, frame->index), stream->spec.channels);
+	note_frame(stream, frame, came_s, clock_s());
 	give_back(stream);
 	if (frame->index == stream->frames - 1)
 		end_transfer(stream);

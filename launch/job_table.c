@@ -141,6 +141,8 @@ static const struct field rows[] = {
 	 .help = "steps; 0: only at the ends"},
 	{"train.checkpoint_every", FIELD_INTEGER, AT(train.checkpoint_every), "50", 0, 1e9,
 	 .help = "steps; 0: only at the end"},
+	{"train.trace", FIELD_INTEGER, AT(train.trace), "0", 0, 1000,
+	 .help = "last steps to write to trace.json, op by op, for ui.perfetto.dev; 0: none"},
 
 	{"plan.solver", FIELD_TEXT, AT(plan.solver), .words = solvers,
 	 .help = "who decides which node runs which blocks (without one: the best)"},

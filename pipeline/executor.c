@@ -29,6 +29,7 @@ struct executor {
 	double forward_bytes, backward_bytes;	/* of one tensor that is sent */
 	/* The pass under way: */
 	const struct schedule *schedule;
+	bool traced;
 	uint32_t step;
 	int next;			/* op */
 	double deadline_s;		/* when the last paced op ends or ended */
@@ -78,6 +79,12 @@ static bool open_stream(struct executor *x, struct stream **stream, int cut, boo
 	return *stream != NULL;
 }
 
+static void log_stream(const struct executor *x, struct stream *stream, enum op_kind kind)
+{
+	if (stream && x->spec.trace)
+		stream_log(stream, trace_log(x->spec.trace, kind));
+}
+
 struct executor *executor_open(const struct executor_spec *spec)
 {
 	struct executor *x = xzalloc(1, sizeof(*x));
@@ -100,6 +107,10 @@ struct executor *executor_open(const struct executor_spec *spec)
 		executor_close(x);
 		return NULL;
 	}
+	log_stream(x, x->recv_forward, OP_RECV_FORWARD);
+	log_stream(x, x->send_forward, OP_SEND_FORWARD);
+	log_stream(x, x->recv_backward, OP_RECV_BACKWARD);
+	log_stream(x, x->send_backward, OP_SEND_BACKWARD);
 	return x;
 }
 
@@ -130,6 +141,7 @@ static int post(struct executor *x, struct stream *stream, struct transfer *tran
 	transfer->micro = (uint32_t)micro;
 	transfer->first_sample = (uint32_t)(micro * x->spec.sequences);
 	transfer->after = after;
+	transfer->logged = x->traced;
 	return transfer_post(stream, transfer);
 }
 
@@ -253,6 +265,16 @@ static void pace(const struct pass *pass, double ready_s, double declared_s)
 		clock_sleep(x->deadline_s - now);
 }
 
+/* What was computed since start_s. */
+static void book(const struct pass *pass, struct op op, double start_s, double *sum_s)
+{
+	double now = clock_s();
+
+	*sum_s += now - start_s;
+	if (pass->x->traced)
+		trace_add(pass->x->spec.trace, op, pass->x->step, start_s, now);
+}
+
 static int run_forward(const struct pass *pass, int micro)
 {
 	struct executor *x = pass->x;
@@ -268,7 +290,7 @@ static int run_forward(const struct pass *pass, int micro)
 	stage_forward(x->spec.stage, micro, &batch, &loss);
 	pace(pass, ready_s, pass->data->train ? x->spec.pace_forward_s : x->spec.pace_valid_s);
 	leave(x);
-	pass->times->forward_s += clock_s() - start;
+	book(pass, (struct op){OP_FORWARD, micro}, start, &pass->times->forward_s);
 	*pass->loss += loss;
 	if (pass->data->observe)
 		pass->data->observe(pass->data->observe_arg, micro);
@@ -288,7 +310,7 @@ static int run_backward(const struct pass *pass, int micro)
 	stage_backward(x->spec.stage, micro, &batch);
 	pace(pass, ready_s, x->spec.pace_backward_s);
 	leave(x);
-	pass->times->backward_s += clock_s() - start;
+	book(pass, (struct op){OP_BACKWARD, micro}, start, &pass->times->backward_s);
 	return 0;
 }
 
@@ -328,6 +350,7 @@ int executor_begin(struct executor *x, const struct schedule *schedule, uint32_t
 			     "and %d", schedule->name, schedule->room[s], schedule->edge[s],
 			     x->spec.slots, x->spec.edges);
 	x->schedule = schedule;
+	x->traced = x->spec.trace && schedule->op[s][schedule->count[s] - 1].kind == OP_UPDATE;
 	x->step = step;
 	x->next = 0;
 	for (; x->next < schedule->count[s] && op[x->next].kind == OP_RECV_FORWARD; x->next++)

@@ -8,7 +8,22 @@
 #include "pipeline/pipeline.h"
 
 enum { TAG_IDS = 11, TAG_LABELS, TAG_VALID_IDS, TAG_VALID_LABELS, TAG_NORM, TAG_VERDICT, TAG_TIMES,
-       TAG_LOSS, TAG_STATE, TAG_DUMP };
+       TAG_LOSS, TAG_STATE, TAG_DUMP, TAG_CLOCK };
+
+/* -- trace.c, trace_json.c ----------------------------------------------------------------- */
+
+/* Something that a stage did; a message that it received or sent. */
+struct trace_event {
+	double start_s, end_s;
+	int32_t kind, micro;		/* of its op */
+	uint32_t step;
+	int32_t stage;
+};
+/* Everything in a trace, oldest first within a kind, as a malloc'ed array; its length in *count. */
+struct trace_event *trace_events(const struct trace *trace, int stage, size_t *count);
+/* Adds the file's text. All events by one clock, of the same `steps` last steps where they go back that far. */
+void trace_json(struct trace_event *event, size_t count, int steps, const struct places *places,
+		const char *const *stage_name, struct text *text);
 
 /* -- feed.c -------------------------------------------------------------------------------- */
 

@@ -141,6 +141,23 @@ double simulate_clients(const struct costs *servers, const struct clients *clien
  * ("stage", "forward link", "backward link", "interface"), index which one. Without update_s. */
 double step_bound(const struct costs *costs, int micro_batches, const char **binding, int *index);
 
+/* -- trace.c, trace_json.c ----------------------------------------------------------------- */
+
+/* What one rank did when, of the last steps: a ring, allocated when it is opened. */
+struct trace;
+struct trace *trace_open(int steps, int micro_batches);
+/* A forward, backward or update that was computed. Does nothing without a trace. */
+void trace_add(struct trace *trace, struct op op, uint32_t step, double start_s, double end_s);
+/* Where a stream notes its transfers, of the kind of their op. */
+struct transfer_log *trace_log(struct trace *trace, enum op_kind kind);
+void trace_close(struct trace *trace);
+/* What all ranks noted, to rank 0, which writes it to a file in Chrome's trace format (ui.perfetto.dev opens it): a process a
+ * node, a thread for computing and one for every direction of its links, times by rank 0's clock. When everything has
+ * left. trace: null on a rank without a stage. Collective. 0, -1 after a failed transfer, or an exit code (rank 0 alone). */
+struct places;
+int trace_write(const struct trace *trace, struct comm *comm, const struct places *places,
+		const char *const *stage_name, int steps, const char *path);
+
 /* -- executor.c ---------------------------------------------------------------------------- */
 
 /* Who runs what: rank_of_stage[s] for every stage; stage is -1 on a rank that has none. */
@@ -187,6 +204,7 @@ struct executor_spec {
 	struct watchdog *watchdog;		/* or null */
 	/* Emulated compute: what an op is held to, seconds; 0: nothing. valid: a forward of the validation. */
 	double pace_forward_s, pace_backward_s, pace_valid_s;
+	struct trace *trace;			/* or null: training passes are noted there */
 };
 
 /*
@@ -242,6 +260,7 @@ struct train_config {
 	long long seed;
 	int precision, kernels;		/* words of the job's table */
 	long long validate_every, checkpoint_every;
+	long long trace;		/* last steps to trace; 0: none */
 };
 /* The rate of a step (from 1), as transformers' get_linear_/get_cosine_schedule_with_warmup or constant
  * with warm-up: the first step of a warm-up has rate 0. */

@@ -27,8 +27,12 @@ static void update(const struct training *t, long long step, float norm)
 		.step = step,
 	};
 
-	if (t->stage)
-		stage_update(t->stage, &settings);
+	double start = clock_s();
+
+	if (!t->stage)
+		return;
+	stage_update(t->stage, &settings);
+	trace_add(t->executor.trace, (struct op){OP_UPDATE, 0}, (uint32_t)step, start, clock_s());
 }
 
 struct step_data step_data(long long step, const struct feed_view *batch, bool train)

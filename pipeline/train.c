@@ -124,6 +124,8 @@ static int open_executor(struct loop *loop)
 		return 0;
 	spec.comm = t->comm;
 	spec.stage = t->stage;
+	if (t->config->trace > 0)
+		spec.trace = t->executor.trace = trace_open((int)t->config->trace, t->micro_batches);
 	loop->executor = executor_open(&spec);
 	return loop->executor ? 0 : -1;
 }
@@ -198,6 +200,8 @@ static void loop_close(struct loop *loop)
 	feed_close(&loop->feed);
 	feed_close(&loop->valid_feed);
 	verdicts_close(&loop->verdicts);
+	trace_close(loop->t->executor.trace);
+	loop->t->executor.trace = NULL;
 	free(loop->times);
 	free(loop->times_request);
 	free(loop->pace);
@@ -285,6 +289,22 @@ static int run_steps(struct loop *loop, long long first)
 	return status ? status : write_adapter(loop);
 }
 
+/* RUN/trace.json. */
+static int write_trace(struct loop *loop)
+{
+	struct training *t = loop->t;
+	struct arena arena = {0};
+	const char *path = loop->logging ? path_join(&arena, t->run, "trace.json") : NULL;
+	int status;
+
+	wait_begins(loop, WATCH_STATE, "at the trace", "the other ranks", t->steps);
+	status = trace_write(t->executor.trace, t->comm, &t->places, t->stage_name, (int)t->config->trace, path);
+	status = status < 0 ? status : same_status(loop, status);
+	wait_ends(loop);
+	arena_release(&arena);
+	return status;
+}
+
 /* From an open loop to the last line of its log. */
 static int run_loop(struct loop *loop)
 {
@@ -299,6 +319,8 @@ static int run_loop(struct loop *loop)
 		status = run_steps(loop, first);
 	if (status >= 0 && ((loop->logging && record_write(loop)) || settle(loop)))
 		status = -1;
+	if (!status && t->config->trace > 0 && first <= t->steps)
+		status = write_trace(loop);
 	if (loop->logging && status >= 0 && first <= t->steps)
 		record_end(loop, first, status);
 	if (!status && loop->valid_before > 0)

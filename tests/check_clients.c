@@ -4,10 +4,9 @@
  * links: pipeline
  */
 #include <check.h>
-#include <math.h>
-#include <stdlib.h>
 
 #include "pipeline/pipeline.h"
+#include "tests/suite.h"
 
 enum { STAGES = 6 };
 
@@ -142,17 +141,11 @@ int main(void)
 {
 	Suite *suite = suite_create("clients");
 	TCase *tests = tcase_create("clients");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_test(tests, nobody_in_front_is_a_chain);
 	tcase_add_test(tests, one_client_is_a_stage);
 	tcase_add_test(tests, by_hand);
 	tcase_add_test(tests, a_slow_client_is_waited_for);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }
