@@ -117,7 +117,7 @@ static int write_text(struct session *s, const char *name, struct text *text)
 
 int rundir_begin(struct session *s)
 {
-	struct text config = {0}, plan = {0};
+	struct text config = {0}, plan = {0}, profile = {0};
 
 	s->began = true;
 	for (size_t i = 0; s->options.overwrite && i < sizeof(run_files) / sizeof(*run_files); i++) {
@@ -134,7 +134,10 @@ int rundir_begin(struct session *s)
 	plan_write(&s->plan, &s->problem, &plan);
 	if (write_text(s, "config.resolved.yaml", &config) | write_text(s, "plan.json", &plan))
 		return -1;
-	return 0;
+	if (!s->profile)
+		return 0;
+	profile_write(s->profile, &profile);
+	return write_text(s, "profile.json", &profile);
 }
 
 static void append_log(struct session *s, int rank, const char *data, size_t bytes)

@@ -246,21 +246,24 @@ static int warm_links(struct session *s)
 /* Code pages and small buffers that only training itself touches: 1.0 to 1.8 MiB a rank were measured. */
 #define FIRST_TOUCH_BYTES (2.0 * (1 << 20))
 
-/* What each process needs besides its stage, measured once data are read and libraries are warm. */
-int setup_warm(struct session *s)
+/* Measured once data are read and libraries are warm. */
+int setup_overhead(struct session *s)
 {
-	int code = session_agree(s, warm_device(s));
-
-	if (code)
-		return code;
-	if (warm_links(s))
-		return EXIT_RETRY;
 	malloc_trim(0);		/* a stage may be made of what libraries freed, which would count twice */
 	s->facts[s->comm->rank].overhead_bytes = memory_resident_bytes() + FIRST_TOUCH_BYTES;
 	for (int i = 0; i < s->comm->size; i++)
 		if (comm_broadcast(s->comm, i, &s->facts[i].overhead_bytes, sizeof(double)))
 			return EXIT_RETRY;
 	return 0;
+}
+
+int setup_warm(struct session *s)
+{
+	int code = session_agree(s, warm_device(s));
+
+	if (code)
+		return code;
+	return warm_links(s) ? EXIT_RETRY : setup_overhead(s);
 }
 
 int setup_data(struct session *s)
@@ -295,6 +298,7 @@ static void make_problem(struct session *s)
 	}
 	s->problem = (struct problem){
 		.cluster = &s->job.cluster,
+		.profile = s->profile,
 		.model = s->model,
 		.weights = s->weights,
 		.lora = s->lora,

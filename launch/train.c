@@ -15,6 +15,7 @@ static const char train_help[] =
 	"      --resume        go on from the newest checkpoint that verifies; needs --out or `out`\n"
 	"      --overwrite     give up the run that the directory holds\n"
 	"      --set KEY=VALUE override any key of the file, as train.steps=20 or nodes.0.memory=4GiB\n"
+	"      --profile FILE  plan with what `edgepipe profile` measured; refused where it is of something else\n"
 	"      --plan FILE     take nodes, blocks, micro-batch and schedule from a plan.json (edgepipe plan -o)\n"
 	"      --dump DIR      write what step 1 computed to DIR/step-00000001.safetensors\n"
 	"  -h, --help          this text\n"
@@ -30,7 +31,7 @@ static const char train_help[] =
 /* -- options ------------------------------------------------------------------------------- */
 
 enum { OPTION_OUT = 256, OPTION_RESUME, OPTION_OVERWRITE, OPTION_SET, OPTION_DUMP, OPTION_PLAN,
-       OPTION_PROFILE_OPS };
+       OPTION_PROFILE, OPTION_PROFILE_OPS };
 
 static const struct option long_options[] = {
 	{"out", required_argument, NULL, OPTION_OUT},
@@ -39,6 +40,7 @@ static const struct option long_options[] = {
 	{"set", required_argument, NULL, OPTION_SET},
 	{"dump", required_argument, NULL, OPTION_DUMP},
 	{"plan", required_argument, NULL, OPTION_PLAN},
+	{"profile", required_argument, NULL, OPTION_PROFILE},
 	{"profile-ops", no_argument, NULL, OPTION_PROFILE_OPS},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
@@ -54,6 +56,7 @@ static int take_option(struct train_options *o, int option, char **argv)
 	case OPTION_SET: o->set[o->set_count++] = optarg; return 0;
 	case OPTION_DUMP: o->dump = optarg; return 0;
 	case OPTION_PLAN: o->plan = optarg; return 0;
+	case OPTION_PROFILE: o->profile = optarg; return 0;
 	case OPTION_PROFILE_OPS: return error(EXIT_CONFIG, "train: --profile-ops is not built yet");
 	case 'h': return 1;
 	default: return option_error("train", long_options, option, argv);
@@ -275,6 +278,8 @@ static int set_up(struct session *s, struct training *t)
 		status = setup_model(s);
 	if (!status)
 		status = setup_data(s);
+	if (!status)
+		status = setup_profile(s);
 	if (!status)
 		status = setup_plan(s);
 	if (!status)

@@ -172,5 +172,6 @@ int profile_check(struct profile *profile, const struct profile *want, const cha
 		check_node(&c, &profile->node[i], &want->node[i]);
 	for (int i = 0; i < want->nodes * want->nodes; i++)
 		check_link(&c, profile, want, i / want->nodes, i % want->nodes);
+	profile_seal(profile);
 	return c.errors ? -1 : 0;
 }

@@ -390,7 +390,7 @@ struct profile *profile_parse(const char *data, size_t bytes, const char *name)
 	struct profile *profile = document ? read_document(document, name) : NULL;
 
 	if (profile)
-		profile->digest = digest_of(data, bytes);
+		profile_seal(profile);
 	json_free(document);
 	return profile;
 }

@@ -136,6 +136,15 @@ static void add_link(struct text *text, const struct profile *profile, int from,
 	add_held(text, link);
 }
 
+void profile_seal(struct profile *profile)
+{
+	struct text text = {0};
+
+	profile_write(profile, &text);
+	profile->digest = digest_of(text.data, text.bytes);
+	text_release(&text);
+}
+
 void profile_write(const struct profile *profile, struct text *text)
 {
 	const char *comma = "";

@@ -134,7 +134,7 @@ struct profile {
 	int nodes;
 	struct node_profile *node;	/* [nodes], in file order */
 	struct link_profile *link;	/* [nodes * nodes]: from * nodes + to */
-	struct digest digest;		/* of the text that it was read from, for plans */
+	struct digest digest;		/* of its text, for plans: profile_seal */
 };
 struct profile *profile_open(int nodes);
 void profile_free(struct profile *profile);
@@ -149,6 +149,8 @@ struct digest profile_identity(const struct profile *profile);
 
 /* profile.json (formats.md). */
 void profile_write(const struct profile *profile, struct text *text);
+/* Takes the digest, of the text that profile_write makes. */
+void profile_seal(struct profile *profile);
 
 /* -- profile_read.c ------------------------------------------------------------------------ */
 

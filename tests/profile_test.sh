@@ -108,6 +108,33 @@ refused "another link" 78 'the link a > c was held to 40 Mbit/s, 2 ms' plan "$wo
 	--profile "$work/three.json" --set 'links.default.bandwidth=20 Mbit/s'
 refused "no emulation" 78 'links held to declared numbers, now they are as they are' plan "$work/three.yaml" \
 	--profile "$work/three.json" --set emulate.links=false
+# train plans with it, keeps it, and refuses one that does not hold
+sed "s|^data:.*|data: {sequence: 64, train: $source/topologies/campus/train.jsonl}|; s|micro_batch: 2|micro_batch: 2, steps: 2|" \
+	"$work/three.yaml" > "$work/train.yaml"
+trains() {
+	rm -rf "$work/run"
+	timeout 120 mpirun -np 3 "$EDGEPIPE" train "$work/train.yaml" --out "$work/run" "$@" > "$work/stdout" 2>&1
+}
+trains --profile "$work/three.json" || { cat "$work/stdout"; fail "train --profile: exit $?"; }
+grep -q 'simulated from measured numbers' "$work/stdout" || fail "train does not plan with the profile"
+cmp "$work/three.json" "$work/run/profile.json" || fail "RUN/profile.json is another"
+"$EDGEPIPE" plan "$work/train.yaml" --profile "$work/three.json" -o - | grep -o '"profile_digest":"[^"]*"' > "$work/digest"
+grep -q "$(cat "$work/digest")" "$work/run/plan.json" || fail "the digests of one profile differ"
+got=0
+trains --profile "$work/three.json" --set emulate.slowdown=2 || got=$?
+[ $got = 78 ] && grep -q 'measured with emulate.slowdown 1, now it is 2' "$work/stdout" || fail "a stale --profile is taken ($got)"
+# a solver that reckons with measured numbers: measured where none is kept, then taken from the cache
+if "$EDGEPIPE" plan "$work/train.yaml" --set plan.solver=exact > /dev/null 2>&1; then
+	for how in 'none is kept' 'profile from'; do
+		trains --set plan.solver=exact --set data.sequence=32 --set lora.rank=4 || { cat "$work/stdout"; fail "train, $how: exit $?"; }
+		grep -q "$how" "$work/stdout" || fail "train does not say '$how'"
+		test -e "$work/run/profile.json" || fail "train keeps no profile, $how"
+	done
+else
+	echo "skipped: profiling by train: there is no solver that asks for it"
+fi
+trains --set plan.solver=uniform && ! grep -q '^profile' "$work/stdout" || fail "uniform profiles"
+test ! -e "$work/run/profile.json" || fail "uniform keeps a profile"
 refused "too few ranks" 78 "mpirun -np 3 edgepipe profile" profile "$work/three.yaml"
 [ $failed = 0 ] || exit 1
 echo "ok"
