@@ -154,6 +154,13 @@ bool cache_keep(struct arena *arena, const struct profile *profile);
 /* The whole of `edgepipe profile` on this rank, over any transport; see train_run. */
 int profile_run(struct comm *comm, const struct train_options *options);
 
+/* -- outcome.c ----------------------------------------------------------------------------- */
+
+/* Rank 0, as is the other: a table of predicted against measured, per stage. */
+void outcome_say(const struct session *session, const struct measured *measured);
+/* Writes RUN/profile.measured.json. -1 after an error. */
+int outcome_write(struct session *session, const struct measured *measured);
+
 /* -- rundir.c ------------------------------------------------------------------------------ */
 
 /* Rank 0 alone. Finds, refuses or prepares the run directory and takes its lock; nothing that is in it is lost

@@ -226,6 +226,16 @@ static int share_memory(const struct session *s)
 	return status;
 }
 
+/* How the prediction came true. What cannot be written of it ends no run. */
+static void say_outcome(struct session *s, const struct measured *measured)
+{
+	if (s->comm->rank != 0)
+		return;
+	outcome_say(s, measured);
+	if (outcome_write(s, measured))
+		warn("'%s/profile.measured.json' was not written", s->run);
+}
+
 static int run_training(struct session *s, struct training *t)
 {
 	int status;
@@ -237,6 +247,8 @@ static int run_training(struct session *s, struct training *t)
 	if (share_logs(s))
 		return EXIT_RETRY;
 	status = training_run(t);
+	if (!status)
+		say_outcome(s, t->measured);
 	if (status || share_memory(s) || share_logs(s))
 		return status ? status : EXIT_RETRY;
 	say("adapter %s/adapter (loads in Hugging Face PEFT)", s->comm->rank == 0 ? s->run : "");
@@ -314,12 +326,15 @@ int train_run(struct comm *comm, const struct train_options *options, struct wat
 	struct session session = {
 		.options = *options, .comm = comm, .lock = -1, .watch = watch};
 	struct training training = {0};
+	struct measured measured = {.times = xzalloc((size_t)comm->size, sizeof(*measured.times))};
 	int status;
 
 	log_rank(comm->rank);
 	error_hold();
+	training.measured = &measured;
 	status = run_phases(&session, &training);
 	session_release(&session);
+	free(measured.times);
 	return status;
 }
 

@@ -271,6 +271,13 @@ double learning_rate_at(const struct train_config *config, long long step, long 
 enum { WATCH_COMPUTE, WATCH_ACTIVATIONS, WATCH_GRADIENTS, WATCH_SEND, WATCH_DATA, WATCH_NORM, WATCH_VERDICT,
        WATCH_VALID, WATCH_TIMES, WATCH_STATE, WATCH_SETTLE, WATCH_BETWEEN, WATCH_KINDS };
 
+/* Sums over the steady steps of a run: all but the first, which warms up. */
+struct measured {
+	long long steps;
+	double step_s;
+	struct step_times *times;		/* [ranks], given by the caller; peak_bytes is no sum */
+};
+
 /* Everything that the loop needs; set up by launch/. All ranks fill it; the fields marked (0) matter on
  * rank 0 only. */
 struct training {
@@ -297,6 +304,7 @@ struct training {
 	const char **identity, **circumstance;	/* (0) for checkpoints */
 	struct checkpoint checkpoint;		/* (0) buffers and where to start; step 0: anew */
 	double predicted_step_s;		/* (0) 0: none */
+	struct measured *measured;		/* (0) filled: what steady steps took; or null */
 	const char *last_words;			/* (0) said before everything is given up: how to go on */
 };
 /*

@@ -65,6 +65,29 @@ static void check_pace(struct loop *loop, const struct step_record *record)
 	     "emulate.slowdown=%.2g should fit", record->step, slowest, PACE_ROOM * slowest * t->slowdown);
 }
 
+/* Adds a steady step to what the run measures. */
+static void add_measured(const struct loop *loop, const struct step_record *record)
+{
+	struct measured *sum = loop->t->measured;
+
+	if (!sum || record->step == loop->progress.first_step)
+		return;
+	sum->steps++;
+	sum->step_s += record->step_s;
+	for (int rank = 0; rank < loop->t->comm->size; rank++) {
+		struct step_times *to = &sum->times[rank];
+		const struct step_times *from = &record->times[rank];
+
+		to->forward_s += from->forward_s;
+		to->backward_s += from->backward_s;
+		to->idle_s += from->idle_s;
+		to->send_s += from->send_s;
+		to->sent_bytes += from->sent_bytes;
+		to->declared_s += from->declared_s;
+		to->peak_bytes = from->peak_bytes;
+	}
+}
+
 /* Until all ranks have said what the step took them. */
 static int await_times(struct loop *loop, long long step)
 {
@@ -93,6 +116,7 @@ int record_write(struct loop *loop)
 	step_line(loop->t, record, &loop->metrics);
 	step_say(&loop->progress, loop->t, record);
 	check_pace(loop, record);
+	add_measured(loop, record);
 	record->step = 0;
 	return 0;
 }

@@ -120,6 +120,16 @@ grep -q 'simulated from measured numbers' "$work/stdout" || fail "train does not
 cmp "$work/three.json" "$work/run/profile.json" || fail "RUN/profile.json is another"
 "$EDGEPIPE" plan "$work/train.yaml" --profile "$work/three.json" -o - | grep -o '"profile_digest":"[^"]*"' > "$work/digest"
 grep -q "$(cat "$work/digest")" "$work/run/plan.json" || fail "the digests of one profile differ"
+# what the run measured, as a table and as the profile that the next plan starts from
+grep -q '^outcome of 1 steady steps, measured numbers' "$work/stdout" || fail "no outcome"
+stage=$(grep -A 2 '^outcome' "$work/stdout" | tail -n 1)
+predicted=$(number "$work/run/plan.json" '"stage":0.*"forward_s":\([^,]*\)')
+"$EDGEPIPE" plan "$work/train.yaml" --profile "$work/run/profile.measured.json" -o "$work/next.json" > "$work/log" ||
+	fail "plan with profile.measured.json: exit $?"
+near "the next plan's forward" "$(number "$work/next.json" '"stage":0.*"forward_s":\([^,]*\)')" \
+	"$(grep '"step":2' "$work/run/metrics.jsonl" | sed -n 's/.*"stages":\[{[^}]*"forward_s":\([^,]*\).*/\1/p' | awk '{ print $1 / 2 }')" 0.001
+echo "$stage" | awk -v p="$predicted" '{ s = $4 == "us" ? 1e-6 : $4 == "ms" ? 1e-3 : 1; exit !($3 * s > p * 0.98 && $3 * s < p * 1.02) }' ||
+	fail "the table predicts otherwise than the plan ($predicted): $stage"
 got=0
 trains --profile "$work/three.json" --set emulate.slowdown=2 || got=$?
 [ $got = 78 ] && grep -q 'measured with emulate.slowdown 1, now it is 2' "$work/stdout" || fail "a stale --profile is taken ($got)"
