@@ -61,7 +61,13 @@ int command_plan(int argc, char **argv);
 int command_compare(int argc, char **argv);
 int command_profile(int argc, char **argv);
 int command_data(int argc, char **argv);
+int command_report(int argc, char **argv);
 int command_help(int argc, char **argv);
+
+/* -- report.c ------------------------------------------------------------------------------ */
+
+/* report.html of a run directory, from its files; output null: into it. -1 after an error. */
+int report_make(const char *run, const char *output);
 
 /* -- options.c ----------------------------------------------------------------------------- */
 

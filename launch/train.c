@@ -236,6 +236,24 @@ static void say_outcome(struct session *s, const struct measured *measured)
 		warn("'%s/profile.measured.json' was not written", s->run);
 }
 
+/* report.html, on rank 0; a run without one is as good. */
+static void make_report(const struct session *s)
+{
+	int status;
+
+	if (s->comm->rank != 0)
+		return;
+	wait_begins(s, WATCH_STATE, 3, "at the report", "this rank's disk");
+	status = report_make(s->run, NULL);
+	wait_ends(s);
+	if (!status) {
+		say("report  %s/report.html", s->run);
+		return;
+	}
+	warn("there is no '%s/report.html'; `edgepipe report %s` makes it again", s->run, s->run);
+	error_clear();
+}
+
 static int run_training(struct session *s, struct training *t)
 {
 	int status;
@@ -252,6 +270,7 @@ static int run_training(struct session *s, struct training *t)
 	if (status || share_memory(s) || share_logs(s))
 		return status ? status : EXIT_RETRY;
 	say("adapter %s/adapter (loads in Hugging Face PEFT)", s->comm->rank == 0 ? s->run : "");
+	make_report(s);
 	return 0;
 }
 

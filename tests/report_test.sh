@@ -1,0 +1,143 @@
+#!/bin/sh
+# report.html: written at the end of a run, the same when it is made again from the run's files, whole where files are
+# missing, closed to whatever names say, and one file without anything from outside.
+#
+#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/report_test.sh
+set -eu
+: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+source=$(cd "$EDGEPIPE_SOURCE" && pwd)
+campus=$source/topologies/campus
+. "$source/launch/env.sh"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+fail() {
+	echo "FAILED $1"
+	failed=$((failed + 1))
+}
+
+# has FILE WORDS...: every one of them is there
+has() {
+	file=$1
+	shift
+	for words; do
+		grep -qF -e "$words" "$file" || fail "$(basename "$(dirname "$file")"): no \"$words\""
+	done
+}
+
+# whole FILE: elements are closed in order, pictures are XML, nothing is run or fetched
+whole() {
+	! grep -qiE '<script|<iframe|<img|<link|javascript:| on[a-z]+=|url\((http|data)|@import|href=' "$1" || fail "$1: something runs or is fetched"
+	if ! command -v python3 > /dev/null; then
+		echo "skipped: reading the page with another program: no python3"
+		return
+	fi
+	python3 - "$1" << 'END' || fail "$1 is broken"
+import html.parser, re, sys, xml.dom.minidom
+text = open(sys.argv[1], encoding="utf-8").read()
+class Parser(html.parser.HTMLParser):
+    stack = []
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br"):
+            self.stack.append(tag)
+    def handle_endtag(self, tag):
+        assert self.stack and self.stack[-1] == tag, (tag, self.stack, self.getpos())
+        self.stack.pop()
+parser = Parser()
+parser.feed(text)
+parser.close()
+assert not parser.stack, parser.stack
+pictures = re.findall(r"<svg.*?</svg>", text, re.S)
+assert len(pictures) == text.count("<svg") and pictures
+for picture in pictures:
+    xml.dom.minidom.parseString(picture)
+END
+}
+
+# One rank whose name is hostile, nothing declared, two steps, the last one traced.
+cat > "$work/one.yaml" << END
+version: 1
+name: 'a <b>&"run'
+nodes:
+  - {name: '<script>alert("x")</script>', cores: 1}
+model: {path: $campus/model}
+data: {train: $campus/train.jsonl, sequence: 64}
+train: {batch: 4, steps: 2, trace: 1}
+END
+"$EDGEPIPE" train "$work/one.yaml" --out "$work/one" > "$work/stdout" || fail "one rank: exit $?"
+has "$work/stdout" "report  $work/one/report.html"
+whole "$work/one/report.html"
+has "$work/one/report.html" '<h1>a &lt;b&gt;&amp;&quot;run</h1>' '&lt;script&gt;alert' '2 of 2' 'Nothing was predicted' 'measured: step 2'
+
+# Three ranks with declared speeds: predicted beside measured.
+if command -v mpirun > /dev/null; then
+	cat > "$work/three.yaml" << END
+version: 1
+name: three
+nodes:
+  - {name: north, compute: 9 GFLOPS, memory: 1 GiB}
+  - {name: south, compute: 6 GFLOPS, memory: 1 GiB}
+  - {name: west, compute: 6 GFLOPS, memory: 1 GiB}
+links: {default: {bandwidth: 100 Mbit/s, latency: 1 ms}}
+emulate: {links: true, compute: true}
+model: {path: $campus/model}
+data: {train: $campus/train.jsonl, valid: $campus/valid.jsonl, sequence: 64}
+train: {batch: 8, micro_batch: 1, steps: 3, trace: 2}
+plan: {layers: [4, 3, 3]}
+END
+	timeout 100 mpirun -np 3 "$EDGEPIPE" train "$work/three.yaml" --out "$work/three" > "$work/stdout" 2>&1 || {
+		cat "$work/stdout"
+		fail "three ranks"
+	}
+	page=$work/three/report.html
+	whole "$page"
+	has "$page" 'predicted: ' 'measured: step 3' 'bottleneck' 'what would help most' '100 Mbit/s' '9 GFLOPS declared' \
+		'limit 1 GiB' 'validation'
+	# Both panels show the 3 x 8 forwards and 2 x 8 messages of either direction, and one of each is in the key.
+	[ "$(grep -c 'class="forward"/>' "$page")" = 49 ] || fail "another number of forwards"
+	[ "$(grep -c 'class="backward sent"/>' "$page")" = 33 ] || fail "another number of messages"
+
+	cp "$page" "$work/first.html"
+	"$EDGEPIPE" report "$work/three" || fail "report: exit $?"
+	cmp "$page" "$work/first.html" || fail "another page from the same files"
+	"$EDGEPIPE" report "$work/three" -o - > "$work/stdout" || fail "report -o -: exit $?"
+	cmp "$page" "$work/stdout" || fail "another page on standard output"
+
+	# A run that was killed in the middle of a line, without a trace; and without its model.
+	rm "$work/three/trace.json"
+	grep -v '"kind":"end"' "$work/three/metrics.jsonl" > "$work/metrics" || true
+	printf '{"kind":"ste' >> "$work/metrics"
+	mv "$work/metrics" "$work/three/metrics.jsonl"
+	"$EDGEPIPE" report "$work/three" || fail "killed: exit $?"
+	whole "$page"
+	has "$page" 'has not ended' 'No step was traced' 'predicted: '
+	sed -i "s|path: .*model|path: $work/gone|" "$work/three/config.resolved.yaml"
+	"$EDGEPIPE" report "$work/three" || fail "no model: exit $?"
+	whole "$page"
+	has "$page" 'It cannot be shown' "$work/gone"
+else
+	echo "skipped: three ranks: no mpirun"
+fi
+
+# refused NAME CODE WORDS OPTIONS...
+refused() {
+	name=$1 code=$2 words=$3
+	shift 3
+	status=0
+	"$EDGEPIPE" report "$@" > "$work/stdout" 2> "$work/stderr" || status=$?
+	if [ $status != "$code" ] || ! grep -qF -e "$words" "$work/stderr" || [ -s "$work/stdout" ]; then
+		fail "$name: exit $status instead of $code"
+		cat "$work/stderr"
+	fi
+}
+mkdir "$work/empty" "$work/broken"
+printf '{"kind":"run"}\n{"kind"\n{}\n' > "$work/broken/metrics.jsonl"
+refused "no directory" 2 "which run directory"
+refused "two directories" 2 "one run at a time" a b
+refused "an unknown option" 2 "--output" --ouput=a b
+refused "no run" 66 "holds no run" "$work/empty"
+refused "a broken log" 65 "metrics.jsonl:2:" "$work/broken"
+refused "an output folder that is not there" 73 "nowhere" "$work/one" -o "$work/nowhere/a.html"
+[ $failed = 0 ] || exit 1
+echo "ok"
