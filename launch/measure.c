@@ -25,7 +25,6 @@ struct measure {
 	int turns, done, all;		/* turns of computing; of progress */
 	double box_s, round_s, start_s;
 	bool apart;			/* links that share nothing */
-	char *noted;
 };
 
 /* -- progress ------------------------------------------------------------------------------ */
@@ -162,25 +161,14 @@ static int share(struct measure *m)
 	return 0;
 }
 
-static int run_second(struct comm *front, void *arg)
+static int measure_all(struct session *s, void *arg)
 {
 	struct measure *m = arg;
-	struct session *s = m->session;
-	struct comm *own = s->comm;
-	int code;
+	int code = measure_nodes(m);
 
-	log_give(m->noted);
-	error_hold();
-	s->comm = front;
-	code = measure_nodes(m);
-	if (!code && front->size > 1)
+	if (!code && s->comm->size > 1)
 		code = measure_links(m);
-	if (!code)
-		code = share(m);
-	if (code == EXIT_RETRY)
-		comm_abort(front, EXIT_RETRY);
-	s->comm = own;
-	return code;
+	return code ? code : share(m);
 }
 
 /* Whether no two links pass one interface, as far as it is known: those that are held to declared numbers. */
@@ -224,16 +212,10 @@ int measure_cluster(struct session *s)
 
 	m.profile = profile_wanted(&s->job, s->model, s->lora, s->facts);
 	code = session_agree(s, m.profile ? 0 : -1);
-	if (!code)
-		code = setup_wire(s);
 	if (!code) {
 		schedule(&m);
 		hardware_gpus(&m.profile->node[s->comm->rank].hardware);
-		m.noted = log_take();
-		error_clear();
-		code = comm_serve(s->wire, run_second, &m);
-		error_hold();
-		wire_shut(s);
+		code = wire_aside(s, measure_all, &m);
 	}
 	if (!code) {
 		s->profile = settled(m.profile);

@@ -118,6 +118,7 @@ int setup_data(struct session *session);
 int setup_warm(struct session *session);	/* device, links, overhead: part of setup_data */
 int setup_overhead(struct session *session);	/* what each process needs besides its stage */
 int setup_profile(struct session *session);	/* setup_profile.c: given, kept, or measured now */
+int setup_flows(struct session *session);	/* flows.c: whether the plan's links carry at once what the profile says */
 int setup_plan(struct session *session);
 int setup_stage(struct session *session);
 int setup_wire(struct session *session);	/* wire.c: emulated links */
@@ -133,7 +134,9 @@ struct executor_spec wire_spec(struct session *session, const struct places *pla
 /* Reads the traces that links follow, and makes their means what the plan reckons with. -1 after an error. */
 int wire_traces(struct session *session);
 void wire_close(struct session *session);	/* collective; before the session's comm */
-void wire_shut(struct session *session);	/* the same, but setup_wire may be called again */
+/* Runs work as training would run: on a second thread, with the session's comm being the wire, which is then closed
+ * again. work returns an exit code; EXIT_RETRY (a failed transfer) aborts. Collective. */
+int wire_aside(struct session *session, int (*work)(struct session *session, void *arg), void *arg);
 
 /* -- measure.c ----------------------------------------------------------------------------- */
 
@@ -153,6 +156,11 @@ bool cache_keep(struct arena *arena, const struct profile *profile);
 
 /* The whole of `edgepipe profile` on this rank, over any transport; see train_run. */
 int profile_run(struct comm *comm, const struct train_options *options);
+
+/* -- setup_profile.c ----------------------------------------------------------------------- */
+
+/* Gives back what was touched before the training: the weights' pages, freed memory, the peak. */
+void memory_forget(struct session *session);
 
 /* -- outcome.c ----------------------------------------------------------------------------- */
 

@@ -50,8 +50,7 @@ static int read_given(struct session *s)
 
 /* -- one that is measured ------------------------------------------------------------------ */
 
-/* What the measuring touched is given back: neither the weights' pages nor the peak belong to the training. */
-static void forget(struct session *s)
+void memory_forget(struct session *s)
 {
 	int peak = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
 
@@ -87,7 +86,7 @@ static int measure_now(struct session *s)
 	code = measure_cluster(s);
 	if (code)
 		return code;
-	forget(s);
+	memory_forget(s);
 	if (s->comm->rank == 0 && cache_keep(&s->arena, s->profile))
 		say("profile kept in %s", cache_path(&s->arena, s->profile));
 	return setup_overhead(s);

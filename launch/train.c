@@ -314,6 +314,8 @@ static int set_up(struct session *s, struct training *t)
 	if (!status)
 		status = setup_plan(s);
 	if (!status)
+		status = setup_flows(s);
+	if (!status)
 		status = session_agree(s, s->comm->rank == 0 ? open_run(s, t) : 0);
 	if (!status)
 		status = setup_stage(s);

@@ -246,16 +246,57 @@ int setup_wire(struct session *s)
 	return session_agree(s, s->wire ? 0 : -1);
 }
 
-void wire_shut(struct session *s)
+static void shut(struct session *s)
 {
 	if (s->wire && s->wire != s->comm)
 		comm_close(s->wire);
 	s->wire = NULL;
 }
 
+struct aside {
+	struct session *session;
+	int (*work)(struct session *session, void *arg);
+	void *arg;
+	char *noted;
+};
+
+static int run_aside(struct comm *front, void *arg)
+{
+	struct aside *aside = arg;
+	struct session *s = aside->session;
+	struct comm *own = s->comm;
+	int code;
+
+	log_give(aside->noted);
+	error_hold();
+	s->comm = front;
+	code = aside->work(s, aside->arg);
+	if (code == EXIT_RETRY)
+		comm_abort(front, EXIT_RETRY);
+	aside->noted = log_take();
+	s->comm = own;
+	return code;
+}
+
+int wire_aside(struct session *s, int (*work)(struct session *session, void *arg), void *arg)
+{
+	struct aside aside = {s, work, arg, NULL};
+	int code = setup_wire(s);
+
+	if (code)
+		return code;
+	aside.noted = log_take();
+	error_clear();
+	code = comm_serve(s->wire, run_aside, &aside);
+	error_hold();
+	log_give(aside.noted);
+	shut(s);
+	return code;
+}
+
 void wire_close(struct session *s)
 {
-	wire_shut(s);
+	shut(s);
 	for (int i = 0; s->traces && i < s->job.cluster.links.count; i++)
 		link_trace_free(s->traces[i]);
 	s->traces = NULL;

@@ -202,4 +202,19 @@ struct links_spec {
 int links_measure(const struct links_spec *spec, struct link_profile *row);
 int links_rounds(int ranks);
 
+/* -- flows.c ------------------------------------------------------------------------------- */
+
+/* One flow of this rank: to or from a peer. */
+struct flow {
+	int peer;
+	bool sends;
+	double bytes_s;			/* expected, above 0: the same at both ends */
+	double reached_bytes_s;		/* found, where it receives; 0: too short to tell */
+	int cut;			/* the caller's, as is the next */
+	bool backward;
+};
+/* All flows of all ranks at once, each for about so many seconds at the rate that is expected. At most one flow from one
+ * rank to another. Collective. -1 after an error. */
+int flows_measure(struct comm *comm, struct flow *flow, int count, double seconds);
+
 #endif

@@ -130,6 +130,12 @@ near "the next plan's forward" "$(number "$work/next.json" '"stage":0.*"forward_
 	"$(grep '"step":2' "$work/run/metrics.jsonl" | sed -n 's/.*"stages":\[{[^}]*"forward_s":\([^,]*\).*/\1/p' | awk '{ print $1 / 2 }')" 0.001
 echo "$stage" | awk -v p="$predicted" '{ s = $4 == "us" ? 1e-6 : $4 == "ms" ? 1e-3 : 1; exit !($3 * s > p * 0.98 && $3 * s < p * 1.02) }' ||
 	fail "the table predicts otherwise than the plan ($predicted): $stage"
+# links that carry less than the profile says are named before the training
+sed -E 's/"bandwidth_bytes_s":[0-9.e+]*,"both_bytes_s":[0-9.e+]*/"bandwidth_bytes_s":2e7,"both_bytes_s":2e7/' "$work/three.json" \
+	> "$work/fast.json"
+trains --profile "$work/fast.json" || { cat "$work/stdout"; fail "train with a profile of faster links: exit $?"; }
+grep -q 'warning: the link a > b carries .* while all links of the plan are busy, 2. % of the 160 Mbit/s' "$work/stdout" ||
+	{ cat "$work/stdout"; fail "a link that carries less is not named"; }
 got=0
 trains --profile "$work/three.json" --set emulate.slowdown=2 || got=$?
 [ $got = 78 ] && grep -q 'measured with emulate.slowdown 1, now it is 2' "$work/stdout" || fail "a stale --profile is taken ($got)"
