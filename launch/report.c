@@ -270,8 +270,8 @@ static void add_plan(const struct report *report, struct text *text)
 	text_add(text, "<h2>The plan</h2>\n<p>");
 	add_plain(text, "Solver %s, schedule %s, %d micro-batches of %d. The bar in a box is the share of the step that the node "
 		  "computes (predicted); busy: the share that messages take on a link, forward and backward (predicted). Rates and "
-		  "latencies are declared.", report->plan->solver, report->plan->schedule, report->plan->micro_batches,
-		  report->plan->micro_batch);
+		  "latencies of links are %s.", report->plan->solver, report->plan->schedule, report->plan->micro_batches,
+		  report->plan->micro_batch, report->profile ? "measured where the profile has them, else declared" : "declared");
 	text_add(text, "</p>\n");
 	report_cluster(report, text);
 	add_left_out(report, text);

@@ -25,7 +25,7 @@ static double box_y(int s)
 static const char *rate_of(double bytes_s, char *buffer, size_t bytes)
 {
 	if (bytes_s <= 0)
-		snprintf(buffer, bytes, "unlimited");
+		snprintf(buffer, bytes, "no limit declared");
 	else if (bytes_s >= 1.25e8)
 		snprintf(buffer, bytes, "%.3g Gbit/s", bytes_s * 8e-9);
 	else
@@ -50,6 +50,8 @@ static void draw_box(const struct report *report, int s, struct text *text)
 			 unit_write(node->compute_flops, UNIT_FLOPS, unit, sizeof(unit)));
 	svg_text(text, x + 10, y + 68, "start", "small", "%s estimated", unit_write(stage->memory_bytes, UNIT_BYTES, unit,
 										   sizeof(unit)));
+	if (!report->has_predicted)
+		return;
 	svg_rect(text, x + 10, y + 77, BOX - 20, 8, "fill=\"#fff\" stroke=\"#999\"");
 	svg_rect(text, x + 10, y + 77, (BOX - 20) * fmin(share, 1), 8, "fill=\"" BUSY "\"");
 }
@@ -72,11 +74,26 @@ static void draw_arrow(int s, bool back, struct text *text)
 /* What is written at a link: rate forward; rate backward where it differs, else the latency; how busy both are. */
 struct link_words { char forward[32], backward[32], busy[48]; };
 
+/* As the plan reckoned with it: measured, else declared. */
+static struct link link_of(const struct report *report, int s, bool back)
+{
+	const struct plan_link *found = &report->plan->link[s];
+	int a = report->plan->stage[s + back].node, b = report->plan->stage[s + !back].node;
+	struct link link = cluster_link(&report->job.cluster, a, b);
+	double bytes = back ? found->bytes_backward : found->bytes_forward;
+	double seconds = back ? found->seconds_backward : found->seconds_forward;
+
+	if (link_origin(&report->problem, a, b) != ORIGIN_MEASURED || !(seconds > 0))
+		return link;
+	link.bandwidth_bytes_s = bytes / seconds;
+	link.latency_s = back ? found->latency_backward : found->latency_forward;
+	return link;
+}
+
 static struct link_words describe(const struct report *report, int s)
 {
 	const struct plan *plan = report->plan;
-	int a = plan->stage[s].node, b = plan->stage[s + 1].node;
-	struct link forward = cluster_link(&report->job.cluster, a, b), backward = cluster_link(&report->job.cluster, b, a);
+	struct link forward = link_of(report, s, false), backward = link_of(report, s, true);
 	double m = plan->micro_batches, step_s = report->predicted.step_s;
 	struct link_words words = {"", "", ""};
 

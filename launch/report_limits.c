@@ -34,8 +34,9 @@ static void draw_memory(const struct report *report, int s, double y, struct tex
 	svg_text(text, MEMORY + LONG + 10, y + 8, "start", "small", "peak %s (measured), estimated %s",
 		 unit_write(peak, UNIT_BYTES, a, sizeof(a)), unit_write(stage->memory_bytes, UNIT_BYTES, b, sizeof(b)));
 	if (stage->memory_limit_bytes > 0)
-		svg_text(text, MEMORY + LONG + 10, y + 22, "start", "small", "limit %s", unit_write(limit, UNIT_BYTES, c,
-												   sizeof(c)));
+		svg_text(text, MEMORY + LONG + 10, y + 22, "start", "small", "limit %s (%s)",
+			 unit_write(limit, UNIT_BYTES, c, sizeof(c)),
+			 cluster_node(&report->job.cluster, stage->node)->memory_bytes > 0 ? "declared" : "measured");
 	else
 		svg_text(text, MEMORY + LONG + 10, y + 22, "start", "small", "no limit is known");
 }

@@ -282,6 +282,13 @@ int setup_data(struct session *s)
 
 /* -- plan ---------------------------------------------------------------------------------- */
 
+static long long most_micro_batches(const struct session *s)
+{
+	const struct train_config *train = &s->job.train;
+
+	return train->micro_batch > 0 ? train->batch / train->micro_batch : train->batch;
+}
+
 static void make_problem(struct session *s)
 {
 	size_t ranks = (size_t)s->comm->size;
@@ -294,7 +301,8 @@ static void make_problem(struct session *s)
 		s->memory_limit_bytes[i] = s->facts[i].memory_limit_bytes;
 		s->overhead_bytes[i] =
 			s->facts[i].overhead_bytes +
-			(i == 0 ? lora_state_bytes(s->lora) : 0);
+			(i == 0 ? lora_state_bytes(s->lora) : 0) +
+			trace_bytes(s->job.train.trace, most_micro_batches(s), i == 0 ? s->comm->size : 0);
 	}
 	s->problem = (struct problem){
 		.cluster = &s->job.cluster,

@@ -146,6 +146,8 @@ double step_bound(const struct costs *costs, int micro_batches, const char **bin
 /* What one rank did when, of the last steps: a ring, allocated when it is opened. */
 struct trace;
 struct trace *trace_open(int steps, int micro_batches);
+/* What that takes on a rank, at most, and on the one that writes the file (of so many ranks; 0: on another one). */
+double trace_bytes(long long steps, long long micro_batches, int ranks);
 /* A forward, backward or update that was computed. Does nothing without a trace. */
 void trace_add(struct trace *trace, struct op op, uint32_t step, double start_s, double end_s);
 /* Where a stream notes its transfers, of the kind of their op. */

@@ -11,7 +11,7 @@
 
 #include "pipeline/internal.h"
 
-enum { KINDS = OP_UPDATE + 1, QUESTIONS = 12 };
+enum { KINDS = OP_UPDATE + 1, QUESTIONS = 12, LINE_BYTES = 140 };	/* of an event in the file, about */
 
 struct trace {
 	struct trace_event *event;	/* what was computed: a ring */
@@ -33,6 +33,16 @@ struct trace *trace_open(int steps, int micro_batches)
 		trace->log[kind].event = xzalloc(messages, sizeof(struct transfer_event));
 	}
 	return trace;
+}
+
+double trace_bytes(long long steps, long long micro_batches, int ranks)
+{
+	double computed = (double)steps * (2.0 * (double)micro_batches + 1), sent = 4.0 * (double)steps * (double)micro_batches;
+	double ring = computed * sizeof(struct trace_event) + sent * sizeof(struct transfer_event);
+	double events = (computed + sent) * sizeof(struct trace_event), written = (computed + sent) * LINE_BYTES;
+
+	/* To be sent they are copied into one array; who writes has all of them twice, and the file's text. */
+	return ring + events + ranks * (2 * events + written);
 }
 
 void trace_add(struct trace *trace, struct op op, uint32_t step, double start_s, double end_s)
