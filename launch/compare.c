@@ -99,6 +99,8 @@ static int settle_options(struct comparison *c)
 		status = error(EXIT_USAGE, "compare: --tokens is needed: train.epochs says nothing without the data");
 	if (o->tokens <= 0)
 		o->tokens = (double)train->steps * (double)train->batch * c->tokens;
+	if (c->job.plan.stages)
+		status = error(EXIT_CONFIG, "compare: plan.stages is what --hops varies; leave it out");
 	if (c->job.plan.layers.count)
 		status = error(EXIT_CONFIG, "compare: plan.layers places blocks by hand, for one number of hops; "
 			       "leave it out");
@@ -109,7 +111,7 @@ static int comparison_open(struct comparison *c)
 {
 	if (job_read(&c->job, c->asked.topology, c->asked.set, c->asked.set_count))
 		return -1;
-	if (part_nodes(c) || open_model(c))
+	if (job_trace_means(&c->job) || part_nodes(c) || open_model(c))
 		return -1;
 	describe_servers(c);
 	c->slowdown = c->job.emulate.links || c->job.emulate.compute ? c->job.emulate.slowdown : 1;

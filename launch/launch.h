@@ -35,6 +35,8 @@ extern const struct schema job_schema;
 int job_read(struct job *job, const char *path, const char *const *overrides, int count);
 /* job_role.c. For a command that has no use for clients: -1 after an error about every node that is one. */
 int job_servers_only(const struct job *job, const char *command);
+/* job_traces.c. Gives links that follow a trace its mean as their bandwidth. -1 after errors. */
+int job_trace_means(struct job *job);
 void job_release(struct job *job);
 
 /* -- decide.c ------------------------------------------------------------------------------ */

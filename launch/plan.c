@@ -157,7 +157,8 @@ static int make_problem(struct plan_command *c)
 {
 	int tokens;
 
-	if (job_read(&c->job, c->topology, c->set, c->set_count) || job_servers_only(&c->job, "plan"))
+	if (job_read(&c->job, c->topology, c->set, c->set_count) || job_servers_only(&c->job, "plan") ||
+	    job_trace_means(&c->job))
 		return -1;
 	c->model = model_config_read(c->job.model);
 	if (!c->model)

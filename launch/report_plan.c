@@ -61,7 +61,7 @@ static int make_problem(struct report *report)
 	struct job *job = &report->job;
 	int tokens;
 
-	if (job_read(job, path, NULL, 0))
+	if (job_read(job, path, NULL, 0) || job_trace_means(job))
 		return -1;
 	report->model = model_config_read(job->model);
 	report->lora = report->model ? lora_resolve(report->model, &job->lora) : NULL;

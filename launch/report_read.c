@@ -34,7 +34,7 @@ static void add_measures(struct reading *r)
 		report->measures = count;
 	}
 	if (count != report->measures)
-		return;			/* resumed on another number of stages: the first stands */
+		return;
 	r->steady++;
 	for (int s = 0; s < count; s++) {
 		const struct json *stage = json_at(stages, (size_t)s);
@@ -50,15 +50,26 @@ static void add_measures(struct reading *r)
 	}
 }
 
+/* A start; what was measured before a resumption may be of another plan. */
+static void take_start(struct reading *r)
+{
+	struct report *report = r->report;
+
+	snprintf(report->time, sizeof(report->time), "%s", json_as_text(json_find(r->line, "time"), ""));
+	report->steps = json_as_integer(json_find(r->line, "steps"), 0);
+	report->measure = NULL;
+	report->measures = report->step_s.count = r->steady = 0;
+	report->code = -1;
+	r->first = json_as_integer(json_find(r->line, "from_step"), 1);
+}
+
 static void take_line(struct reading *r)
 {
 	struct report *report = r->report;
 	const char *kind = json_as_text(json_find(r->line, "kind"), "");
 
 	if (!strcmp(kind, "run")) {
-		snprintf(report->time, sizeof(report->time), "%s", json_as_text(json_find(r->line, "time"), ""));
-		report->steps = json_as_integer(json_find(r->line, "steps"), 0);
-		r->first = json_as_integer(json_find(r->line, "from_step"), 1);
+		take_start(r);
 	} else if (!strcmp(kind, "step")) {
 		append(&report->loss, number(r->line, "step"), number(r->line, "loss"));
 		if (number(r->line, "step") <= (double)r->first && (double)report->steps > number(r->line, "step"))

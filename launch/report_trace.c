@@ -78,7 +78,9 @@ void report_read_trace(struct report *report)
 		if (of_step(report, json_at(events, i)))
 			add_bar(&report->measured, json_at(events, i));
 	settle(&report->measured);
-	report->has_measured = report->measured.bars > 0;
+	/* A trace of an earlier start says nothing of this one. */
+	report->has_measured = report->measured.bars > 0 && report->loss.count > 0 &&
+			       report->loss.step[report->loss.count - 1] == (double)report->traced_step;
 	json_free(file);
 }
 

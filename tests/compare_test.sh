@@ -68,6 +68,18 @@ for h in 1 3 5; do
 		fail "another step than plan's for $h stages ($step)"
 done
 
+# A link that follows a trace is as fast as its mean.
+printf '0,10\n1,30\n' > "$work/trace.csv"
+for rate in "trace: $work/trace.csv" 'bandwidth: 20 Mbit/s'; do
+	sed "s|{nodes: \[workshop, music\], bandwidth: 24 Mbit/s|{nodes: [workshop, music], $rate|; s|campus/|$source/topologies/campus/|g" \
+		"$source/topologies/campus.yaml" > "$work/traced.yaml"
+	"$EDGEPIPE" compare "$work/traced.yaml" --hops 5 --csv - >> "$work/traced.csv"
+	"$EDGEPIPE" plan "$work/traced.yaml" | grep '^predict' >> "$work/traced"
+done
+[ "$(sort -u "$work/traced.csv" | wc -l)" = 2 ] || fail "a trace is not its mean"
+[ "$(sort -u "$work/traced" | wc -l)" = 1 ] || fail "plan: a trace is not its mean"
+! sort -u "$work/traced.csv" | grep -qF "$(grep '^5' "$work/campus.csv")" || fail "the trace changes nothing"
+
 # What does not fit is a row with the reason, and null.
 "$EDGEPIPE" compare "$source/topologies/campus.yaml" --set nodes.1.memory=30MiB --json "$work/tight.json" > "$work/table" || fail "no row fits?"
 grep -q '   1   .*memory does not suffice' "$work/table" || fail "no reason"
@@ -132,6 +144,7 @@ refused "two files on standard output" 2 "only one" "$fig5" --json - --csv -
 refused "a micro-batch that does not divide" 2 "does not divide" "$fig5" --micro-batch 3
 sed 's/steps: 200/epochs: 2/; s|campus/model|'"$source/topologies/campus/model"'|' "$source/topologies/campus.yaml" > "$work/epochs.yaml"
 refused "epochs without tokens" 2 "--tokens" "$work/epochs.yaml"
+refused "a number of stages" 78 "--hops" "$source/topologies/campus.yaml" --set plan.stages=2
 refused "layers by hand" 78 "plan.layers" "$source/topologies/campus.yaml" --set "plan.layers=[2,2,2,2,2]"
 refused "nodes that declare nothing" 78 "nodes[6].compute" "$source/topologies/fig5.yaml" --set nodes.6="{name: server-2}"
 refused "clients that hold more than there is" 78 "the model has 24" "$fig5" --set plan.client_blocks=25

@@ -104,6 +104,15 @@ END
 	"$EDGEPIPE" report "$work/three" -o - > "$work/stdout" || fail "report -o -: exit $?"
 	cmp "$page" "$work/stdout" || fail "another page on standard output"
 
+	# Resumed without a trace: the old one is of no use, and the measures are those of the second start.
+	timeout 100 mpirun -np 3 "$EDGEPIPE" train "$work/three.yaml" --out "$work/three" --resume --set train.steps=5 \
+		--set train.trace=0 > "$work/stdout" 2>&1 || {
+		cat "$work/stdout"
+		fail "three ranks again"
+	}
+	whole "$page"
+	has "$page" '5 of 5' 'No step was traced'
+
 	# A run that was killed in the middle of a line, without a trace; and without its model.
 	rm "$work/three/trace.json"
 	grep -v '"kind":"end"' "$work/three/metrics.jsonl" > "$work/metrics" || true
