@@ -236,8 +236,9 @@ static void draw_title(const struct chart *chart)
 		snprintf(clients, sizeof(clients), "%d client%s, ", c->clients, c->clients > 1 ? "s" : "");
 	svg_text(chart->text, LEFT - 52, 24, "start", "title", "Training time against hop count: %s", c->job.cluster.name);
 	svg_text(chart->text, LEFT - 52, 44, "start", "small",
-		 "%.4g million tokens, sequences of %d, %s%s split, %g of the declared FLOPS; simulated. Ring: the best hop count.",
-		 o->tokens / 1e6, c->tokens, clients, split_name(o->split), o->efficiency);
+		 "%.6g%s tokens, sequences of %d, %s%s split, %g %% of the declared FLOPS; simulated. Ring: the best hop count.",
+		 o->tokens < 1e6 ? o->tokens : o->tokens / 1e6, o->tokens < 1e6 ? "" : " million", c->tokens, clients,
+		 split_name(o->split), 100 * o->efficiency);
 }
 
 void compare_svg(const struct comparison *c, struct text *text)
