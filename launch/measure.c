@@ -17,24 +17,30 @@
 #define TURN_LEAST_S 3.0
 #define TURN_MOST_S 8.0
 #define SAMPLE_S 0.2		/* a message that no longer one comes after */
-#define HELD_SAMPLE_S 0.1	/* the same where links are exact */
+#define HELD_SAMPLE_S 0.06	/* the same where links are exact */
 
 struct measure {
 	struct session *session;
 	struct profile *profile;
 	int turns, done, all;		/* turns of computing; of progress */
-	double box_s, round_s, start_s;
+	double box_s;			/* for computing, of a turn */
+	double turn_s, round_s, began_s;	/* for the ETA: what each takes; of the one under way */
 	bool apart;			/* links that share nothing */
 };
 
 /* -- progress ------------------------------------------------------------------------------ */
 
+/* What is left, if turns and rounds take as long as the last ones did; before the first one, as long as they may. */
 static void progress(struct measure *m, const char *what)
 {
-	int rounds = m->all - m->turns, done = m->done;
-	double left = fmax(m->turns - done, 0) * m->box_s + fmin(m->all - done, rounds) * m->round_s;
+	int rounds = m->all - m->turns;
+	double now = clock_s(), left;
 
-	say("profile %2d/%d | %s | ETA %.0f s at most", done + 1, m->all, what, ceil(left));
+	if (m->done > 0)
+		*(m->done <= m->turns ? &m->turn_s : &m->round_s) = now - m->began_s;
+	left = fmax(m->turns - m->done, 0) * m->turn_s + fmin(m->all - m->done, rounds) * m->round_s;
+	say("profile %2d/%d | %s | ETA %.0fs", m->done + 1, m->all, what, ceil(left));
+	m->began_s = now;
 	m->done++;
 }
 
@@ -70,6 +76,18 @@ static int turn_of(const struct session *s, int rank)
 	return turn;
 }
 
+/* Whether the ranks that compute at this one's turn want more cores than there are: then a moment says little, and an
+ * op's mean time is what it takes. */
+static bool crowded(const struct session *s)
+{
+	int rank = s->comm->rank, wanted = 0;
+
+	for (int i = 0; i < s->comm->size; i++)
+		if (same_host(s, i, rank) && turn_of(s, i) == turn_of(s, rank))
+			wanted += s->facts[i].threads;
+	return wanted > s->facts[rank].hardware.cores;
+}
+
 static int measure_node(struct measure *m)
 {
 	const struct session *s = m->session;
@@ -87,7 +105,7 @@ static int measure_node(struct measure *m)
 		.pace_flops = node->held_flops / m->profile->key.slowdown,
 		.box_s = m->box_s,
 		.memory_bytes = facts->memory_limit_bytes - facts->overhead_bytes,
-		.throttled = quota > 0 && quota < facts->threads + 0.5,
+		.throttled = (quota > 0 && quota < facts->threads + 0.5) || crowded(s),
 	};
 
 	return compute_measure(&spec, node);
@@ -188,6 +206,7 @@ static void schedule(struct measure *m)
 	for (int i = 0; i < ranks; i++)
 		m->turns = turn_of(s, i) + 1 > m->turns ? turn_of(s, i) + 1 : m->turns;
 	m->box_s = m->turns == 1 ? ALONE_S : fmin(fmax(TURNS_S / m->turns, TURN_LEAST_S), TURN_MOST_S);
+	m->turn_s = m->box_s;
 	m->apart = links_apart(s);
 	m->round_s = m->apart ? 2 : 1 + 2.5 * (ranks / 2);
 	m->all = m->turns + links_rounds(ranks);

@@ -16,6 +16,7 @@
 #define GROW_S 0.2		/* a sample, forward and backward, that no larger one comes after */
 #define SAMPLE_S 0.15		/* what repetitions of a size may take together */
 #define THROTTLED_S 0.5		/* the same under a quota: many of its periods */
+#define PACED_S 0.1		/* both at a declared pace, which leaves little to chance */
 #define OWN_WEIGHT 4.0		/* of a size that the planner may ask for */
 enum { SIZES = 24, REPEATS_LEAST = 3, REPEATS_MOST = 200 };
 
@@ -63,7 +64,7 @@ static double typical(const struct compute_spec *spec, double *time, int count)
 {
 	double sum = 0;
 
-	if (!spec->throttled && spec->pace_flops <= 0) {
+	if (!spec->throttled) {
 		qsort(time, (size_t)count, sizeof *time, ascending);
 		return count % 2 ? time[count / 2] : (time[count / 2 - 1] + time[count / 2]) / 2;
 	}
@@ -74,7 +75,8 @@ static double typical(const struct compute_spec *spec, double *time, int count)
 
 static int repeats_of(const struct compute_spec *spec, double once_s, double left_s)
 {
-	double most_s = spec->throttled ? THROTTLED_S : SAMPLE_S;
+	bool paced = spec->pace_flops > 0;
+	double most_s = spec->throttled ? THROTTLED_S : paced ? PACED_S : SAMPLE_S;
 	double repeats = fmin(most_s, fmax(left_s, 0)) / once_s;
 
 	if (left_s <= 0)
@@ -130,7 +132,7 @@ static int run_part(const struct compute_spec *spec, enum part part, double end_
 		struct timing forward, backward;
 		struct probe *probe;
 
-		if (series->count > 0 && !size[i].must && (once_s > GROW_S || clock_s() > end_s))
+		if (series->count > 0 && !size[i].must && (once_s > (spec->pace_flops > 0 ? PACED_S : GROW_S) || clock_s() > end_s))
 			continue;
 		if (probe_bytes(spec, part, size[i].sequences, size[i].tokens) > spec->memory_bytes &&
 		    spec->memory_bytes > 0 && series->count > 0)

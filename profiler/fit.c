@@ -88,7 +88,7 @@ static bool solve(const struct timing *sample, int count, unsigned set, const do
 		if (set >> i & 1)
 			use[terms++] = i;
 	}
-	if (terms > count)
+	if (terms > (count > 2 ? count - 1 : count))	/* one to spare, for the error to mean something */
 		return false;
 	normal_equations(sample, count, use, terms, most, a);
 	if (!eliminate(a, terms))

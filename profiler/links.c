@@ -12,8 +12,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { TIMES_MOST = 12, SIZES_LEAST = 2, TRIES = 3, TAG_AGAIN = 51 };
+enum { TIMES_MOST = 12, SIZES_LEAST = 2, TRIES = 2, TAG_AGAIN = 51 };
 #define LESS 0.9		/* of sample_s: long enough */
+#define FASTEST 2.0		/* of what the largest sample reached, in time that its size does not explain */
 #define SHORT_S 0.02		/* shorter ones are repeated more often */
 
 struct links {
@@ -58,7 +59,7 @@ static size_t bytes_for(double bytes_s, double s)
 	return bytes_s > 0 ? whole_frames(bytes_s * s) : FLOW_MOST;
 }
 
-/* One size, a few times where it is short; the median. */
+/* One size, more often where it is short; the median, of two the shorter. */
 static int time_size(struct links *l, size_t bytes, double *s)
 {
 	double time[5];
@@ -69,7 +70,7 @@ static int time_size(struct links *l, size_t bytes, double *s)
 		if (pair_flow(&l->pair, bytes, &time[count], &nothing))
 			return -1;
 		if (count == 0)
-			repeats = time[0] < SHORT_S ? 5 : time[0] < l->spec->sample_s / 2 ? 3 : 1;
+			repeats = time[0] < SHORT_S ? 5 : time[0] < l->spec->sample_s / 2 ? 3 : 2;
 	}
 	for (int i = 1; i < count; i++)
 		for (int k = i; k > 0 && time[k] < time[k - 1]; k--) {
@@ -78,7 +79,7 @@ static int time_size(struct links *l, size_t bytes, double *s)
 			time[k] = time[k - 1];
 			time[k - 1] = swap;
 		}
-	*s = time[count / 2];
+	*s = time[(count - 1) / 2];
 	return 0;
 }
 
@@ -135,7 +136,10 @@ static int measure(struct links *l, struct link_profile *link)
 		return -1;
 	fit = fit_samples(timing, count);
 	link->origin = ORIGIN_MEASURED;
-	link->bandwidth_bytes_s = fit.c1 > 0 ? 1 / fit.c1 : most / timing[count - 1].s;
+	/* Samples that disagree may leave next to nothing that grows with the bytes. */
+	link->bandwidth_bytes_s = FASTEST * most / timing[count - 1].s;
+	if (fit.c1 > 1 / link->bandwidth_bytes_s)
+		link->bandwidth_bytes_s = 1 / fit.c1;
 	link->bytes = most;
 	link->error = fit.error;
 	link->noisy = fit.noisy;

@@ -182,7 +182,7 @@ struct compute_spec {
 	double pace_flops;		/* that every op is held to, as the executor does; 0: none */
 	double box_s;			/* all of it; a size that was begun is finished */
 	double memory_bytes;		/* that a stage may take; 0: any */
-	bool throttled;			/* by a quota: mean times count, not medians */
+	bool throttled;			/* by a quota or by others: mean times count, not medians */
 };
 /* Runs real stages on random data of real magnitude and fills node's fits, update_s, matmul_flops. -1 after an error. */
 int compute_measure(const struct compute_spec *spec, struct node_profile *node);
