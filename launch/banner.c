@@ -76,7 +76,7 @@ static void link_text(const struct session *s, int from, int to, struct text *te
 	bool both = nic[0] && nic[1] && strcmp(nic[0], nic[1]);
 	char rate[32], latency[32];
 
-	if (found && found->origin != ORIGIN_GUESSED) {
+	if (found && found->origin != ORIGIN_GUESSED && !link.trace) {
 		link.bandwidth_bytes_s = link_profile_rate(found);
 		link.latency_s = found->latency_s;
 	}

@@ -30,10 +30,10 @@ static void add(const struct session *s, struct flow *flow, int *count, int cut,
 						 .cut = cut, .backward = backward};
 }
 
-/* The planner knows of interfaces that are declared. */
-static bool declared_shared(const struct session *s, int from, int to)
+/* The planner knows of interfaces that are declared; and what follows a trace may be slower just now. */
+static bool may_be_slow(const struct session *s, int from, int to)
 {
-	return cluster_node(&s->job.cluster, from)->nic || cluster_node(&s->job.cluster, to)->nic;
+	return cluster_link(&s->job.cluster, from, to).trace || cluster_node(&s->job.cluster, from)->nic || cluster_node(&s->job.cluster, to)->nic;
 }
 
 static void judge(const struct session *s, const struct flow *flow)
@@ -43,7 +43,7 @@ static void judge(const struct session *s, const struct flow *flow)
 	char reached[32], said[32];
 
 	if (flow->sends || flow->reached_bytes_s <= 0 || flow->reached_bytes_s >= ENOUGH * flow->bytes_s ||
-	    declared_shared(s, from, to))
+	    may_be_slow(s, from, to))
 		return;
 	warn("the link %s > %s carries %s while all links of the plan are busy, %.0f %% of the %s that the profile "
 	     "says: it shares something with others; nodes[].nic tells the planner what",

@@ -58,7 +58,7 @@ static void fill_link(struct link_profile *to, const struct job *job, int from, 
 	to->held = job->emulate.links && from != at;
 	if (!to->held)
 		return;
-	to->held_bytes_s = link.trace ? 0 : link.bandwidth_bytes_s;	/* a trace is not one number */
+	to->held_bytes_s = link.bandwidth_bytes_s;	/* of a trace: its mean */
 	to->held_latency_s = link.latency_s;
 }
 

@@ -84,15 +84,24 @@ static void fill_stage(const struct problem *problem, const struct plan *plan,
 			    stage->head * cost.head_backward_s;
 }
 
+/* What the profile says of a link; null: nothing. A link that follows a trace was measured at one moment of it: its mean
+ * is what counts. */
+static const struct link_profile *found_link(const struct problem *problem, const struct link *link, int from, int to)
+{
+	const struct link_profile *found = problem->profile ? profile_link(problem->profile, from, to) : NULL;
+
+	return found && found->origin != ORIGIN_GUESSED && !link->trace ? found : NULL;
+}
+
 /* What a link carries and how late, as measured or as declared. */
 static void link_speed(const struct problem *problem, int from, int to, double *bytes_s, double *latency_s)
 {
 	struct link link = cluster_link(problem->cluster, from, to);
-	const struct link_profile *found = problem->profile ? profile_link(problem->profile, from, to) : NULL;
+	const struct link_profile *found = found_link(problem, &link, from, to);
 
 	*bytes_s = link.bandwidth_bytes_s / problem->slowdown;
 	*latency_s = link.latency_s * problem->slowdown;
-	if (!found || found->origin == ORIGIN_GUESSED)
+	if (!found)
 		return;
 	*bytes_s = link_profile_rate(found);
 	*latency_s = found->latency_s;
@@ -101,9 +110,9 @@ static void link_speed(const struct problem *problem, int from, int to, double *
 enum origin link_origin(const struct problem *problem, int from, int to)
 {
 	struct link link = cluster_link(problem->cluster, from, to);
-	const struct link_profile *found = problem->profile ? profile_link(problem->profile, from, to) : NULL;
+	const struct link_profile *found = found_link(problem, &link, from, to);
 
-	if (found && found->origin != ORIGIN_GUESSED)
+	if (found)
 		return found->origin;
 	return link.bandwidth_bytes_s > 0 || link.latency_s > 0 ? ORIGIN_DECLARED : ORIGIN_GUESSED;
 }

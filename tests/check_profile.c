@@ -5,8 +5,8 @@
  * links: profiler base
  */
 #include "profiler/profiler.h"
+#include "tests/suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -383,8 +383,6 @@ int main(void)
 {
 	Suite *suite = suite_create("profile");
 	TCase *tests = tcase_create("profile");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_loop_test(tests, fit_finds_the_coefficients, 0, COUNT(truths));
 	tcase_add_loop_test(tests, fit_knows_its_error, 0, COUNT(truths));
@@ -398,9 +396,5 @@ int main(void)
 	tcase_add_test(tests, nodes_are_put_in_order);
 	tcase_add_test(tests, rate_of_a_cut);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(suite);
 }
