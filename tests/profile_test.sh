@@ -89,6 +89,7 @@ train: {batch: 4, micro_batch: 2}
 END
 timeout 120 mpirun -np 3 "$EDGEPIPE" profile "$work/three.yaml" -o "$work/three.json" > "$work/stdout" 2>&1 ||
 	{ cat "$work/stdout"; fail "three nodes: exit $?"; }
+! grep -q guessed "$work/three.json" || fail "something was not measured"
 line='"from":"b","to":"a","source":"measured","latency_s":'
 near "bandwidth b > a" "$(number "$work/three.json" "$line[^,]*,\"bandwidth_bytes_s\":\([^,]*\)")" 1.25e6 0.05
 near "latency b > a" "$(number "$work/three.json" "$line\([^,]*\)")" 0.005 0.3
