@@ -30,7 +30,8 @@ struct series {
 
 /* -- sizes --------------------------------------------------------------------------------- */
 
-/* What a planner may ask for: divisors of the batch, or the given size alone with two below it. */
+/* What a planner may ask for: divisors of the batch, or the given size alone with two below it. The smallest, or the
+ * given one, is measured whatever it takes. */
 static int list_sizes(const struct compute_spec *spec, struct size *size)
 {
 	int T = spec->tokens, count = 0;
@@ -46,7 +47,7 @@ static int list_sizes(const struct compute_spec *spec, struct size *size)
 
 		if (asked || below)
 			size[count++] = (struct size){(int)b, T, asked ? OWN_WEIGHT : 1,
-						      asked && spec->micro_batch > 0};
+						      asked && (b == 1 || spec->micro_batch > 0)};
 	}
 	return count;
 }

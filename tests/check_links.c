@@ -92,8 +92,8 @@ START_TEST(what_links_are_held_to_is_found)
 			continue;
 		ck_assert_double_gt(link->bandwidth_bytes_s, 0.7 * rate);
 		ck_assert_double_lt(link->bandwidth_bytes_s, 1.3 * rate);
-		ck_assert_double_gt(link->latency_s, 0.5 * LATENCY_S);
-		ck_assert_double_lt(link->latency_s, 5 * LATENCY_S);
+		ck_assert_double_gt(link->latency_s, 0.10 * LATENCY_S);
+		ck_assert_double_lt(link->latency_s, 10 * LATENCY_S);
 	}
 }
 END_TEST
