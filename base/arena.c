@@ -37,6 +37,15 @@ void *xalloc(size_t bytes)
 	return data;
 }
 
+void *xrealloc(void *memory, size_t bytes)
+{
+	void *data = realloc(memory, bytes ? bytes : 1);
+
+	if (!data)
+		no_memory(bytes);
+	return data;
+}
+
 void *xzalloc(size_t count, size_t bytes)
 {
 	void *data = count && bytes ? calloc(count, bytes) : calloc(1, 1);

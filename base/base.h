@@ -116,9 +116,10 @@ void text_add(struct text *text, const char *fmt, ...) __attribute__((format(pri
 void text_put(struct text *text, const void *data, size_t bytes);
 void text_release(struct text *text);
 
-/* malloc, calloc and strdup that end the process with EXIT_BUG and a message without memory. */
+/* malloc, calloc, realloc and strdup that end the process with EXIT_BUG and a message without memory. */
 void *xalloc(size_t bytes);
 void *xzalloc(size_t count, size_t bytes);
+void *xrealloc(void *memory, size_t bytes);
 char *xcopy(const char *text);
 
 /* -- clock.c ------------------------------------------------------------------------------- */

@@ -45,8 +45,11 @@ void prediction_add(const struct problem *problem, const struct plan *plan, stru
 		return;
 	}
 	text_add(text, "predict %.3g s a step, %.*f tokens/s (simulated from %s numbers%s); no schedule of this plan "
-		 "takes less than %.3g s; bottleneck: ", plan->step_s, rate < 100, rate, plan_origins(plan, problem),
+		 "takes less than %.3g s", plan->step_s, rate < 100, rate, plan_origins(plan, problem),
 		 problem->slowdown != 1 ? ", stretched" : "", plan->bound_s);
+	if (plan->least_bound_s > 0)
+		text_add(text, ", no plan less than %.3g s", plan->least_bound_s);
+	text_add(text, "; bottleneck: ");
 	add_bottleneck(problem, plan, text);
 	text_add(text, "\n");
 }

@@ -13,12 +13,13 @@
 
 /* In the order of the enums in launch.h, model.h and pipeline.h; '-': not built yet. */
 static const char *const roles[] = {"server", "client", NULL};
-static const char *const codecs[] = {"none", "bf16", "int8", "int4", "-auto", NULL};
+static const char *const codecs[] = {"none", "bf16", "int8", "int4", "auto", NULL};
+static const char *const cut_codecs[] = {"none", "bf16", "int8", "int4", NULL};
 static const char *const masks[] = {"auto", "none", "prompt", "-assistant-only", NULL};
 static const char *const rates[] = {"linear", "cosine", "constant", NULL};
 static const char *const precisions[] = {"fp32", "-bf16", NULL};
 static const char *const kernels[] = {"auto", "reference", "openblas", "-onednn", NULL};
-static const char *const solvers[] = {"proportional", "uniform", "manual", "-exact", NULL};
+static const char *const solvers[] = {"exact", "search", "bottleneck", "proportional", "uniform", "manual", NULL};
 static const char *const schedules[] = {"eager", "1f1b", "gpipe", NULL};
 /* Stand for 0. */
 static const char *const automatic[] = {"auto", NULL};
@@ -158,7 +159,7 @@ static const struct field rows[] = {
 	 .help = "codecs inside ranks, for comparisons"},
 	{"plan.cuts[].after_block", FIELD_INTEGER, CUT(after_block), NULL, 0, 1 << 20,
 	 .required = true, .help = "from 0"},
-	{"plan.cuts[].codec", FIELD_WORD, CUT(codec), .words = codecs, .required = true,
+	{"plan.cuts[].codec", FIELD_WORD, CUT(codec), .words = cut_codecs, .required = true,
 	 .help = "what a link with this codec would do there"},
 	{"plan.client_blocks", FIELD_INTEGER, AT(plan.client_blocks), NULL, 1, 1 << 20,
 	 .help = "blocks that every client holds, with the embedding (without it: 1)"},

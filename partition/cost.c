@@ -117,24 +117,25 @@ enum origin link_origin(const struct problem *problem, int from, int to)
 	return link.bandwidth_bytes_s > 0 || link.latency_s > 0 ? ORIGIN_DECLARED : ORIGIN_GUESSED;
 }
 
-/* One direction of a cut. */
-static void fill_direction(const struct problem *problem, int micro_batch, int from, int to, bool backward, int *codec, double *bytes, double *seconds,
-			   double *latency)
+/* One direction of a cut. *codec is what was decided, for a link that is to choose; else the link's own. */
+static void fill_direction(const struct problem *problem, int micro_batch, int from, int to, bool backward,
+			   int *codec, double *bytes, double *seconds, double *latency)
 {
 	struct link link = cluster_link(problem->cluster, from, to);
 	double bytes_s;
 
-	*codec = link.codec;
-	*bytes = (double)stream_tensor_bytes((enum codec_kind)link.codec, backward,
-					     micro_batch * problem->tokens,
+	if (link.codec != CODEC_AUTO)
+		*codec = link.codec;
+	*bytes = (double)stream_tensor_bytes((enum codec_kind)*codec, backward, micro_batch * problem->tokens,
 					     problem->model->width);
 	link_speed(problem, from, to, &bytes_s, latency);
 	*seconds = bytes_s > 0 ? *bytes / bytes_s : 0;
 }
 
-struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch)
+struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch,
+			  const struct plan_link *decided)
 {
-	struct plan_link link;
+	struct plan_link link = *decided;
 
 	fill_direction(problem, micro_batch, upstream, downstream, false, &link.codec_forward, &link.bytes_forward,
 		       &link.seconds_forward, &link.latency_forward);
@@ -148,7 +149,8 @@ void cost_fill(const struct problem *problem, struct plan *plan)
 	for (int s = 0; s < plan->stages; s++)
 		fill_stage(problem, plan, &plan->stage[s]);
 	for (int s = 0; s + 1 < plan->stages; s++)
-		plan->link[s] = cost_cut(problem, plan->stage[s].node, plan->stage[s + 1].node, plan->micro_batch);
+		plan->link[s] = cost_cut(problem, plan->stage[s].node, plan->stage[s + 1].node, plan->micro_batch,
+					 &plan->link[s]);
 }
 
 /* The interfaces that a message from one node to another passes. */

@@ -131,11 +131,12 @@ static bool fill_times(struct arena *arena, const struct problem *problem, int m
 static void fill_links(struct arena *arena, const struct problem *problem, int micro_batch, struct instance *in)
 {
 	size_t n = (size_t)in->nodes;
+	const struct plan_link lossiest = {CODEC_AUTO_LOSSIEST, CODEC_AUTO_LOSSIEST, 0, 0, 0, 0, 0, 0};
 	double *value = arena_take(arena, 4 * n * n * sizeof(double)), *one;
 
 	for (size_t i = 0; i < n; i++)
 		for (size_t j = 0; j < n; j++) {
-			struct plan_link link = cost_cut(problem, (int)i, (int)j, micro_batch);
+			struct plan_link link = cost_cut(problem, (int)i, (int)j, micro_batch, &lossiest);
 			size_t at = i * n + j;
 
 			value[at] = link.seconds_forward;

@@ -105,7 +105,22 @@ int model_in_flight(const struct instance *instance, int downstream, double cut_
 /* The step by simulation: eager, strict or greedy, whichever is shorter, with what memory leaves in flight. INFINITY
  * where not even one micro-batch fits. */
 double placement_simulate(const struct instance *instance, const struct placement *placement);
+/* Its longest stage or link direction. */
+double placement_longest_s(const struct instance *instance, const struct placement *placement);
 /* No schedule of this placement takes less: step_bound. */
 double placement_bound(const struct instance *instance, const struct placement *placement);
+
+/* -- pool.c -------------------------------------------------------------------------------- */
+
+/* Placements that differ, least J first; {0} is empty. */
+enum { POOL_MOST = 32 };
+struct pool {
+	struct placement *item;
+	int count;
+};
+/* Adds a placement whose J is known, unless it is there, or infinite, or the pool has enough better ones. */
+bool pool_add(struct pool *pool, const struct placement *placement);
+double pool_best(const struct pool *pool);	/* J; INFINITY where it is empty */
+void pool_release(struct pool *pool);
 
 #endif

@@ -36,6 +36,17 @@ int plan_places(const struct problem *problem, struct plan *plan);
 /* Buffers of stage s for its cuts: what its schedule asks for, and enough for validation. */
 int stage_edges(const struct plan *plan, const struct schedule *schedule, int s);
 
+/* Fills the ends and shares of a plan's stages, and names its schedule. */
+void plan_begin(const struct problem *problem, struct plan *plan);
+/* Fills what hangs on the size of a micro-batch. least: no stage goes below 1F1B's places to make room. 1: everybody has
+ * room; 0: not; -1 after an error. */
+int plan_size(const struct problem *problem, struct plan *plan, int size, bool least);
+
+/* -- choose.c ------------------------------------------------------------------------------ */
+
+/* The best plan that a solver over instances finds, or one of the others'. 1; 0: none fits; -1 after an error. */
+int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan);
+
 /* -- cost.c -------------------------------------------------------------------------------- */
 
 /* What a node takes for a micro-batch, seconds; all 0 where nothing is known of it. */
@@ -46,8 +57,9 @@ struct node_cost {
 	double update_s;				/* of one block's adapters, once a step */
 };
 struct node_cost cost_node(const struct problem *problem, int node, int micro_batch);
-/* How the cut between two nodes travels, and what it takes. */
-struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch);
+/* How the cut between two nodes travels, and what it takes; decided: the codecs of links that are to choose. */
+struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch,
+			  const struct plan_link *decided);
 /* Fills forward_s, backward_s of every stage and every link from what is declared, for the plan's micro-batch. */
 void cost_fill(const struct problem *problem, struct plan *plan);
 /* What the plan costs, for the simulator; from the arena. Null where a node in use declares no compute. */

@@ -7,7 +7,7 @@
 
 #include "partition/instance.h"
 
-#define NOISE 1e-9			/* what floating point may add to a whole number */
+#define NOISE 1e-12			/* what floating point may add to a whole number */
 
 /* -- J ------------------------------------------------------------------------------------- */
 
@@ -128,6 +128,14 @@ double model_step(const struct instance *in, struct placement *at)
 	at->period_s = least_period(in, &w, room, at->stages);
 	at->model_s = w.rest[0] + (in->micro_batches - 1) * at->period_s;
 	return at->model_s;
+}
+
+double placement_longest_s(const struct instance *in, const struct placement *at)
+{
+	struct ways w;
+
+	fill_ways(in, at, &w);
+	return w.longest;
 }
 
 /* -- the simulator ------------------------------------------------------------------------- */

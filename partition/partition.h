@@ -47,6 +47,10 @@ struct problem {
 /* -- plan.c -------------------------------------------------------------------------------- */
 
 #define PLAN_STAGES_MAX 256
+/* A link's codec where the planner decides: the least lossy that does not cost the step anything worth naming. int4 is
+ * never among them: it is taken where it is asked for. */
+#define CODEC_AUTO CODEC_KINDS
+#define CODEC_AUTO_LOSSIEST CODEC_INT8
 
 struct plan_stage {
 	int node;			/* index in the file, which is also the rank */
@@ -73,6 +77,9 @@ struct plan {
 	/* Predicted from what is declared; 0: unknown. The bound: B.4, of this plan. */
 	double step_s, bound_s;
 	char bottleneck[32];
+	/* Of solvers that decide everything; 0: not known. J of this plan, the least J found for its size of micro-batch, and
+	 * what was proved of it; no plan that the job allows, with any schedule, takes less than least_bound_s. */
+	double model_s, model_minimum_s, model_proved_s, least_bound_s;
 	struct digest model_digest;
 };
 
@@ -133,13 +140,17 @@ int plan_explain(const struct plan *plan, const struct problem *problem, struct 
 /* -- uniform.c, proportional.c, manual.c --------------------------------------------------- */
 
 /*
- * A solver fills stage[].{node, first_block, blocks} and stages, in file order of the nodes.
- * Rows of one table (solver.c): name, what it is good for, whether it applies, solve.
+ * A solver either fills stage[].{node, first_block, blocks} and stages, in file order of the nodes; or it decides
+ * everything, from numbers alone (instance.h). Rows of one table (solver.c).
  */
+struct instance;
+struct pool;
 struct solver {
 	const char *name, *help;
 	bool (*applicable)(const struct problem *problem);
-	int (*solve)(const struct problem *problem, struct plan *plan);
+	int (*solve)(const struct problem *problem, struct plan *plan);		/* or null: */
+	/* Adds placements of an instance to a pool; returns what it proved that no J is below (0: nothing). */
+	double (*search)(const struct instance *instance, struct pool *pool);
 };
 const struct solver *solver_find(const char *name);	/* null: unknown */
 const char *const *solver_names(void);			/* ended by null */

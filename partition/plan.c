@@ -2,9 +2,11 @@
  * plan.c - decides: who holds which blocks, then how large a micro-batch is, and with it how
  * many are in flight and what memory that takes.
  */
+#include "partition/instance.h"
 #include "partition/internal.h"
 
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 
 #define WORTH 1e-3		/* what another order must save, as a share of the step */
@@ -55,29 +57,23 @@ static void fill_ends(const struct problem *problem, struct plan *plan)
 	}
 }
 
+void plan_begin(const struct problem *problem, struct plan *plan)
+{
+	fill_ends(problem, plan);
+	snprintf(plan->schedule, sizeof plan->schedule, "%s",
+		 problem->given ? problem->given->schedule : problem->want->schedule);
+	plan->model_digest = problem->model->digest;
+}
+
 /* What a file decided. */
 static void adopt(const struct plan *given, struct plan *plan)
 {
 	snprintf(plan->solver, sizeof plan->solver, "%s", given->solver);
-	for (int s = 0; s < given->stages; s++)
+	for (int s = 0; s < given->stages; s++) {
 		stage_add(plan, given->stage[s].node, given->stage[s].blocks);
-}
-
-static int solve(const struct problem *problem, struct plan *plan)
-{
-	const struct solver *solver = problem->given ? NULL : choose_solver(problem);
-
-	if (problem->given) {
-		adopt(problem->given, plan);
-	} else {
-		if (!solver)
-			return -1;
-		snprintf(plan->solver, sizeof plan->solver, "%s", solver->name);
-		if (solver->solve(problem, plan) < 0)
-			return -1;
+		plan->link[s].codec_forward = given->link[s].codec_forward;
+		plan->link[s].codec_backward = given->link[s].codec_backward;
 	}
-	fill_ends(problem, plan);
-	return 0;
 }
 
 struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
@@ -173,9 +169,7 @@ static int choose_order(const struct problem *problem, struct plan *plan)
 	return 0;
 }
 
-/* Fills what hangs on the size of a micro-batch. least: no stage goes below 1F1B's places to make room. 1: everybody
- * has room; 0: not; -1 after an error. */
-static int try_size(const struct problem *problem, struct plan *plan, int size, bool least)
+int plan_size(const struct problem *problem, struct plan *plan, int size, bool least)
 {
 	bool eager = !strcmp(plan->schedule, "eager"), fits;
 
@@ -198,7 +192,7 @@ static int try_size(const struct problem *problem, struct plan *plan, int size, 
 	return 1;
 }
 
-/* Tries the divisors of batch from `most` down to 1, as try_size; the plan is left at the last
+/* Tries the divisors of batch from `most` down to 1, as plan_size; the plan is left at the last
  * tried. */
 static int try_down(const struct problem *problem, struct plan *plan, long long most)
 {
@@ -208,7 +202,7 @@ static int try_down(const struct problem *problem, struct plan *plan, long long 
 		most = INT_MAX / problem->tokens;
 	for (long long size = most > 1 ? most : 1; size >= 1 && rc == 0; size--)
 		if (problem->batch % size == 0)
-			rc = try_size(problem, plan, (int)size, true);
+			rc = plan_size(problem, plan, (int)size, true);
 	return rc;
 }
 
@@ -246,13 +240,42 @@ static int smaller_size(const struct problem *problem, const struct plan *plan)
 	return other.micro_batch;
 }
 
+/* No placement fits even with one sequence at a time: what is lacking. Returns -1. */
+static int nothing_fits(const struct problem *problem)
+{
+	struct arena arena = {0};
+	int size = problem->micro_batch ? (int)problem->micro_batch : 1, largest = 0;
+	const struct instance *in = instance_of(&arena, problem, size);
+	double needed = stage_bytes(in, 0, in->blocks, 1), all = 0;
+	char a[32], b[32], c[32];
+
+	for (int d = 0; d < in->nodes; d++) {
+		all += in->memory_bytes[d] > 0 ? in->memory_bytes[d] : 0;
+		if (in->memory_bytes[d] > in->memory_bytes[largest])
+			largest = d;
+	}
+	unit_write(fabs(needed - all), UNIT_BYTES, a, sizeof a);
+	unit_write(needed, UNIT_BYTES, b, sizeof b);
+	unit_write(problem->memory_limit_bytes[largest], UNIT_BYTES, c, sizeof c);
+	if (needed > all)
+		report(EXIT_CONFIG, "no placement holds the model: with micro-batches of %d it needs %s more in all (%s "
+		       "besides the processes); the largest node, '%s', has %s", size, a, b,
+		       cluster_node(problem->cluster, largest)->name, c);
+	else
+		report(EXIT_CONFIG, "no placement holds the model: with micro-batches of %d it needs %s besides the "
+		       "processes, which the nodes have in all, but no cut into stages fits; the largest node, '%s', has "
+		       "%s", size, b, cluster_node(problem->cluster, largest)->name, c);
+	arena_release(&arena);
+	return -1;
+}
+
 static int choose_size(const struct problem *problem, struct plan *plan)
 {
 	long long size = problem->given ? problem->given->micro_batch : problem->micro_batch;
 	int rc;
 
 	if (size)
-		rc = try_size(problem, plan, (int)size, false);
+		rc = plan_size(problem, plan, (int)size, false);
 	else
 		rc = try_down(problem, plan, problem->batch / (2 * plan->stages));
 	if (rc == 0)
@@ -260,18 +283,41 @@ static int choose_size(const struct problem *problem, struct plan *plan)
 	return rc < 0 ? -1 : 0;
 }
 
+/* By a solver that keeps file order, or by a file. */
+static int make_ordered(const struct problem *problem, const struct solver *solver, struct plan *plan)
+{
+	if (problem->given) {
+		adopt(problem->given, plan);
+	} else {
+		snprintf(plan->solver, sizeof plan->solver, "%s", solver->name);
+		if (solver->solve(problem, plan) < 0)
+			return -1;
+	}
+	plan_begin(problem, plan);
+	return choose_size(problem, plan);
+}
+
 int plan_make(const struct problem *problem, struct plan *plan)
 {
+	const struct solver *solver;
 	struct plan draft;
+	int rc;
 
 	/* Also what lies between the fields: a plan travels, and is compared, as bytes. */
 	memset(&draft, 0, sizeof draft);
-	if (check_size(problem) < 0 || solve(problem, &draft) < 0)
+	if (check_size(problem) < 0)
 		return -1;
-	snprintf(draft.schedule, sizeof draft.schedule, "%s",
-		 problem->given ? problem->given->schedule : problem->want->schedule);
-	draft.model_digest = problem->model->digest;
-	if (choose_size(problem, &draft) < 0)
+	solver = problem->given ? NULL : choose_solver(problem);
+	if (!problem->given && !solver)
+		return -1;
+	if (solver && solver->search) {
+		rc = choose_plan(problem, solver, &draft);
+		if (rc == 0)
+			return nothing_fits(problem);
+	} else {
+		rc = make_ordered(problem, solver, &draft);
+	}
+	if (rc < 0)
 		return -1;
 	memcpy(plan, &draft, sizeof draft);
 	return 0;

@@ -20,6 +20,15 @@ static void add_seconds(struct text *text, const char *key, double value)
 		text_add(text, "\"%s\":null,", key);
 }
 
+/* How much a value lies above what no value is below, as a share; 0 is an answer. */
+static void add_gap(struct text *text, const char *key, double value, double least)
+{
+	if (value > 0 && least > 0)
+		text_add(text, "\"%s\":%.9g", key, fmax(value / least - 1, 0));
+	else
+		text_add(text, "\"%s\":null", key);
+}
+
 /* "key":{"to":1,"bytes":..,"seconds":..,"latency_s":..,"codec":"none"}, or null where to is -1. */
 static void add_link(struct text *text, const char *key, const struct plan *plan, int cut, int to)
 {
@@ -75,7 +84,7 @@ static void add_left_out(struct text *text, const struct problem *problem,
 			 const struct plan *plan)
 {
 	const char *comma = "";
-	char why[128];
+	char why[160];
 
 	for (int i = 0; i < problem->cluster->nodes.count; i++) {
 		if (!left_out(problem, plan, i, why, sizeof why))
@@ -104,12 +113,14 @@ static void add_predicted(struct text *text, const struct plan *plan,
 	else
 		text_add(text, "null");
 	text_add(text, ",");
-	add_seconds(text, "lower_bound_s", plan->bound_s);
-	if (known)			/* 0 is an answer */
-		text_add(text, "\"gap\":%.9g,", fmax(plan->step_s / plan->bound_s - 1, 0));
-	else
-		text_add(text, "\"gap\":null,");
-	text_add(text, "\"model_step_s\":null,\"model_minimum_s\":null,\"model_gap\":null},\n");
+	add_seconds(text, "plan_bound_s", plan->bound_s);
+	add_seconds(text, "lower_bound_s", plan->least_bound_s);
+	add_gap(text, "gap", plan->step_s, plan->least_bound_s);
+	text_add(text, ",");
+	add_seconds(text, "model_step_s", plan->model_s);
+	add_seconds(text, "model_minimum_s", plan->model_minimum_s);
+	add_gap(text, "model_gap", plan->model_minimum_s, plan->model_proved_s);
+	text_add(text, "},\n");
 }
 
 void plan_write(const struct plan *plan, const struct problem *problem, struct text *text)

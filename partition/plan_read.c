@@ -93,6 +93,20 @@ static void read_blocks(struct reader *r, const struct json *stage, int s, int s
 	r->next = last + 1;
 }
 
+/* The codec of a direction of a cut; the file's own where the link is not to choose. */
+static void read_codec(struct reader *r, const struct json *stage, int s, const char *key, bool backward, int *codec)
+{
+	const char *name = json_as_text(json_find(json_find(stage, key), "codec"), NULL);
+
+	for (int kind = 0; name && kind < CODEC_KINDS; kind++)
+		if (!strcmp(name, codec_of((enum codec_kind)kind, backward)->name)) {
+			*codec = kind;
+			return;
+		}
+	if (name)
+		wrong(r, "stages[%d].%s.codec: \"%.32s\" is none", s, key, name);
+}
+
 static void read_stages(struct reader *r, const struct json *stages)
 {
 	int most = r->problem->cluster->nodes.count < PLAN_STAGES_MAX ? r->problem->cluster->nodes.count
@@ -107,6 +121,10 @@ static void read_stages(struct reader *r, const struct json *stages)
 	for (int s = 0; s < r->plan->stages; s++) {
 		read_node(r, json_at(stages, (size_t)s), s);
 		read_blocks(r, json_at(stages, (size_t)s), s, r->plan->stages);
+		read_codec(r, json_at(stages, (size_t)s), s, "forward_link", false, &r->plan->link[s].codec_forward);
+		if (s > 0)
+			read_codec(r, json_at(stages, (size_t)s), s, "backward_link", true,
+				   &r->plan->link[s - 1].codec_backward);
 	}
 	if (!r->errors && r->next != r->problem->model->blocks)
 		wrong(r, "the stages end with block %d: the model's last is %d", r->next - 1,

@@ -2,6 +2,8 @@
  * solver.c - the table of solvers, best first, and what its rows share.
  */
 #include "partition/internal.h"
+#include "partition/lattice.h"
+#include "partition/solvers.h"
 
 #include <string.h>
 
@@ -16,15 +18,41 @@ static bool always(const struct problem *problem)
 	return true;
 }
 
+/* Whether the speed of every node is known, declared or measured. */
+static bool speeds_known(const struct problem *problem)
+{
+	for (int d = 0; d < problem->cluster->nodes.count; d++)
+		if (!cost_node(problem, d, 1).known)
+			return false;
+	return true;
+}
+
+/* Whether sets of nodes can be numbered; identical nodes make fewer of them. */
+static bool few_sets(const struct problem *problem)
+{
+	struct arena arena = {0};
+	struct classes classes;
+	const struct instance *in = speeds_known(problem) ? instance_of(&arena, problem, 1) : NULL;
+
+	if (in)
+		classes_find(&arena, in, &classes);
+	arena_release(&arena);
+	return in && classes.sets < UINT64_MAX;
+}
+
 /* The first that applies is the one that a job without plan.solver gets. */
 static const struct solver solvers[] = {
-	{"manual", "blocks per node by hand, from plan.layers", by_hand, manual_solve},
+	{"manual", "blocks per node by hand, from plan.layers", by_hand, manual_solve, NULL},
+	{"exact", "the shortest step, by a closed form that is minimised with a proof, then by the simulator", few_sets,
+	 NULL, exact_search},
+	{"search", "a short step for any number of nodes, without the proof", speeds_known, NULL, quick_search},
+	{"bottleneck", "the shortest longest stage or link, whatever the step takes", few_sets, NULL, bottleneck_search},
 	{"proportional", "FLOPs in proportion to the declared compute of the nodes", always,
-	 proportional_solve},
-	{"uniform", "as many blocks on every node", always, uniform_solve},
+	 proportional_solve, NULL},
+	{"uniform", "as many blocks on every node", always, uniform_solve, NULL},
 };
 
-static const char *const names[] = {"manual", "proportional", "uniform", NULL};
+static const char *const names[] = {"manual", "exact", "search", "bottleneck", "proportional", "uniform", NULL};
 
 _Static_assert(sizeof names / sizeof *names == sizeof solvers / sizeof *solvers + 1,
 	       "a name for every row");

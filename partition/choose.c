@@ -1,0 +1,206 @@
+/*
+ * choose.c - the plan of a solver that decides everything: for every size of a micro-batch an instance, good placements
+ * of it, the best of them by simulation; and of all sizes the one whose plan, made by the engine's own arithmetic,
+ * has the shortest step. The plans of the other solvers are among the candidates, so none of them beats the choice.
+ */
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "partition/internal.h"
+#include "partition/solvers.h"
+
+#define CODEC_COST 0.005		/* what less loss may add to the step, over all links: as a share */
+
+enum { EXACTLY = 8 };			/* placements of a size that are made into plans, the best by simulation first */
+
+struct choice {
+	const struct problem *problem;
+	const struct solver *solver;
+	struct plan *best;		/* step_s 0: none yet */
+	struct plan *draft;
+	double least_bound_s;		/* of all sizes */
+};
+
+/* -- one placement ------------------------------------------------------------------------- */
+
+/* Links with `codec: auto` begin with the lossiest that it may take. */
+static void begin_codecs(struct plan *plan)
+{
+	for (int s = 0; s + 1 < plan->stages; s++)
+		plan->link[s].codec_forward = plan->link[s].codec_backward = CODEC_AUTO_LOSSIEST;
+}
+
+/* Makes a plan of a placement, and keeps it where it is the best so far. -1 after an error. */
+static int consider(struct choice *c, const struct placement *at, int micro_batch)
+{
+	struct plan *draft = c->draft;
+	int rc;
+
+	memset(draft, 0, sizeof *draft);
+	snprintf(draft->solver, sizeof draft->solver, "%s", c->solver->name);
+	for (int s = 0; s < at->stages; s++)
+		stage_add(draft, at->node[s], at->first[s + 1] - at->first[s]);
+	plan_begin(c->problem, draft);
+	begin_codecs(draft);
+	rc = plan_size(c->problem, draft, micro_batch, false);
+	if (rc <= 0)
+		return rc;
+	draft->model_s = at->model_s;
+	if (c->best->step_s <= 0 || draft->step_s < c->best->step_s)
+		memcpy(c->best, draft, sizeof *draft);
+	return 0;
+}
+
+/* -- one size ------------------------------------------------------------------------------ */
+
+static bool placed(const struct plan *plan, struct placement *at)
+{
+	at->stages = plan->stages;
+	for (int s = 0; s < plan->stages; s++) {
+		at->node[s] = plan->stage[s].node;
+		at->first[s] = plan->stage[s].first_block;
+		at->first[s + 1] = at->first[s] + plan->stage[s].blocks;
+	}
+	return plan->stages > 0;
+}
+
+/* The plans of the solvers that keep file order. */
+static int add_others(struct choice *c, const struct instance *in, struct pool *pool, int micro_batch)
+{
+	int rc = 0;
+
+	for (int i = 0; solver_names()[i] && rc == 0; i++) {
+		const struct solver *other = solver_find(solver_names()[i]);
+		struct placement at;
+
+		if (!other->solve || !strcmp(other->name, "manual"))
+			continue;
+		memset(c->draft, 0, sizeof *c->draft);
+		error_hold();
+		if (other->solve(c->problem, c->draft) == 0 && placed(c->draft, &at)) {
+			model_step(in, &at);
+			pool_add(pool, &at);
+			rc = consider(c, &at, micro_batch);
+		}
+		error_clear();
+	}
+	return rc;
+}
+
+static int consider_all(struct choice *c, const struct instance *in, const struct pool *pool, int micro_batch)
+{
+	struct placement best;
+	int rc = 0;
+
+	if (refine_solve(in, pool, &best) < INFINITY)
+		rc = consider(c, &best, micro_batch);
+	for (int i = 0, made = 0; i < pool->count && made < EXACTLY && rc == 0; i++) {
+		if (c->best->step_s > 0 && placement_bound(in, &pool->item[i]) >= c->best->step_s)
+			continue;
+		rc = consider(c, &pool->item[i], micro_batch);
+		made++;
+	}
+	return rc;
+}
+
+/* Everything for micro-batches of a size. -1 after an error. */
+static int try_instance(struct choice *c, int micro_batch)
+{
+	struct arena arena = {0};
+	struct pool pool = {0}, good = {0};
+	const struct instance *in = instance_of(&arena, c->problem, micro_batch);
+	double before_s = c->best->step_s, proved_s, bound_s;
+	int rc = add_others(c, in, &pool, micro_batch);
+
+	search_solve(in, &good);
+	bound_s = least_bound(in, &good);
+	c->least_bound_s = fmin(c->least_bound_s, bound_s);
+	if (rc == 0 && (before_s <= 0 || bound_s < before_s)) {
+		proved_s = c->solver->search(in, &pool);
+		rc = consider_all(c, in, &pool, micro_batch);
+		if (c->best->micro_batch == micro_batch) {
+			c->best->model_minimum_s = pool_best(&pool);
+			c->best->model_proved_s = proved_s;
+		}
+	}
+	pool_release(&good);
+	pool_release(&pool);
+	arena_release(&arena);
+	return rc;
+}
+
+/* -- all sizes ----------------------------------------------------------------------------- */
+
+static int try_sizes(struct choice *c)
+{
+	const struct problem *problem = c->problem;
+	long long most = INT_MAX / problem->tokens;
+	int rc = 0;
+
+	if (problem->micro_batch)
+		return try_instance(c, (int)problem->micro_batch);
+	for (long long size = 1; size <= problem->batch && size <= most && rc == 0; size++)
+		if (problem->batch % size == 0)
+			rc = try_instance(c, (int)size);
+	return rc;
+}
+
+/* -- codecs -------------------------------------------------------------------------------- */
+
+/* One direction of a cut that is to choose: the least lossy codec that costs the step next to nothing. */
+static int settle_codec(struct choice *c, int s, bool backward, double most_s)
+{
+	static const enum codec_kind by_loss[] = {CODEC_NONE, CODEC_BF16};
+	struct plan *draft = c->draft;
+
+	for (size_t i = 0; i < sizeof by_loss / sizeof *by_loss; i++) {
+		int rc;
+
+		memcpy(draft, c->best, sizeof *draft);
+		*(backward ? &draft->link[s].codec_backward : &draft->link[s].codec_forward) = (int)by_loss[i];
+		rc = plan_size(c->problem, draft, draft->micro_batch, false);
+		if (rc < 0)
+			return -1;
+		if (rc > 0 && draft->step_s <= most_s) {
+			memcpy(c->best, draft, sizeof *draft);
+			return 0;
+		}
+	}
+	return 0;
+}
+
+static int settle_codecs(struct choice *c)
+{
+	double most_s = c->best->step_s * (1 + CODEC_COST);
+
+	for (int s = 0; s + 1 < c->best->stages; s++)
+		for (int backward = 0; backward < 2; backward++) {
+			int a = c->best->stage[s + backward].node, b = c->best->stage[s + !backward].node;
+
+			if (cluster_link(c->problem->cluster, a, b).codec == CODEC_AUTO &&
+			    settle_codec(c, s, backward, most_s) < 0)
+				return -1;
+		}
+	return 0;
+}
+
+int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan)
+{
+	struct choice c = {
+		.problem = problem,
+		.solver = solver,
+		.best = plan,
+		.draft = xzalloc(1, sizeof *plan),
+		.least_bound_s = INFINITY,
+	};
+	int rc = try_sizes(&c);
+
+	if (rc == 0 && plan->step_s > 0)
+		rc = settle_codecs(&c);
+	if (rc == 0 && plan->step_s > 0)
+		plan->least_bound_s = fmin(c.least_bound_s, plan->step_s);
+	free(c.draft);
+	return rc < 0 ? -1 : plan->step_s > 0;
+}

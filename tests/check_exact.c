@@ -1,0 +1,302 @@
+/*
+ * check_exact - the solvers over instances against every placement of small ones: J, its proof, the bound over all plans,
+ * the step by simulation.
+ *
+ * links: partition
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "partition/solvers.h"
+#include "tests/instances.h"
+#include "tests/suite.h"
+
+enum { RANDOM = 1000, TRAPS = 60 };
+#define CLOSE 1e-9
+
+/* What every placement of an instance says. */
+struct truth {
+	const struct instance *in;
+	bool simulate;
+	long count;
+	double model_s, bound_s, step_s;
+	long below;			/* placements that simulate below their own bound */
+};
+
+static void look(void *arg, const struct placement *placement)
+{
+	struct truth *t = arg;
+	struct placement at = *placement;
+	double step_s;
+
+	t->count++;
+	if (isinf(model_step(t->in, &at)))
+		return;
+	t->model_s = fmin(t->model_s, at.model_s);
+	at.model_s = placement_bound(t->in, &at);
+	t->bound_s = fmin(t->bound_s, at.model_s);
+	if (!t->simulate || at.model_s >= t->step_s)
+		return;
+	step_s = placement_simulate(t->in, &at);
+	t->below += step_s < at.model_s * (1 - CLOSE);
+	t->step_s = fmin(t->step_s, step_s);
+}
+
+static struct truth truth_of(const struct instance *in, bool simulate)
+{
+	struct truth t = {.in = in, .simulate = simulate, .model_s = INFINITY, .bound_s = INFINITY,
+			  .step_s = INFINITY};
+
+	every_placement(in, look, &t);
+	return t;
+}
+
+/* Sizes that a brute force can take, with a few large ones. */
+static struct instance_want draw_want(struct draws *d)
+{
+	struct instance_want w = {.link_low_s = 0.05, .link_high_s = 3, .latency_s = 1};
+
+	w.nodes = draw_int(d, 1, 6);
+	w.blocks = draw_int(d, 1, 10);
+	if (w.nodes > 4 && w.blocks > 6 && draw(d, 0, 1) < 0.9)
+		w.blocks -= 5;
+	w.micro_batches = draw_int(d, 1, 12);
+	w.types = draw(d, 0, 1) < 0.3 ? draw_int(d, 1, 2) : 0;
+	w.memory = draw(d, 0, 1) < 0.6;
+	w.uneven = draw(d, 0, 1) < 0.3;
+	w.unlinked = draw(d, 0, 1) < 0.3;
+	return w;
+}
+
+static void equal(double got, double expected, uint32_t seed, const char *what)
+{
+	if (isinf(expected))
+		ck_assert_msg(isinf(got), "seed %u: %s is %g where there is no plan", seed, what, got);
+	else
+		ck_assert_msg(fabs(got - expected) <= CLOSE * expected, "seed %u: %s is %.12g, not %.12g", seed, what,
+			      got, expected);
+}
+
+/* Everything that is promised of one instance; how much longer than the best step the chosen one is, -1: no plan. */
+static double check_instance(const struct instance *in, uint32_t seed)
+{
+	struct pool empty = {0}, pool = {0}, bottleneck = {0};
+	struct truth t = truth_of(in, true);
+	struct placement best;
+	double proved_s = exact_solve(in, &empty), bound_s, step_s;
+
+	equal(pool_best(&empty), t.model_s, seed, "J without plans to begin with");
+	equal(proved_s, t.model_s, seed, "the proved J");
+	ck_assert_msg(t.below == 0, "seed %u: %ld plans simulate below their bound", seed, t.below);
+	proved_s = exact_search(in, &pool);
+	equal(pool_best(&pool), t.model_s, seed, "J");
+	equal(proved_s, t.model_s, seed, "the proved J after a search");
+	bound_s = least_bound(in, &pool);
+	step_s = refine_solve(in, &pool, &best);
+	bottleneck_search(in, &bottleneck);
+	ck_assert_msg(isinf(t.model_s) == isinf(pool_best(&bottleneck)), "seed %u: bottleneck", seed);
+	if (!isinf(t.model_s)) {
+		equal(bound_s, t.bound_s, seed, "the bound over all plans");
+		ck_assert_msg(bound_s <= t.step_s * (1 + CLOSE), "seed %u: a plan takes %.12g, below the bound %.12g",
+			      seed, t.step_s, bound_s);
+		ck_assert_msg(placement_valid(in, &best), "seed %u: an invalid placement", seed);
+		equal(placement_simulate(in, &best), step_s, seed, "the chosen step");
+	}
+	for (struct pool *p = &empty; p; p = p == &empty ? &pool : p == &pool ? &bottleneck : NULL)
+		pool_release(p);
+	return isinf(t.step_s) ? -1 : step_s / t.step_s - 1;
+}
+
+START_TEST(solvers_equal_brute_force)
+{
+	double sum = 0, worst = 0;
+	int plans = 0, longer = 0;
+
+	for (uint32_t seed = 1; seed <= RANDOM; seed++) {
+		struct arena arena = {0};
+		struct draws d = {seed, 0};
+		struct instance_want w = draw_want(&d);
+		double gap = check_instance(draw_instance(&arena, &d, &w), seed);
+
+		arena_release(&arena);
+		if (gap < 0)
+			continue;
+		plans++;
+		sum += gap;
+		worst = fmax(worst, gap);
+		longer += gap > CLOSE;
+	}
+	printf("chosen by simulation over the best of all plans, %d instances (%d without any plan): mean %.3f %%, worst "
+	       "%.2f %%, %d not the best\n", RANDOM, RANDOM - plans, 100 * sum / plans, 100 * worst, longer);
+	ck_assert_msg(plans > RANDOM / 2, "%d plans", plans);
+	ck_assert_msg(sum / plans < 0.02 && worst < 0.08, "mean %g, worst %g", sum / plans, worst);
+}
+END_TEST
+
+/* -- the trap of in-flight counts ---------------------------------------------------------- */
+
+/* Four nodes; the first has room for a certain number in flight. Ways between the other three differ so much by order that
+ * the cheapest order of the same three with the same one in front needs more in flight than another. */
+static struct instance *trap(struct arena *arena, struct draws *d)
+{
+	struct instance_want w = {.nodes = 4, .blocks = 4, .micro_batches = 12, .link_low_s = 0.05, .link_high_s = 0.2};
+	struct instance *in = draw_instance(arena, d, &w);
+	size_t n = 4;
+	double *latency = take_doubles(arena, 16, 0), *limit = take_doubles(arena, n, INFINITY);
+	double *weights = take_doubles(arena, 5, 0), *stored = take_doubles(arena, 5, 0);
+
+	for (size_t at = 0; at < n * n; at++)
+		latency[at] = draw(d, 0, 1) < 0.5 ? draw(d, 0, 1) : draw(d, 4, 12);
+	for (size_t i = 0; i < n; i++)
+		limit[i] = draw_int(d, 2, 9);
+	for (size_t p = 1; p < 5; p++)
+		stored[p] = (double)p;
+	in->latency_forward_s = in->latency_backward_s = latency;
+	in->memory_bytes = limit;
+	in->weights = weights;
+	in->stored = stored;
+	in->stored_cut = in->first_stored = in->last_stored = in->first_weights = in->last_weights = 0;
+	return in;
+}
+
+/* J if the count in flight were a function of the number of stages alone, at least 2 (S - i) - 1: the shortcut. */
+struct shortcut { const struct instance *in; double model_s; };
+
+static void look_short(void *arg, const struct placement *at)
+{
+	struct shortcut *s = arg;
+	struct placement free = *at;
+	struct instance roomy = *s->in;
+	double limit[4] = {INFINITY, INFINITY, INFINITY, INFINITY};
+
+	for (int i = 0; i < at->stages; i++) {
+		int count = 2 * (at->stages - i) - 1;
+
+		if (count > s->in->micro_batches)
+			count = s->in->micro_batches;
+		if (stage_room(s->in, at->node[i], at->first[i], at->first[i + 1]) < count)
+			return;
+	}
+	roomy.memory_bytes = limit;
+	s->model_s = fmin(s->model_s, model_step(&roomy, &free));
+}
+
+START_TEST(in_flight_is_no_function_of_stages)
+{
+	int caught = 0;
+
+	for (uint32_t seed = 1; seed <= TRAPS; seed++) {
+		struct arena arena = {0};
+		struct draws d = {seed, 0};
+		struct instance *in = trap(&arena, &d);
+		struct shortcut s = {in, INFINITY};
+		struct truth t = truth_of(in, false);
+
+		check_instance(in, seed);
+		every_placement(in, look_short, &s);
+		caught += fabs(s.model_s - t.model_s) > CLOSE * t.model_s || isinf(s.model_s) != isinf(t.model_s);
+		arena_release(&arena);
+	}
+	printf("the shortcut is wrong on %d of %d instances that were built for it\n", caught, TRAPS);
+	ck_assert_int_ge(caught, TRAPS / 4);
+}
+END_TEST
+
+/* -- the other solvers --------------------------------------------------------------------- */
+
+struct longest { const struct instance *in; double period_s; };
+
+static void look_long(void *arg, const struct placement *placement)
+{
+	struct longest *l = arg;
+	struct placement at = *placement;
+
+	model_step(l->in, &at);
+	l->period_s = fmin(l->period_s, at.period_s);
+}
+
+START_TEST(bottleneck_is_the_least)
+{
+	for (uint32_t seed = 1; seed <= 300; seed++) {
+		struct arena arena = {0};
+		struct draws d = {seed, 7};
+		struct instance_want w = draw_want(&d);
+		struct instance *in;
+		struct longest l = {NULL, INFINITY};
+		struct pool pool = {0};
+
+		w.nodes = w.nodes > 4 ? 4 : w.nodes;
+		l.in = in = draw_instance(&arena, &d, &w);
+		every_placement(in, look_long, &l);
+		bottleneck_search(in, &pool);
+		if (isinf(l.period_s))
+			ck_assert_int_eq(pool.count, 0);
+		else
+			ck_assert_msg(pool.count == 1 && pool.item[0].period_s <= l.period_s * (1 + 1e-8),
+				      "seed %u: %.12g, not %.12g", seed, pool.count ? pool.item[0].period_s : 0,
+				      l.period_s);
+		pool_release(&pool);
+		arena_release(&arena);
+	}
+}
+END_TEST
+
+START_TEST(stages_can_be_asked_for)
+{
+	for (uint32_t seed = 1; seed <= 100; seed++) {
+		struct arena arena = {0};
+		struct draws d = {seed, 9};
+		struct instance_want w = draw_want(&d);
+		struct instance *in;
+
+		w.nodes = w.nodes > 4 ? 4 : w.nodes;
+		in = draw_instance(&arena, &d, &w);
+		in->stages = draw_int(&d, 1, w.nodes);
+		check_instance(in, seed);
+		arena_release(&arena);
+	}
+}
+END_TEST
+
+/* What a bound by the relaxation alone says of J must be true where J is known. */
+START_TEST(quick_bound_is_true)
+{
+	for (uint32_t seed = 1; seed <= 200; seed++) {
+		struct arena arena = {0};
+		struct draws d = {seed, 11};
+		struct instance_want w = draw_want(&d);
+		struct instance *in = draw_instance(&arena, &d, &w);
+		struct pool quick = {0}, exact = {0};
+		double least_s = quick_search(in, &quick);
+
+		exact_search(in, &exact);
+		ck_assert_msg(isinf(pool_best(&exact)) || least_s <= pool_best(&exact) * (1 + CLOSE),
+			      "seed %u: J %.12g is below %.12g", seed, pool_best(&exact), least_s);
+		ck_assert(isinf(pool_best(&quick)) == isinf(pool_best(&exact)));
+		pool_release(&quick);
+		pool_release(&exact);
+		arena_release(&arena);
+	}
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *s = suite_create("exact");
+	TCase *tcase = tcase_create("exact");
+
+	tcase_set_timeout(tcase, 120);
+	tcase_add_test(tcase, solvers_equal_brute_force);
+	tcase_add_test(tcase, in_flight_is_no_function_of_stages);
+	tcase_add_test(tcase, bottleneck_is_the_least);
+	tcase_add_test(tcase, stages_can_be_asked_for);
+	tcase_add_test(tcase, quick_bound_is_true);
+	suite_add_tcase(s, tcase);
+	return s;
+}
+
+int main(void)
+{
+	return run_suite(suite());
+}
