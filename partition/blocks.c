@@ -64,7 +64,8 @@ bool left_out(const struct problem *problem, const struct plan *plan, int node, 
 	else if (problem->want->layers.count)
 		snprintf(why, bytes, "plan.layers says out");
 	else if (solver && solver->search && problem->want->stages)
-		snprintf(why, bytes, "plan.stages leaves room for %d nodes", plan->stages);
+		snprintf(why, bytes, "plan.stages leaves room for %d node%s", plan->stages,
+			 plan->stages > 1 ? "s" : "");
 	else if (solver && solver->search)
 		why_not(problem, plan, node, why, bytes);
 	else if (strcmp(plan->solver, "proportional") == 0)

@@ -13,7 +13,9 @@
 
 #define CODEC_COST 0.005		/* what less loss may add to the step, over all links: as a share */
 
-enum { EXACTLY = 8 };			/* placements of a size that are made into plans, the best by simulation first */
+/* Placements of a size that are made into plans, the best by simulation first; and how often an instance is tightened
+ * where memory does not hold them. */
+enum { EXACTLY = 8, ROUNDS = 6 };
 
 struct choice {
 	const struct problem *problem;
@@ -21,6 +23,7 @@ struct choice {
 	struct plan *best;		/* step_s 0: none yet */
 	struct plan *draft;
 	double least_bound_s;		/* of all sizes */
+	double *lack_bytes;		/* per node, of placements that an instance took and memory does not hold */
 };
 
 /* -- one placement ------------------------------------------------------------------------- */
@@ -32,7 +35,36 @@ static void begin_codecs(struct plan *plan)
 		plan->link[s].codec_forward = plan->link[s].codec_backward = CODEC_AUTO_LOSSIEST;
 }
 
-/* Makes a plan of a placement, and keeps it where it is the best so far. -1 after an error. */
+/* Which nodes lack how much for the draft. */
+static void note_lack(struct choice *c)
+{
+	for (int s = 0; s < c->draft->stages; s++) {
+		const struct plan_stage *stage = &c->draft->stage[s];
+		double *lack = &c->lack_bytes[stage->node];
+
+		if (stage->memory_limit_bytes > 0)
+			*lack = fmax(*lack, stage->memory_bytes - stage->memory_limit_bytes);
+	}
+}
+
+/* An instance that leaves nodes less, by what they lacked; null where none lacked anything. */
+static const struct instance *tightened(struct choice *c, struct arena *arena, const struct instance *in)
+{
+	struct instance *tight = arena_take(arena, sizeof(*tight));
+	double *limit = arena_take(arena, (size_t)in->nodes * sizeof(*limit));
+	bool lacked = false;
+
+	*tight = *in;
+	tight->memory_bytes = limit;
+	for (int d = 0; d < in->nodes; d++) {
+		limit[d] = in->memory_bytes[d] - c->lack_bytes[d];
+		lacked = lacked || c->lack_bytes[d] > 0;
+		c->lack_bytes[d] = 0;
+	}
+	return lacked ? tight : NULL;
+}
+
+/* Makes a plan of a placement, and keeps it where it is the best so far. 1: memory does not hold it; -1 after an error. */
 static int consider(struct choice *c, const struct placement *at, int micro_batch)
 {
 	struct plan *draft = c->draft;
@@ -46,7 +78,7 @@ static int consider(struct choice *c, const struct placement *at, int micro_batc
 	begin_codecs(draft);
 	rc = plan_size(c->problem, draft, micro_batch, false);
 	if (rc <= 0)
-		return rc;
+		return rc < 0 ? -1 : 1;
 	draft->model_s = at->model_s;
 	if (c->best->step_s <= 0 || draft->step_s < c->best->step_s)
 		memcpy(c->best, draft, sizeof *draft);
@@ -78,15 +110,25 @@ static int add_others(struct choice *c, const struct instance *in, struct pool *
 		if (!other->solve || !strcmp(other->name, "manual"))
 			continue;
 		memset(c->draft, 0, sizeof *c->draft);
-		error_hold();
+		error_mute();
 		if (other->solve(c->problem, c->draft) == 0 && placed(c->draft, &at)) {
 			model_step(in, &at);
 			pool_add(pool, &at);
-			rc = consider(c, &at, micro_batch);
+			rc = consider(c, &at, micro_batch) < 0 ? -1 : 0;
 		}
-		error_clear();
+		error_unmute();
 	}
 	return rc;
+}
+
+/* One that the instance holds to fit. -1 after an error. */
+static int consider_fitting(struct choice *c, const struct placement *at, int micro_batch)
+{
+	int rc = consider(c, at, micro_batch);
+
+	if (rc > 0)
+		note_lack(c);
+	return rc < 0 ? -1 : 0;
 }
 
 static int consider_all(struct choice *c, const struct instance *in, const struct pool *pool, int micro_batch)
@@ -95,12 +137,36 @@ static int consider_all(struct choice *c, const struct instance *in, const struc
 	int rc = 0;
 
 	if (refine_solve(in, pool, &best) < INFINITY)
-		rc = consider(c, &best, micro_batch);
+		rc = consider_fitting(c, &best, micro_batch);
 	for (int i = 0, made = 0; i < pool->count && made < EXACTLY && rc == 0; i++) {
 		if (c->best->step_s > 0 && placement_bound(in, &pool->item[i]) >= c->best->step_s)
 			continue;
-		rc = consider(c, &pool->item[i], micro_batch);
+		rc = consider_fitting(c, &pool->item[i], micro_batch);
 		made++;
+	}
+	return rc;
+}
+
+/* Searches, and where memory does not hold what was found, again with less of it. -1 after an error. */
+static int search_rounds(struct choice *c, struct arena *arena, const struct instance *in, struct pool *pool,
+			 int micro_batch)
+{
+	double proved_s = 0;
+	int rc = 0;
+
+	for (int round = 0; in && round < ROUNDS && rc == 0; round++) {
+		double found_s = c->solver->search(in, pool), before_s = c->best->step_s;
+
+		if (round == 0)
+			proved_s = found_s;
+		rc = consider_all(c, in, pool, micro_batch);
+		if (c->best->micro_batch == micro_batch && (round == 0 || c->best->step_s < before_s || before_s <= 0)) {
+			c->best->model_minimum_s = pool_best(pool);
+			c->best->model_proved_s = proved_s;
+		}
+		in = tightened(c, arena, in);
+		pool_release(pool);
+		*pool = (struct pool){0};
 	}
 	return rc;
 }
@@ -111,20 +177,14 @@ static int try_instance(struct choice *c, int micro_batch)
 	struct arena arena = {0};
 	struct pool pool = {0}, good = {0};
 	const struct instance *in = instance_of(&arena, c->problem, micro_batch);
-	double before_s = c->best->step_s, proved_s, bound_s;
+	double before_s = c->best->step_s, bound_s;
 	int rc = add_others(c, in, &pool, micro_batch);
 
 	search_solve(in, &good);
 	bound_s = least_bound(in, &good);
 	c->least_bound_s = fmin(c->least_bound_s, bound_s);
-	if (rc == 0 && (before_s <= 0 || bound_s < before_s)) {
-		proved_s = c->solver->search(in, &pool);
-		rc = consider_all(c, in, &pool, micro_batch);
-		if (c->best->micro_batch == micro_batch) {
-			c->best->model_minimum_s = pool_best(&pool);
-			c->best->model_proved_s = proved_s;
-		}
-	}
+	if (rc == 0 && (before_s <= 0 || bound_s < before_s))
+		rc = search_rounds(c, &arena, in, &pool, micro_batch);
 	pool_release(&good);
 	pool_release(&pool);
 	arena_release(&arena);
@@ -194,6 +254,7 @@ int choose_plan(const struct problem *problem, const struct solver *solver, stru
 		.best = plan,
 		.draft = xzalloc(1, sizeof *plan),
 		.least_bound_s = INFINITY,
+		.lack_bytes = xzalloc((size_t)problem->cluster->nodes.count, sizeof(double)),
 	};
 	int rc = try_sizes(&c);
 
@@ -201,6 +262,7 @@ int choose_plan(const struct problem *problem, const struct solver *solver, stru
 		rc = settle_codecs(&c);
 	if (rc == 0 && plan->step_s > 0)
 		plan->least_bound_s = fmin(c.least_bound_s, plan->step_s);
+	free(c.lack_bytes);
 	free(c.draft);
 	return rc < 0 ? -1 : plan->step_s > 0;
 }

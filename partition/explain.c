@@ -167,13 +167,13 @@ static void add_others(struct text *text, const struct problem *problem, const s
 		want.solver = solver_names()[i];
 		if (!strcmp(want.solver, plan->solver) || !solver_find(want.solver)->applicable(&asked))
 			continue;
-		error_hold();
+		error_mute();
 		if (plan_make(&asked, other) < 0)
 			text_add(text, "solver %s: no plan fits\n", want.solver);
 		else if (other->step_s > 0)
 			text_add(text, "solver %s: %.3g s a step, %.2f x\n", want.solver, other->step_s,
 				 other->step_s / plan->step_s);
-		error_clear();
+		error_unmute();
 	}
 	free(other);
 }
