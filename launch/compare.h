@@ -38,6 +38,7 @@ struct compare_stage {
 	int node;			/* in file order */
 	int first_block, blocks;	/* of the whole model; fractional: 0, 0 */
 	double share;			/* of the model's FLOPs */
+	int codec_forward, codec_backward;	/* of the cut after it, where its link leaves that to the planner */
 };
 
 struct compare_row {

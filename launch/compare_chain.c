@@ -80,12 +80,14 @@ static double published_bytes(enum codec_kind kind)
 	return kind == CODEC_NONE ? 4 : kind == CODEC_BF16 ? 2 : kind == CODEC_INT8 ? 1 + scale : 0.5 + scale;
 }
 
-/* A micro-batch from one node of the file to another: how long it occupies the link, and its latency. */
-static void cross(const struct comparison *c, const struct compare_case *of, int from, int to, bool backward,
+/* A micro-batch from one node of the file to another: how long it occupies the link, and its latency. decided: the codec
+ * where the link leaves that to the planner. */
+static void cross(const struct comparison *c, const struct compare_case *of, int from, int to, bool backward, int decided,
 		  double *occupied_s, double *latency_s)
 {
 	struct link link = cluster_link(&c->job.cluster, from, to);
-	enum codec_kind kind = of->codec ? codec_kind_of(of->codec) : (enum codec_kind)link.codec;
+	int own = link.codec == CODEC_AUTO ? decided : link.codec;
+	enum codec_kind kind = of->codec ? codec_kind_of(of->codec) : (enum codec_kind)own;
 	int rows = c->asked.micro_batch * c->tokens, width = c->model->width;
 	double bytes = (double)stream_tensor_bytes(kind, backward, rows, width);
 
@@ -111,8 +113,10 @@ static void fill_links(struct chain *chain, struct arena *arena, const struct co
 	for (int s = 0; s + 1 < costs->stages; s++) {
 		int a = chain->stage[s].node, b = chain->stage[s + 1].node;
 
-		cross(c, of, a, b, false, &chain->link_forward_s[s], &chain->latency_forward_s[s]);
-		cross(c, of, b, a, true, &chain->link_backward_s[s], &chain->latency_backward_s[s]);
+		cross(c, of, a, b, false, chain->stage[s].codec_forward, &chain->link_forward_s[s],
+		      &chain->latency_forward_s[s]);
+		cross(c, of, b, a, true, chain->stage[s].codec_backward, &chain->link_backward_s[s],
+		      &chain->latency_backward_s[s]);
 		fill_nic(c, a, b, forward[s]);
 		fill_nic(c, b, a, backward[s]);
 	}
@@ -147,8 +151,8 @@ static void fill_clients(struct chain *chain, struct arena *arena, const struct 
 
 		value[i] = work.forward * each;
 		value[count + i] = work.backward * each;
-		cross(c, of, node, first, false, &value[2 * count + i], &value[4 * count + i]);
-		cross(c, of, first, node, true, &value[3 * count + i], &value[5 * count + i]);
+		cross(c, of, node, first, false, CODEC_NONE, &value[2 * count + i], &value[4 * count + i]);
+		cross(c, of, first, node, true, CODEC_NONE, &value[3 * count + i], &value[5 * count + i]);
 		fill_nic(c, node, first, up[i]);
 		fill_nic(c, first, node, up[count + i]);
 	}
@@ -255,6 +259,8 @@ static void adopt(struct chain *chain, const struct comparison *c, const struct 
 			.first_block = stage->first_block + c->client_blocks,
 			.blocks = stage->blocks,
 			.share = stage->share * rest / all,
+			.codec_forward = plan->link[s].codec_forward,
+			.codec_backward = plan->link[s].codec_backward,
 		};
 		chain->forward_s[s] = stage->forward_s;
 		chain->backward_s[s] = stage->backward_s;

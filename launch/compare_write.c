@@ -13,7 +13,7 @@ const char *compare_codec(const struct comparison *c, const struct compare_case 
 	for (int i = 0; i < c->job.cluster.links.count; i++)
 		if (link[i].codec_given && link[i].codec != kind)
 			return "as declared";
-	return codec_of((enum codec_kind)kind, false)->name;
+	return kind == CODEC_AUTO ? "auto" : codec_of((enum codec_kind)kind, false)->name;
 }
 
 /* -- the table ----------------------------------------------------------------------------- */
