@@ -26,7 +26,9 @@ result() {
 		echo "lora: {rank: 4, targets: all, dropout: 0.1}"
 		echo "data: {train: $golden/batches.safetensors, valid: $golden/batches.safetensors}"
 		echo "train: {batch: 4, micro_batch: 1, steps: 6, learning_rate: 1e-2, checkpoint_every: 0}"
-		echo "plan: {schedule: $2${5:+, $5}}"
+		# so small a model would be planned onto one rank: uniform, or by hand
+		case ${5:-} in *layers*) solver=manual ;; *) solver=uniform ;; esac
+		echo "plan: {schedule: $2, solver: $solver${5:+, $5}}"
 		echo "links: {${6:-}}"
 	} > "$work/job.yaml"
 	out=$work/$1-$2-$3${4:+-$4}

@@ -28,6 +28,7 @@ topology() {
 		echo "lora: {init: $golden/initial, dropout: 0.0}"
 		echo "data: {train: $golden/batches.safetensors, valid: $golden/batches.safetensors}"
 		echo "train: {batch: 4, micro_batch: 1, steps: $steps, learning_rate: 1e-3, warmup: 5, validate_every: 50, checkpoint_every: $every}"
+		echo "plan: {solver: uniform}"	# a stage on every rank, however small the model
 	} > "$work/$1.yaml"
 	echo "$work/$1.yaml"
 }

@@ -43,7 +43,8 @@ struct golden_run {
 	const char *lora;		/* the `lora` map; null: goes on from the case's adapter */
 	const char *valid;		/* the case whose batches validate; null: none */
 	bool resume;
-	/* More of the file; null: nothing. train and plan: keys for these maps; rest: sections. */
+	/* More of the file; null: nothing. train and plan: keys for these maps; rest: sections. Without plan's layers every
+	 * rank has a stage. */
 	const char *train, *plan, *rest;
 };
 
@@ -82,7 +83,9 @@ static inline char *run_topology(struct arena *arena, const struct golden_run *r
 	text_add(&text, "train: {batch: 4, micro_batch: %d, steps: %d, learning_rate: 1e-2, "
 		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 0%s%s}\n", run->micro_batch,
 		 run->steps, run->train ? ", " : "", or_nothing(run->train));
-	text_add(&text, "plan: {schedule: %s%s%s}\n%s", run->schedule, run->plan ? ", " : "",
+	/* These models are so small that a planner would put all of one on one rank. */
+	text_add(&text, "plan: {schedule: %s, solver: %s%s%s}\n%s", run->schedule,
+		 strstr(or_nothing(run->plan), "layers") ? "manual" : "uniform", run->plan ? ", " : "",
 		 or_nothing(run->plan), or_nothing(run->rest));
 	file = fopen(path, "w");
 	if (!file || fwrite(text.data, 1, text.bytes, file) != text.bytes || fclose(file))
