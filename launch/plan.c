@@ -15,11 +15,13 @@ static const char plan_help[] =
 	"  edgepipe plan topologies/campus.yaml --set plan.solver=uniform -o plan.json\n"
 	"  edgepipe plan topologies/campus.yaml --profile profile.json\n"
 	"\n"
-	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--profile FILE] [--plan FILE] [--explain] [--svg FILE] [--set KEY=VALUE]...\n"
+	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--profile FILE] [--plan FILE] [--explain] [--svg FILE]\n"
+	"                     [--dump-lp FILE] [--set KEY=VALUE]...\n"
 	"  -o, --output FILE   writes the plan as JSON (- is standard output)\n"
 	"      --profile FILE  plans with what `edgepipe profile` (or a run's profile.measured.json) measured; refused\n"
 	"                      where it is of another model, build, or cluster\n"
 	"      --plan FILE     takes nodes, blocks, micro-batch and schedule from a plan.json, which may be edited by hand\n"
+	"      --dump-lp FILE  writes the problem whose least value `exact` proves, for a solver of integer programs (cbc)\n"
 	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
 	"      --svg FILE      draws the step: who computes what when, and what is on the links (- is standard output)\n"
 	"      --set KEY=VALUE overrides a key of the file, as for train\n"
@@ -46,7 +48,7 @@ static const struct option long_options[] = {
 };
 
 struct plan_command {
-	const char *topology, *output, *given, *profile_path, *svg;
+	const char *topology, *output, *given, *profile_path, *svg, *program;
 	const char **set;
 	int set_count;
 	bool explain;
@@ -77,7 +79,7 @@ static int take_option(struct plan_command *c, int option, char **argv)
 	case OPTION_SET: c->set[c->set_count++] = optarg; return 0;
 	case OPTION_PLAN: c->given = optarg; return 0;
 	case OPTION_PROFILE: c->profile_path = optarg; return 0;
-	case OPTION_LP: return error(EXIT_CONFIG, "plan: --dump-lp is not built yet");
+	case OPTION_LP: c->program = optarg; return 0;
 	case OPTION_SVG: c->svg = optarg; return 0;
 	case 'h': return 1;
 	default: return option_error("plan", long_options, option, argv);
@@ -100,8 +102,8 @@ static int read_options(struct plan_command *c, int argc, char **argv)
 	if (optind + 1 < argc)
 		return error(EXIT_USAGE, "plan: one topology file at a time: '%s'", argv[optind + 1]);
 	c->topology = argv[optind];
-	if (on_stdout(c->output) && on_stdout(c->svg))
-		return error(EXIT_USAGE, "plan: only one of --output and --svg can be standard output");
+	if (on_stdout(c->output) + on_stdout(c->svg) + on_stdout(c->program) > 1)
+		return error(EXIT_USAGE, "plan: only one of --output, --svg and --dump-lp can be standard output");
 	return 0;
 }
 
@@ -226,6 +228,17 @@ static int write_plan(const struct plan_command *c)
 	return write_file(c->output, &text);
 }
 
+static int write_program(const struct plan_command *c)
+{
+	struct text text = {0};
+
+	if (plan_program(&c->plan, &c->problem, &text)) {
+		text_release(&text);
+		return -1;
+	}
+	return write_file(c->program, &text);
+}
+
 static int draw_plan(const struct plan_command *c)
 {
 	struct gantt gantt;
@@ -267,10 +280,11 @@ int command_plan(int argc, char **argv)
 
 	if (status > 0)
 		fputs(plan_help, stdout);
-	quiet = on_stdout(c->output) || on_stdout(c->svg);
+	quiet = on_stdout(c->output) || on_stdout(c->svg) || on_stdout(c->program);
 	if (!status)
 		status = make_problem(c) || plan_decide(&c->problem, c->given, &c->file, &c->plan) ||
-			 (c->output && write_plan(c)) || (c->svg && draw_plan(c)) || (!quiet && print_plan(c)) ? -1 : 0;
+			 (c->output && write_plan(c)) || (c->svg && draw_plan(c)) ||
+			 (c->program && write_program(c)) || (!quiet && print_plan(c)) ? -1 : 0;
 	if (status >= 0 && fflush(stdout))
 		status = error(EXIT_IO, "cannot write to standard output");
 	release(c);

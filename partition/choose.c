@@ -21,6 +21,7 @@ struct choice {
 	const struct problem *problem;
 	const struct solver *solver;
 	struct plan *best;		/* step_s 0: none yet */
+	struct plan *runner_up;		/* alike; or null: not asked for */
 	struct plan *draft;
 	double least_bound_s;		/* of all sizes */
 	double *lack_bytes;		/* per node, of placements that an instance took and memory does not hold */
@@ -64,6 +65,30 @@ static const struct instance *tightened(struct choice *c, struct arena *arena, c
 	return lacked ? tight : NULL;
 }
 
+static bool same_places(const struct plan *a, const struct plan *b)
+{
+	if (a->stages != b->stages || a->micro_batch != b->micro_batch)
+		return false;
+	for (int s = 0; s < a->stages; s++)
+		if (a->stage[s].node != b->stage[s].node || a->stage[s].blocks != b->stage[s].blocks)
+			return false;
+	return true;
+}
+
+static void keep(struct choice *c, const struct plan *plan)
+{
+	bool first = c->best->step_s <= 0, same = !first && same_places(plan, c->best);
+	struct plan *second = c->runner_up;
+
+	if (first || plan->step_s < c->best->step_s) {
+		if (second && !first && !same)
+			memcpy(second, c->best, sizeof *second);
+		memcpy(c->best, plan, sizeof *plan);
+	} else if (second && !same && (second->step_s <= 0 || plan->step_s < second->step_s)) {
+		memcpy(second, plan, sizeof *second);
+	}
+}
+
 /* Makes a plan of a placement, and keeps it where it is the best so far. 1: memory does not hold it; -1 after an error. */
 static int consider(struct choice *c, const struct placement *at, int micro_batch)
 {
@@ -80,8 +105,7 @@ static int consider(struct choice *c, const struct placement *at, int micro_batc
 	if (rc <= 0)
 		return rc < 0 ? -1 : 1;
 	draft->model_s = at->model_s;
-	if (c->best->step_s <= 0 || draft->step_s < c->best->step_s)
-		memcpy(c->best, draft, sizeof *draft);
+	keep(c, draft);
 	return 0;
 }
 
@@ -136,6 +160,8 @@ static int consider_all(struct choice *c, const struct instance *in, const struc
 	struct placement best;
 	int rc = 0;
 
+	if (c->solver->pure)
+		return pool->count ? consider_fitting(c, &pool->item[0], micro_batch) : 0;
 	if (refine_solve(in, pool, &best) < INFINITY)
 		rc = consider_fitting(c, &best, micro_batch);
 	for (int i = 0, made = 0; i < pool->count && made < EXACTLY && rc == 0; i++) {
@@ -178,7 +204,7 @@ static int try_instance(struct choice *c, int micro_batch)
 	struct pool pool = {0}, good = {0};
 	const struct instance *in = instance_of(&arena, c->problem, micro_batch);
 	double before_s = c->best->step_s, bound_s;
-	int rc = add_others(c, in, &pool, micro_batch);
+	int rc = c->solver->pure ? 0 : add_others(c, in, &pool, micro_batch);
 
 	search_solve(in, &good);
 	bound_s = least_bound(in, &good);
@@ -246,12 +272,14 @@ static int settle_codecs(struct choice *c)
 	return 0;
 }
 
-int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan)
+int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan,
+		struct plan *runner_up)
 {
 	struct choice c = {
 		.problem = problem,
 		.solver = solver,
 		.best = plan,
+		.runner_up = runner_up,
 		.draft = xzalloc(1, sizeof *plan),
 		.least_bound_s = INFINITY,
 		.lack_bytes = xzalloc((size_t)problem->cluster->nodes.count, sizeof(double)),

@@ -154,6 +154,30 @@ static void add_help(struct text *text, const struct problem *problem, const str
 
 /* -- the other solvers --------------------------------------------------------------------- */
 
+/* The best plan that places otherwise, and what it waits for. */
+static void add_runner_up(struct text *text, const struct problem *problem, const struct plan *plan,
+			  struct plan *second)
+{
+	const struct solver *solver = solver_find(plan->solver);
+	struct plan *again;
+	char blocks[64];
+
+	if (!solver || !solver->search || solver->pure)
+		return;
+	again = xzalloc(1, sizeof(*again));
+	memset(second, 0, sizeof(*second));
+	if (choose_plan(problem, solver, again, second) > 0 && second->step_s > 0) {
+		text_add(text, "runner-up:");
+		for (int s = 0; s < second->stages; s++)
+			text_add(text, "%s %s %s", s ? " |" : "", cluster_node(problem->cluster, second->stage[s].node)->name,
+				 blocks_write(&second->stage[s], blocks, sizeof(blocks)));
+		text_add(text, ", micro-batches of %d: %.3g s a step, %.2f %% more; it waits for %s, and no schedule of it "
+			 "takes less than %.3g s\n", second->micro_batch, second->step_s,
+			 100 * (second->step_s / plan->step_s - 1), second->bottleneck, second->bound_s);
+	}
+	free(again);
+}
+
 static void add_others(struct text *text, const struct problem *problem, const struct plan *plan)
 {
 	struct plan *other = xalloc(sizeof(*other));
@@ -163,6 +187,7 @@ static void add_others(struct text *text, const struct problem *problem, const s
 	asked.want = &want;
 	asked.given = NULL;
 	want.layers.count = 0;
+	add_runner_up(text, &asked, plan, other);
 	for (int i = 0; solver_names()[i]; i++) {
 		want.solver = solver_names()[i];
 		if (!strcmp(want.solver, plan->solver) || !solver_find(want.solver)->applicable(&asked))

@@ -131,6 +131,10 @@ void plan_print(const struct plan *plan, const struct problem *problem, struct t
  * errors (all of the file; EXIT_CONFIG, EXIT_DATA, EXIT_INPUT): another model, an unknown node, a gap, an overlap. */
 int plan_read(const char *path, const struct problem *problem, struct plan *plan);
 
+/* The program that an independent solver can solve for the least J, at the plan's size of micro-batch: lp.c. -1 after an
+ * error (EXIT_CONFIG: a node whose speed is not known). */
+int plan_program(const struct plan *plan, const struct problem *problem, struct text *text);
+
 /* -- explain.c ----------------------------------------------------------------------------- */
 
 /* For people: what each stage does with a step, the other solvers' steps, what would help most. -1 after an error
@@ -151,6 +155,7 @@ struct solver {
 	int (*solve)(const struct problem *problem, struct plan *plan);		/* or null: */
 	/* Adds placements of an instance to a pool; returns what it proved that no J is below (0: nothing). */
 	double (*search)(const struct instance *instance, struct pool *pool);
+	bool pure;		/* its plan as it is, for comparison: none of the others is among the candidates */
 };
 const struct solver *solver_find(const char *name);	/* null: unknown */
 const char *const *solver_names(void);			/* ended by null */

@@ -311,7 +311,7 @@ int plan_make(const struct problem *problem, struct plan *plan)
 	if (!problem->given && !solver)
 		return -1;
 	if (solver && solver->search) {
-		rc = choose_plan(problem, solver, &draft);
+		rc = choose_plan(problem, solver, &draft, NULL);
 		if (rc == 0)
 			return nothing_fits(problem);
 	} else {

@@ -42,14 +42,15 @@ static bool few_sets(const struct problem *problem)
 
 /* The first that applies is the one that a job without plan.solver gets. */
 static const struct solver solvers[] = {
-	{"manual", "blocks per node by hand, from plan.layers", by_hand, manual_solve, NULL},
+	{"manual", "blocks per node by hand, from plan.layers", by_hand, manual_solve, NULL, false},
 	{"exact", "the shortest step, by a closed form that is minimised with a proof, then by the simulator", few_sets,
-	 NULL, exact_search},
-	{"search", "a short step for any number of nodes, without the proof", speeds_known, NULL, quick_search},
-	{"bottleneck", "the shortest longest stage or link, whatever the step takes", few_sets, NULL, bottleneck_search},
+	 NULL, exact_search, false},
+	{"search", "a short step for any number of nodes, without the proof", speeds_known, NULL, quick_search, false},
+	{"bottleneck", "the shortest longest stage or link, whatever the step takes", few_sets, NULL, bottleneck_search,
+	 true},
 	{"proportional", "FLOPs in proportion to the declared compute of the nodes", always,
-	 proportional_solve, NULL},
-	{"uniform", "as many blocks on every node", always, uniform_solve, NULL},
+	 proportional_solve, NULL, false},
+	{"uniform", "as many blocks on every node", always, uniform_solve, NULL, false},
 };
 
 static const char *const names[] = {"manual", "exact", "search", "bottleneck", "proportional", "uniform", NULL};
@@ -110,4 +111,15 @@ void stage_add(struct plan *plan, int node, int blocks)
 	stage->node = node;
 	stage->blocks = blocks;
 	plan->stages++;
+}
+
+int plan_program(const struct plan *plan, const struct problem *problem, struct text *text)
+{
+	struct arena arena = {0};
+	const struct instance *in = instance_of(&arena, problem, plan->micro_batch);
+
+	if (in)
+		lp_write(in, text);
+	arena_release(&arena);
+	return in ? 0 : error(EXIT_CONFIG, "--dump-lp: not every node's speed is known: declare compute, or give a profile");
 }

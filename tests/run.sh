@@ -23,9 +23,9 @@ esac
 
 echo "edgepipe: packages (launch/packages.txt)"
 if [ $compiler = clang ]; then
-	sh launch/install.sh clang
+	sh launch/install.sh coinor-cbc clang
 else
-	sh launch/install.sh
+	sh launch/install.sh coinor-cbc
 fi
 
 echo "edgepipe: building with $compiler into $build/"
