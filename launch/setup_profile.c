@@ -22,12 +22,21 @@ static const char *standard_solver(void)
 	return *name ? *name : "manual";
 }
 
+/* Whether links and nodes are held to declared numbers, all of them: measuring would find just those. */
+static bool all_held(const struct job *job)
+{
+	for (int i = 0; i < job->cluster.nodes.count; i++)
+		if (cluster_node(&job->cluster, i)->compute_flops <= 0)
+			return false;
+	return job->emulate.links && job->emulate.compute;
+}
+
 /* Whether a plan has to be made that a profile makes better. */
 static bool wants_profile(const struct session *s)
 {
 	const char *solver = s->job.plan.solver ? s->job.plan.solver : standard_solver();
 
-	if (s->options.plan || s->job.plan.layers.count > 0 || s->comm->size == 1)
+	if (s->options.plan || s->job.plan.layers.count > 0 || s->comm->size == 1 || all_held(&s->job))
 		return false;
 	for (size_t i = 0; i < sizeof(blind) / sizeof(*blind); i++)
 		if (!strcmp(solver, blind[i]))
