@@ -91,17 +91,19 @@ bool placement_valid(const struct instance *instance, const struct placement *pl
 
 /*
  * J = sum over stages and links of (tau + l_f + l_b + 2a) + (M - 1) T. The period T is the least that no stage and no
- * direction of a link exceeds and whose in-flight counts K_i have room everywhere: the ceil rule, but no more than
- * a micro-batch's way from stage i to the end and back, R_i, can hold at one a period,
+ * direction of a link exceeds and whose in-flight counts have room everywhere. A micro-batch takes R_i from the start of
+ * stage i to the end of the pipeline and back, so a stage that takes one up every T holds
  *
- *     K_i = min(M, K_{i+1} + 1 + ceil((l_f + l_b + 2a) / T), ceil(R_i / T)),   K of the last stage is 1
+ *     K_i = min(M, ceil(R_i / T))
  *
- * so that a plan without room for more than one everywhere has T = R_0: one micro-batch after the other. Fills
- * period_s and model_s; INFINITY where not even that has room, or nodes are not linked.
+ * of them: with less no schedule keeps that period, and the greedy order does with no more, nearly. (The ceil rule, by
+ * which the eager schedule takes what room there is, asks for K_{i+1} + 1 + ceil((l_f + l_b + 2a) / T): never less.) A plan
+ * with room for one everywhere has T = R_0: one micro-batch after the other. Fills period_s and model_s; INFINITY
+ * where not even that has room, or nodes are not linked.
  */
 double model_step(const struct instance *instance, struct placement *placement);
-/* K_i of the above from what lies downstream: K_{i+1} (0: nothing does), the way over the cut after i, R_i, T. */
-int model_in_flight(const struct instance *instance, int downstream, double cut_s, double rest_s, double period_s);
+/* K of the above from R and T. */
+int model_in_flight(const struct instance *instance, double rest_s, double period_s);
 /* The step by simulation: eager, strict or greedy, whichever is shorter, with what memory leaves in flight. INFINITY
  * where not even one micro-batch fits. */
 double placement_simulate(const struct instance *instance, const struct placement *placement);

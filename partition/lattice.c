@@ -2,9 +2,8 @@
  * lattice.c - the dynamic program: plans are built from their last stage to their first, over sets of nodes.
  *
  * A label is a plan's end: a set of classes' members, the class of its first node, the block p it starts at, the sum of
- * its stages and ways, and the count in flight at its first stage. Of two labels with the same set, class and p one
- * with a smaller sum and no larger count can do whatever the other can: counts follow from what lies downstream (the ceil
- * rule) and from the sum. Where all blocks are alike, so can one that starts at an earlier block, if what it costs more
+ * its stages and ways. Of two labels with the same set, class and p one with a smaller sum can do whatever the other can:
+ * counts in flight follow from the sum, and grow with it. (They are no function of the number of stages.) Where all blocks are alike, so can one that starts at an earlier block, if what it costs more
  * is less than those blocks would cost on any node that is left: whatever stages stand before the other one, they
  * stand before it too, with as many blocks less, as long as that leaves each of them one. So only those labels are kept
  * that none other beats. A label is dropped where what is left costs so much, at least (rest.c), that the whole is
@@ -24,8 +23,7 @@ struct label {
 	double tail;			/* by the bound: the largest of Up_k + M tau_k, from this stage on */
 	uint64_t set;
 	uint32_t parent, next;		/* downstream; of the same set, class and p */
-	int16_t p, in_flight;
-	int16_t class;
+	int16_t p, class;
 	bool beaten;
 };
 
@@ -79,7 +77,7 @@ static void widen(struct lattice *l, size_t begin)
  * the fastest node that is left. */
 static bool beats(const struct label *a, const struct label *b, int left, double unit_s)
 {
-	if (a->in_flight > b->in_flight || a->p > b->p || (a->p < b->p && a->p < left))
+	if (a->p > b->p || (a->p < b->p && a->p < left))
 		return false;
 	return a->sum <= b->sum + (b->p - a->p) * unit_s && a->tail <= b->tail + (b->p - a->p) * unit_s;
 }
@@ -216,8 +214,8 @@ static bool may_go_on(const struct lattice *l, int stages)
 	return stages < PLAN_STAGES_MAX && (!l->in->stages || stages < l->in->stages);
 }
 
-/* Whether the pass allows a stage of blocks q..p-1, for so long; fills the label's count. */
-static bool allowed(const struct lattice *l, struct label *label, int node, int p, double tau, double way_s, int after)
+/* Whether the pass allows a label's first stage, of blocks q..p-1, for so long. */
+static bool allowed(const struct lattice *l, const struct label *label, int node, int p, double tau)
 {
 	const struct instance *in = l->in;
 	int q = label->p;
@@ -228,10 +226,7 @@ static bool allowed(const struct lattice *l, struct label *label, int node, int 
 		       (!l->tight || stage_room(in, node, q, p) > 0);
 	if (tau > l->want->period_s)
 		return false;
-	if (!l->tight)
-		return true;
-	label->in_flight = (int16_t)model_in_flight(in, after, way_s, label->sum, l->want->period_s);
-	return label->in_flight <= stage_room(in, node, q, p);
+	return !l->tight || model_in_flight(in, label->sum, l->want->period_s) <= stage_room(in, node, q, p);
 }
 
 /* The stage of blocks q..p-1 on a class before a label's (null: before nothing), with the way to it. false: it is not
@@ -252,7 +247,7 @@ static bool try_stage(struct lattice *l, const struct label *after, uint32_t par
 
 	if (l->want->bound)
 		label.tail = fmax(in->micro_batches * tau, after ? after->tail + way_s + tau : 0);
-	if (!allowed(l, &label, node, p, tau, way_s, after ? after->in_flight : 0))
+	if (!allowed(l, &label, node, p, tau))
 		return false;
 	if (q == 0 && may_end(l, stages))
 		end_label(l, &label);

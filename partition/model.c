@@ -3,7 +3,6 @@
  * simulator, which interprets the very ops that the executor runs and so decides between the best of J.
  */
 #include <math.h>
-#include <stdlib.h>
 
 #include "partition/instance.h"
 
@@ -11,26 +10,15 @@
 
 /* -- J ------------------------------------------------------------------------------------- */
 
-static int whole_periods(double way_s, double period_s, int most)
+int model_in_flight(const struct instance *in, double rest_s, double period_s)
 {
-	double count = way_s <= 0 ? 0 : ceil(way_s / period_s - NOISE);
+	double count = ceil(rest_s / period_s - NOISE);
 
-	return count < most ? (int)count : most;
+	return count < 1 ? 1 : count < in->micro_batches ? (int)count : in->micro_batches;
 }
 
-int model_in_flight(const struct instance *in, int downstream, double cut_s, double rest_s, double period_s)
-{
-	int most = in->micro_batches;
-	int hidden = downstream + 1 + (downstream > 0 ? whole_periods(cut_s, period_s, most) : 0);
-	int held = whole_periods(rest_s, period_s, most);
-
-	if (held < 1)
-		held = 1;
-	return hidden < held ? hidden : held;
-}
-
-/* Seconds of a placement, from its end: cut[s] the way over the cut after s, rest[s] from s to the end and back. */
-struct ways { double cut[PLAN_STAGES_MAX], rest[PLAN_STAGES_MAX], longest; };
+/* Seconds of a placement: rest[s] from stage s to the end and back; its longest stage or direction of a link. */
+struct ways { double rest[PLAN_STAGES_MAX], longest; };
 
 static void fill_ways(const struct instance *in, const struct placement *at, struct ways *w)
 {
@@ -43,72 +31,21 @@ static void fill_ways(const struct instance *in, const struct placement *at, str
 		if (!last)
 			w->longest = fmax(w->longest, cut_longest_s(in, at->node[s], at->node[s + 1],
 								    at->first[s + 1]));
-		w->cut[s] = last ? 0 : cut_way_s(in, at->node[s], at->node[s + 1], at->first[s + 1]);
-		w->rest[s] = tau + w->cut[s] + (last ? 0 : w->rest[s + 1]);
+		w->rest[s] = tau;
+		if (!last)
+			w->rest[s] += cut_way_s(in, at->node[s], at->node[s + 1], at->first[s + 1]) + w->rest[s + 1];
 	}
 }
 
-static bool has_room(const struct instance *in, const struct ways *w, const int *room, int stages, double period_s)
-{
-	int in_flight = 0;
-
-	for (int s = stages - 1; s >= 0; s--) {
-		in_flight = model_in_flight(in, in_flight, w->cut[s], w->rest[s], period_s);
-		if (in_flight > room[s])
-			return false;
-	}
-	return true;
-}
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* The periods above the shortest at which a count changes; the last of them is R_0. Freed by the caller. */
-static double *breakpoints(const struct instance *in, const struct ways *w, int stages, int *count)
-{
-	double *period = xalloc(2 * (size_t)stages * (size_t)in->micro_batches * sizeof(*period));
-
-	*count = 0;
-	for (int s = 0; s < stages; s++)
-		for (int k = 1; k <= in->micro_batches; k++) {
-			double by_cut = w->cut[s] / k, by_rest = w->rest[s] / k;
-
-			if (by_cut > w->longest)
-				period[(*count)++] = by_cut;
-			if (by_rest > w->longest)
-				period[(*count)++] = by_rest;
-			if (by_cut <= w->longest && by_rest <= w->longest)
-				break;
-		}
-	qsort(period, (size_t)*count, sizeof(*period), ascending);
-	return period;
-}
-
-/* The least period that has room everywhere; INFINITY: none. */
+/* The least period that has room everywhere: a stage with room for K has R / K at least. */
 static double least_period(const struct instance *in, const struct ways *w, const int *room, int stages)
 {
-	double *period, found = INFINITY;
-	int count, low = 0;
+	double period_s = w->longest;
 
-	if (has_room(in, w, room, stages, w->longest))
-		return w->longest;
-	period = breakpoints(in, w, stages, &count);
-	for (int high = count; low < high;) {
-		int mid = (low + high) / 2;
-
-		if (has_room(in, w, room, stages, period[mid]))
-			high = mid;
-		else
-			low = mid + 1;
-	}
-	if (low < count)
-		found = period[low];
-	free(period);
-	return found;
+	for (int s = 0; s < stages; s++)
+		if (room[s] < in->micro_batches)
+			period_s = fmax(period_s, w->rest[s] / room[s]);
+	return period_s;
 }
 
 double model_step(const struct instance *in, struct placement *at)

@@ -136,8 +136,8 @@ END_TEST
 
 /* -- the trap of in-flight counts ---------------------------------------------------------- */
 
-/* Four nodes; the first has room for a certain number in flight. Ways between the other three differ so much by order that
- * the cheapest order of the same three with the same one in front needs more in flight than another. */
+/* Four nodes with room for a few in flight each, and links with a latency that is short or many stages long: how many must
+ * be in flight hangs on which of them a plan takes. */
 static struct instance *trap(struct arena *arena, struct draws *d)
 {
 	struct instance_want w = {.nodes = 4, .blocks = 4, .micro_batches = 12, .link_low_s = 0.05, .link_high_s = 0.2};
