@@ -187,7 +187,7 @@ static int search_rounds(struct choice *c, struct arena *arena, const struct ins
 			proved_s = found_s;
 		rc = consider_all(c, in, pool, micro_batch);
 		if (c->best->micro_batch == micro_batch && (round == 0 || c->best->step_s < before_s || before_s <= 0)) {
-			c->best->model_minimum_s = pool_best(pool);
+			c->best->model_minimum_s = fmin(pool_best(pool), c->best->model_s);
 			c->best->model_proved_s = proved_s;
 		}
 		in = tightened(c, arena, in);

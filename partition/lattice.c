@@ -75,10 +75,13 @@ static void widen(struct lattice *l, size_t begin)
 
 /* Whether whatever follows b could follow a too, at no higher cost. left: stages that may still come; unit_s: a block on
  * the fastest node that is left. */
-static bool beats(const struct label *a, const struct label *b, int left, double unit_s)
+static bool beats(const struct lattice *l, const struct label *a, const struct label *b, int left, double unit_s)
 {
 	if (a->p > b->p || (a->p < b->p && a->p < left))
 		return false;
+	/* Counts follow from sums: until the stages come that are shorter, a's must not be longer. */
+	if (l->tight && !l->want->bound)
+		unit_s = 0;
 	return a->sum <= b->sum + (b->p - a->p) * unit_s && a->tail <= b->tail + (b->p - a->p) * unit_s;
 }
 
@@ -94,9 +97,9 @@ static void add_label(struct lattice *l, const struct label *label, size_t begin
 		if (other->set != label->set || other->class != label->class || other->beaten ||
 		    (!l->trims && other->p != label->p))
 			continue;
-		if (beats(other, label, left, unit_s))
+		if (beats(l, other, label, left, unit_s))
 			return;
-		other->beaten = beats(label, other, left, unit_s);
+		other->beaten = beats(l, label, other, left, unit_s);
 	}
 	if (l->count == l->room) {
 		l->room *= 2;
