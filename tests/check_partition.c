@@ -147,7 +147,19 @@ static const struct {
 	{"proportional", 4, 10, 2, "6 1 6 2", NULL, "a6 c4", "proportional"},
 	{"proportional", 3, 10, 2, "6 6 6", NULL, "a6 b4", "proportional"},
 	{"proportional", 4, 10, 0, "", NULL, "a3 b3 c2 d2", "uniform"},
-	{NULL, 3, 12, 0, "5 3 2", NULL, "a7 b4 c1", "proportional"},
+	/* 16 or more micro-batches: a second node is worth its filling, one that is a hundred times slower is not. */
+	{"exact", 2, 4, 0, "1 5", NULL, "a1 b3", "exact"},
+	{"search", 2, 4, 0, "1 5", NULL, "a1 b3", "search"},
+	{"bottleneck", 2, 4, 0, "1 5", NULL, "a1 b3", "bottleneck"},
+	{"exact", 2, 4, 0, "5 1", NULL, "b1 a3", "exact"},
+	{"exact", 3, 4, 0, "0.01 1 5", NULL, "b1 c3", "exact"},
+	{"search", 3, 4, 0, "0.01 1 5", NULL, "b1 c3", "search"},
+	{"bottleneck", 3, 4, 0, "0.01 1 5", NULL, "b1 c3", "bottleneck"},
+	{"exact", 3, 10, 1, "3 6 2", NULL, "b10", "exact"},
+	{"search", 3, 10, 1, "3 6 2", NULL, "b10", "search"},
+	{"bottleneck", 3, 10, 1, "3 6 2", NULL, "b10", "bottleneck"},
+	{"exact", 1, 3, 0, "7", NULL, "a3", "exact"},
+	{NULL, 3, 4, 0, "0.01 1 5", NULL, "b1 c3", "exact"},
 	{NULL, 4, 10, 0, "", NULL, "a3 b3 c2 d2", "uniform"},
 	{NULL, 3, 10, 0, "5 3 2", "5 out 5", "a5 c5", "manual"},
 	{"manual", 4, 10, 0, "", "out 9 1 0", "b9 c1 d0", "manual"},
@@ -235,13 +247,34 @@ START_TEST(table_of_solvers_is_whole)
 
 		ck_assert_ptr_nonnull(solver);
 		ck_assert_str_eq(solver->name, solver_names()[count]);
-		ck_assert(solver->help && solver->solve && solver->applicable);
-		ck_assert_int_eq(solver->applicable(&bench.problem),
-				 strcmp(solver->name, "manual") != 0);
+		ck_assert(solver->help && solver->applicable);
+		ck_assert_msg(!solver->solve != !solver->search, "'%s' has both ways, or none", solver->name);
+		ck_assert(!solver->search || strlen(solver->name) < sizeof plan.solver);
 	}
-	ck_assert_int_eq(count, 3);
-	ck_assert_ptr_null(solver_find("exact"));
+	ck_assert_int_eq(count, 6);
+	ck_assert_ptr_null(solver_find("oracle"));
 	ck_assert_ptr_null(solver_find(NULL));
+}
+END_TEST
+
+/* Numbers must be known of every node for the solvers that reckon with them, and layers for the one that takes them. */
+START_TEST(solvers_apply_where_they_know_enough)
+{
+	static const char *const compute[] = {"", "1 2", "1 2 3"};
+
+	for (int known = 0; known < 3; known++) {
+		set_problem(3, 9);
+		set_compute(compute[known]);
+		for (int i = 0; solver_names()[i]; i++) {
+			const struct solver *solver = solver_find(solver_names()[i]);
+			bool right = solver->search ? known == 2 : strcmp(solver->name, "manual") != 0;
+
+			ck_assert_msg(solver->applicable(&bench.problem) == right, "%s", solver->name);
+		}
+		set_layers("3 3 3");
+		ck_assert(solver_find("manual")->applicable(&bench.problem));
+		tear_down();
+	}
 }
 END_TEST
 
@@ -273,9 +306,9 @@ static void draw_layers(int nodes, int blocks)
 	}
 }
 
-static void draw_problem(const char *solver)
+static void draw_problem_of(const char *solver, int most_nodes, int most_blocks)
 {
-	int blocks = draw(1, BLOCKS), most = blocks + 1 < NODES ? blocks + 1 : NODES;
+	int blocks = draw(1, most_blocks), most = blocks + 1 < most_nodes ? blocks + 1 : most_nodes;
 	int nodes = draw(1, most);
 	static const char *const schedules[] = {"gpipe", "1f1b", "eager"};
 	static const int batches[] = {1, 2, 6, 12, 32, 35};
@@ -293,6 +326,11 @@ static void draw_problem(const char *solver)
 		draw_layers(nodes, blocks);
 	else if (draw(0, 1))
 		bench.want.stages = draw(1, nodes);
+}
+
+static void draw_problem(const char *solver)
+{
+	draw_problem_of(solver, NODES, BLOCKS);
 }
 
 /*
@@ -331,17 +369,39 @@ static void must_be_uniform(void)
 	}
 }
 
+/* What the bounds of a solver that decides everything promise of each other. */
+static void must_say_what_was_proved(void)
+{
+	bool limited = false;		/* what almost fits is part of the proof */
+
+	ck_assert_double_gt(plan.step_s, 0);
+	ck_assert_double_gt(plan.least_bound_s, 0);
+	ck_assert_double_le(plan.least_bound_s, plan.step_s);
+	ck_assert_double_le(plan.least_bound_s, plan.bound_s * (1 + 1e-9));
+	ck_assert_double_ge(plan.step_s, plan.bound_s * (1 - 1e-9));
+	ck_assert_double_gt(plan.model_s, 0);
+	ck_assert_double_le(plan.model_minimum_s, plan.model_s * (1 + 1e-9));
+	ck_assert_double_le(plan.model_proved_s, plan.model_minimum_s * (1 + 1e-9));
+	for (int d = 0; d < NODES; d++)
+		limited = limited || bench.limit[d] > 0;
+	if (strcmp(plan.solver, "exact") == 0 && !limited)
+		ck_assert_double_ge(plan.model_proved_s, plan.model_minimum_s * (1 - 1e-9));
+}
+
 START_TEST(invariants_hold_on_random_problems)
 {
 	const char *solver = solver_names()[_i];
 
-	for (int i = 0; i < 300; i++) {
+	/* fewer where each takes longer */
+	for (int i = 0; i < (solver_find(solver)->search ? 60 : 300); i++) {
 		draw_problem(solver);
 		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 		must_hold();
 		ck_assert_str_eq(plan.solver, solver);
-		for (int s = 1; s < plan.stages; s++)
+		for (int s = 1; s < plan.stages && solver_find(solver)->solve; s++)
 			ck_assert_int_gt(plan.stage[s].node, plan.stage[s - 1].node);
+		if (solver_find(solver)->search)
+			must_say_what_was_proved();
 		if (strcmp(solver, "uniform") == 0)
 			must_be_uniform();
 		if (strcmp(solver, "proportional") == 0)
@@ -674,6 +734,53 @@ static void must_fit(void)
 	}
 }
 
+/* Problems with links, shared interfaces and memory that runs out: no other row of the table has a shorter step, no plan
+ * at all has one below the bound of all plans. */
+START_TEST(nothing_is_shorter_than_exact)
+{
+	int made = 0, shorter = 0, other_order = 0;
+
+	for (int i = 0; i < 60; i++) {
+		double ordered_s = INFINITY;
+
+		draw_problem_of("exact", 5, 12);
+		draw_links();
+		bench.want.schedule = "eager";
+		for (int d = 0; d < bench.cluster.nodes.count && draw(0, 1); d++)
+			bench.limit[d] = draw(20, 400) * 1000.0;
+		error_hold();
+		if (plan_make(&bench.problem, &plan) == 0) {
+			must_hold();
+			must_say_what_was_proved();
+			made++;
+			for (int s = 1; s < plan.stages; s++)
+				other_order += plan.stage[s].node < plan.stage[s - 1].node;
+		} else {
+			plan.step_s = INFINITY;
+			plan.least_bound_s = 0;
+		}
+		for (int k = 0; solver_names()[k]; k++) {
+			struct plan other;
+
+			bench.want.solver = solver_names()[k];
+			if (!strcmp(bench.want.solver, "manual") || plan_make(&bench.problem, &other) < 0)
+				continue;
+			ck_assert_msg(plan.step_s <= other.step_s * (1 + 1e-9), "problem %d: %s takes %g s, exact %g s", i,
+				      bench.want.solver, other.step_s, plan.step_s);
+			ck_assert_double_ge(other.step_s, plan.least_bound_s * (1 - 1e-9));
+			if (solver_find(bench.want.solver)->solve)
+				ordered_s = fmin(ordered_s, other.step_s);
+		}
+		shorter += plan.step_s < ordered_s * 0.99;
+		error_clear();
+		tear_down();
+	}
+	ck_assert_int_gt(made, 20);
+	ck_assert_int_gt(shorter, 10);
+	ck_assert_int_gt(other_order, 5);
+}
+END_TEST
+
 /* Memory that no longer holds all that hides the links: less is in flight, the step is no
  * shorter than the bound, and what the check works out again is what the plan says. */
 START_TEST(eager_makes_do_with_the_memory_there_is)
@@ -921,6 +1028,7 @@ static void break_codec(struct plan *p) { p->link[1].codec_backward = CODEC_INT8
 static void break_bytes(struct plan *p) { p->link[2].bytes_forward--; }
 static void break_step(struct plan *p) { p->step_s *= 0.9; }
 static void break_bound(struct plan *p) { p->bound_s *= 0.9; }
+static void break_least(struct plan *p) { p->least_bound_s = p->step_s * 1.01; }
 static void break_bottleneck(struct plan *p) { p->bottleneck[0] = 'S'; }
 
 static const struct { void (*damage)(struct plan *plan); const char *why; } damages[] = {
@@ -933,7 +1041,7 @@ static const struct { void (*damage)(struct plan *plan); const char *why; } dama
 	{break_order, "unknown order 'wild'"}, {break_forward, "stage 1 takes"},
 	{break_backward, "stage 3 takes"}, {break_codec, "after stage 1"},
 	{break_bytes, "after stage 2"}, {break_step, "a step takes"},
-	{break_bound, "a step takes"}, {break_bottleneck, "a step takes"}, {break_long, "ends after"},
+	{break_bound, "a step takes"}, {break_least, "no plan takes less than"}, {break_bottleneck, "a step takes"}, {break_long, "ends after"},
 	{break_embedding, "embedding"}, {break_head, "head"}, {break_solver, "unknown solver"},
 	{break_share, "share"}, {break_schedule, "schedule 'gpipe', not 'eager'"},
 	{break_batch, "are not a batch of 32"}, {break_size, "micro-batches of 2, not 4"},
@@ -1070,7 +1178,7 @@ START_TEST(file_says_what_was_decided)
 {
 	static const char *const nulls[] = {
 		"simulated_step_s", "tokens_s", "bottleneck", "lower_bound_s", "gap",
-		"model_step_s", "model_minimum_s", "model_gap",
+		"model_step_s", "model_minimum_s", "model_gap", "plan_bound_s",
 	};
 	struct text text = {0};
 	struct json *file;
@@ -1109,6 +1217,8 @@ static double predicted(const struct json *file, const char *key)
 	return json_as_number(json_find(json_find(file, "predicted"), key), -1);
 }
 
+static const char *const of_all_plans[] = {"lower_bound_s", "gap", "model_step_s", "model_minimum_s", "model_gap"};
+
 /* With costs declared, what was predicted is there too, for each direction. */
 START_TEST(file_says_what_was_predicted)
 {
@@ -1136,13 +1246,103 @@ START_TEST(file_says_what_was_predicted)
 	ck_assert_double_eq_tol(json_as_number(stage_key(file, 0, "backward_s"), 0),
 				plan.stage[0].backward_s, 1e-12);
 	ck_assert_double_eq_tol(predicted(file, "simulated_step_s"), plan.step_s, 1e-9);
-	ck_assert_double_eq_tol(predicted(file, "lower_bound_s"), plan.bound_s, 1e-9);
-	ck_assert_double_eq_tol(predicted(file, "gap"), plan.step_s / plan.bound_s - 1, 1e-6);
+	ck_assert_double_eq_tol(predicted(file, "plan_bound_s"), plan.bound_s, 1e-9);
+	/* by hand nothing is known of other plans */
+	for (size_t i = 0; i < sizeof of_all_plans / sizeof *of_all_plans; i++)
+		ck_assert_int_eq(json_kind(json_find(json_find(file, "predicted"), of_all_plans[i])), JSON_NIL);
 	ck_assert_double_eq_tol(predicted(file, "tokens_s"), 32 * 32 / plan.step_s, 1e-3);
 	ck_assert_str_eq(json_as_text(json_find(json_find(file, "predicted"), "bottleneck"), ""),
 			 plan.bottleneck);
 	json_free(file);
 	text_release(&text);
+}
+END_TEST
+
+/* Of a solver that decides everything also what was proved of all plans; the codecs that it chose are there too. */
+START_TEST(file_says_what_was_proved)
+{
+	struct text text = {0};
+	struct json *file;
+
+	set_problem(3, 12);
+	set_compute("0.2 0.1 0.3");
+	bench.problem.micro_batch = 2;
+	bench.cluster.standard = (struct link){.bandwidth_bytes_s = 1e6, .latency_s = 1e-3, .codec = CODEC_AUTO};
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	must_hold();
+	must_say_what_was_proved();
+	ck_assert_int_gt(plan.stages, 1);
+	plan_write(&plan, &bench.problem, &text);
+	file = json_parse(text.data, text.bytes, "plan.json");
+	ck_assert_msg(file != NULL, "%s", text.data);
+	ck_assert_str_eq(json_as_text(json_find(file, "solver"), ""), "exact");
+	ck_assert_double_eq_tol(predicted(file, "plan_bound_s"), plan.bound_s, 1e-9);
+	ck_assert_double_eq_tol(predicted(file, "lower_bound_s"), plan.least_bound_s, 1e-9);
+	ck_assert_double_eq_tol(predicted(file, "gap"), plan.step_s / plan.least_bound_s - 1, 1e-6);
+	ck_assert_double_eq_tol(predicted(file, "model_step_s"), plan.model_s, 1e-9);
+	ck_assert_double_eq_tol(predicted(file, "model_minimum_s"), plan.model_minimum_s, 1e-9);
+	ck_assert_double_eq_tol(predicted(file, "model_gap"), 0, 1e-9);
+	for (int s = 0; s + 1 < plan.stages; s++)
+		ck_assert_str_eq(json_as_text(json_find(stage_key(file, s, "forward_link"), "codec"), ""),
+				 codec_of((enum codec_kind)plan.link[s].codec_forward, false)->name);
+	json_free(file);
+	text_release(&text);
+}
+END_TEST
+
+/* The least lossy codec that costs next to nothing: none where links are fast, int8 where they are the bottleneck, and never
+ * what loses more; who does not choose takes none. */
+START_TEST(codecs_are_chosen_by_what_they_cost)
+{
+	static const struct { double bandwidth; int codec; } rates[] = {{1e9, CODEC_NONE}, {3e3, CODEC_INT8}};
+	struct plan none;
+
+	for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
+		set_problem(2, 12);
+		set_compute("0.01 0.01");
+		bench.want.stages = 2;
+		bench.want.solver = NULL;
+		bench.problem.micro_batch = 2;
+		bench.cluster.standard = (struct link){.bandwidth_bytes_s = rates[i].bandwidth, .codec = CODEC_AUTO};
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		must_hold();
+		ck_assert_int_eq(plan.link[0].codec_forward, rates[i].codec);
+		ck_assert_int_eq(plan.link[0].codec_backward, rates[i].codec);
+		bench.cluster.standard.codec = CODEC_NONE;
+		ck_assert_int_eq(plan_make(&bench.problem, &none), 0);
+		ck_assert_double_le(plan.step_s, none.step_s * 1.005);
+		if (rates[i].codec == CODEC_INT8)
+			ck_assert_double_lt(plan.step_s, none.step_s * 0.9);
+		bench.cluster.standard.codec = CODEC_AUTO;
+		bench.want.solver = "uniform";
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		must_hold();
+		ck_assert_int_eq(plan.link[0].codec_forward, CODEC_NONE);
+		ck_assert_int_eq(plan.link[0].codec_backward, CODEC_NONE);
+		tear_down();
+	}
+}
+END_TEST
+
+/* What an instance takes to fit may lack a few buffers: then other cuts are searched, not given up. */
+START_TEST(memory_that_is_almost_enough_is_searched_again)
+{
+	set_problem(3, 12);
+	set_compute("0.2 0.1 0.3");
+	bench.want.stages = 2;
+	bench.problem.micro_batch = 2;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	for (int less = 1; less < 40; less++) {
+		double before_s = plan.step_s;
+
+		bench.limit[2] = plan.stage[plan.stage[0].node == 2 ? 0 : 1].memory_bytes - 1;
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		must_hold();
+		ck_assert_double_ge(plan.step_s, before_s * (1 - 1e-9));
+		if (plan.stage[0].node != 2 && plan.stage[1].node != 2)
+			return;		/* driven out, byte by byte */
+	}
+	ck_abort_msg("never left out");
 }
 END_TEST
 
@@ -1212,6 +1412,12 @@ START_TEST(nodes_are_left_out_for_a_reason)
 	set_compute("3 1 2");
 	bench.want.stages = 2;
 	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_str_eq(plan.solver, "exact");
+	ck_assert(!left_out(&bench.problem, &plan, 0, why, sizeof why));
+	ck_assert(left_out(&bench.problem, &plan, 1, why, sizeof why));
+	ck_assert_str_eq(why, "plan.stages leaves room for 2 nodes");
+	bench.want.solver = "proportional";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 	ck_assert(!left_out(&bench.problem, &plan, 0, why, sizeof why));
 	ck_assert(left_out(&bench.problem, &plan, 1, why, sizeof why));
 	ck_assert_str_eq(why, "no faster than the 2 nodes that plan.stages leaves room for");
@@ -1220,6 +1426,16 @@ START_TEST(nodes_are_left_out_for_a_reason)
 	ck_assert(!left_out(&bench.problem, &plan, 1, why, sizeof why));
 	ck_assert(left_out(&bench.problem, &plan, 2, why, sizeof why));
 	ck_assert_str_eq(why, "not among the first plan.stages = 2 nodes");
+	/* Free to use all, the planner says what the others would cost. */
+	bench.want = (struct plan_config){.schedule = "eager"};
+	set_compute("30 0.01 20");
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert(left_out(&bench.problem, &plan, 1, why, sizeof why));
+	ck_assert_msg(!strncmp(why, "with it a step takes ", 21) && strstr(why, " % more"), "%s", why);
+	bench.cluster.standard = (struct link){.bandwidth_bytes_s = 100};
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert(left_out(&bench.problem, &plan, 2, why, sizeof why));
+	ck_assert_msg(!strncmp(why, "'a' alone is fastest: with it a step takes ", 43), "%s", why);
 }
 END_TEST
 
@@ -1231,11 +1447,14 @@ static Suite *partition_suite(void)
 	Suite *suite = suite_create("partition");
 	TCase *cases = tcase_create("plans");
 
+	tcase_set_timeout(cases, 60);
 	tcase_add_checked_fixture(cases, NULL, tear_down);
 	LOOP(cases, solvers_give_the_known_layers, solved);
 	LOOP(cases, impossible_wishes_are_refused, refused);
 	tcase_add_test(cases, table_of_solvers_is_whole);
-	tcase_add_loop_test(cases, invariants_hold_on_random_problems, 0, 3);
+	tcase_add_test(cases, solvers_apply_where_they_know_enough);
+	tcase_add_loop_test(cases, invariants_hold_on_random_problems, 0, 6);
+	tcase_add_test(cases, nothing_is_shorter_than_exact);
 	tcase_add_loop_test(cases, auto_finds_the_largest_that_fits, 0, 2);
 	LOOP(cases, auto_leaves_two_micro_batches_a_stage, sizes);
 	tcase_add_test(cases, explicit_size_is_kept);
@@ -1259,6 +1478,9 @@ static Suite *partition_suite(void)
 	tcase_add_test(cases, plan_is_the_same_bytes_every_time);
 	tcase_add_test(cases, file_says_what_was_decided);
 	tcase_add_test(cases, file_says_what_was_predicted);
+	tcase_add_test(cases, file_says_what_was_proved);
+	tcase_add_test(cases, codecs_are_chosen_by_what_they_cost);
+	tcase_add_test(cases, memory_that_is_almost_enough_is_searched_again);
 	tcase_add_test(cases, a_gap_of_nothing_is_said);
 	tcase_add_test(cases, table_is_for_people);
 	LOOP(cases, blocks_have_words, labels);

@@ -41,7 +41,7 @@ static void set_up(void)
 		.head_size = 128, .mlp = 1024, .positions = 64, .end_token = -1, .tied = true, .vocabulary = 100,
 		.qkv_bias = true, .out_bias = true, .mlp_bias = true, .window = window, .digest = {1, 2},
 	};
-	want = (struct plan_config){.schedule = "eager"};
+	want = (struct plan_config){.schedule = "eager", .solver = "proportional"};
 	problem = (struct problem){
 		.cluster = &cluster, .model = &model, .want = &want, .batch = 16, .tokens = TOKENS, .slowdown = 1,
 		.threads = threads, .memory_limit_bytes = limit, .overhead_bytes = overhead,
@@ -91,6 +91,31 @@ START_TEST(plan_that_is_read_again_is_the_same)
 }
 END_TEST
 
+/* What a solver proved is not in the decisions: all else of the planner's plan is the same again, with the codecs that it
+ * chose. */
+START_TEST(planned_codecs_are_read_again)
+{
+	struct plan given, again;
+
+	want.solver = "exact";
+	want.stages = 3;
+	cluster.standard.codec = CODEC_AUTO;
+	cluster.standard.bandwidth_bytes_s = 5e5;
+	ck_assert_int_eq(plan_make(&problem, &plan), 0);
+	ck_assert(plan.link[0].codec_forward != CODEC_NONE || plan.link[1].codec_forward != CODEC_NONE);
+	save_edited(NULL, NULL);
+	ck_assert_int_eq(plan_read(path, &problem, &given), 0);
+	problem.given = &given;
+	ck_assert_int_eq(plan_make(&problem, &again), 0);
+	ck_assert_double_eq(again.least_bound_s, 0);
+	again.model_s = plan.model_s;
+	again.model_minimum_s = plan.model_minimum_s;
+	again.model_proved_s = plan.model_proved_s;
+	again.least_bound_s = plan.least_bound_s;
+	ck_assert_mem_eq(&again, &plan, sizeof plan);
+}
+END_TEST
+
 START_TEST(edited_plan_is_taken)
 {
 	struct plan given, edited;
@@ -129,6 +154,7 @@ static const struct { const char *from, *to, *said; } bad[] = {
 	{"\"stages\":[", "\"stages\":7,\"were\":[", "1 to 3 stages"},
 	{"\"stages\":[", "\"stages\":[1,2,3,4],\"were\":[", "1 to 3 stages"},
 	{"\"stages\":[", "\"stages\":[1,[],{}],\"were\":[", "stages[2].nodes"},
+	{"\"codec\":\"none\"", "\"codec\":\"auto\"", "stages[0].forward_link.codec: \"auto\" is none"},
 	{"{", "[{", "edgepipe-"},
 };
 
@@ -166,6 +192,10 @@ START_TEST(explanation_names_the_bottleneck)
 	ck_assert_int_eq(plan_make(&problem, &plan), 0);
 	ck_assert_int_eq(plan_explain(&plan, &problem, &text), 0);
 	ck_assert_ptr_nonnull(strstr(text.data, "solver uniform: "));
+	/* one node alone needs no link: the planner's step is a fraction of this one's */
+	ck_assert_ptr_nonnull(strstr(text.data, "solver search: "));
+	ck_assert_ptr_nonnull(strstr(text.data, "solver exact: "));
+	ck_assert_double_lt(strtod(strstr(strstr(text.data, "solver exact: "), "step, ") + 6, NULL), 0.5);
 	ck_assert_ptr_nonnull(strstr(text.data, "codec int4 on every link"));
 	ck_assert_ptr_nonnull(strstr(text.data, "codec int8 on every link"));
 	ck_assert_ptr_null(strstr(text.data, "attic computing"));
@@ -195,6 +225,7 @@ int main(void)
 
 	tcase_add_checked_fixture(cases, set_up, tear_down);
 	tcase_add_test(cases, plan_that_is_read_again_is_the_same);
+	tcase_add_test(cases, planned_codecs_are_read_again);
 	tcase_add_test(cases, edited_plan_is_taken);
 	tcase_add_loop_test(cases, bad_plan_is_refused, 0, (int)(sizeof bad / sizeof *bad));
 	tcase_add_test(cases, all_errors_are_said);
