@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { WHY_MOST = 6 };		/* nodes that are tried once more to tell what they would cost: it takes a while */
+
 const char *blocks_write(const struct plan_stage *stage, char *buffer, size_t bytes)
 {
 	int first = stage->first_block, last = first + stage->blocks - 1;
@@ -50,6 +52,16 @@ static void why_not(const struct problem *problem, const struct plan *plan, int 
 	arena_release(&arena);
 }
 
+/* How many nodes before this one, in file order, a plan leaves out. */
+static int left_out_before(const struct plan *plan, int node)
+{
+	int count = node;
+
+	for (int s = 0; s < plan->stages; s++)
+		count -= plan->stage[s].node < node;
+	return count;
+}
+
 bool left_out(const struct problem *problem, const struct plan *plan, int node, char *why,
 	      size_t bytes)
 {
@@ -66,6 +78,8 @@ bool left_out(const struct problem *problem, const struct plan *plan, int node, 
 	else if (solver && solver->search && problem->want->stages)
 		snprintf(why, bytes, "plan.stages leaves room for %d node%s", plan->stages,
 			 plan->stages > 1 ? "s" : "");
+	else if (solver && solver->search && left_out_before(plan, node) >= WHY_MOST)
+		snprintf(why, bytes, "%d nodes do better without it; it was not tried again beside them", plan->stages);
 	else if (solver && solver->search)
 		why_not(problem, plan, node, why, bytes);
 	else if (strcmp(plan->solver, "proportional") == 0)

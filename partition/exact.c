@@ -18,7 +18,7 @@
 
 #define SAME 1e-10			/* of two sums that rounding may tell apart */
 #define WIDE 1.02			/* ends of an interval that is worth a pass */
-enum { LABELS_MOST = 1 << 22, LABELS_ALL = 1 << 25, SPLITS_MOST = 4000 };
+enum { LABELS_MOST = 1 << 22, LABELS_ALL = 1 << 25, BOUND_LABELS = 1 << 22, SPLITS_MOST = 4000 };
 
 /* Periods (X for the bound); V(high) at least; what a plan with such a period has at least. */
 struct interval { double low_s, high_s, least_s, value_s; };
@@ -122,7 +122,7 @@ static void settle(struct proof *proof, const struct interval *i)
 		.period_s = i->high_s,
 		.base_s = times * i->low_s,
 		.below_s = proof->best_s * (1 - SAME),
-		.labels_most = LABELS_MOST,
+		.labels_most = proof->bound ? BOUND_LABELS : LABELS_MOST,
 	};
 	struct lattice_found found;
 
@@ -157,7 +157,7 @@ static double settle_all(struct proof *proof)
 
 		if (least_of(proof, &i) >= proof->best_s * (1 - SAME))
 			break;
-		if (proof->labels > LABELS_ALL || splits > SPLITS_MOST) {
+		if (proof->labels > (proof->bound ? BOUND_LABELS : LABELS_ALL) || splits > SPLITS_MOST) {
 			proof->given_up_s = fmin(proof->given_up_s, least_of(proof, &i));
 			break;
 		}

@@ -11,9 +11,9 @@
 
 #include "partition/solvers.h"
 
-#define WORTH 1e-9			/* what a change must save, as a share of the step */
+#define WORTH 2e-4			/* what a change must save, as a share of the step */
 #define SLACK 1.1			/* a start may be so much longer than the best one */
-enum { STARTS = 3, SIMULATIONS_MOST = 3000 };
+enum { STARTS = 3, SIMULATIONS_MOST = 400 };	/* the latter for each start */
 
 struct climb {
 	const struct instance *in;
