@@ -23,33 +23,34 @@ struct reach {
 	const struct instance *in;
 	const struct classes *classes;
 	uint8_t *least;			/* [sets][classes]: p, or NOWHERE */
-	uint8_t *begin;			/* [classes][blocks + 1]: of the longest stage that ends before p */
+	uint8_t *begin;			/* [classes][blocks + 2]: of the longest stage that ends before p; of the last one */
 	bool *linked;			/* [classes][classes]: from, to */
 	int *used, *most;		/* members of a set; blocks of a member */
 };
 
 /* -- one period ---------------------------------------------------------------------------- */
 
-static bool stage_allowed(const struct instance *in, int node, int q, int p, double period_s)
+static bool stage_allowed(const struct instance *in, int node, int q, int p, bool last, double period_s)
 {
-	return stage_s(in, node, q, p) <= period_s && stage_room(in, node, q, p) > 0;
+	return stage_s(in, node, q, p, last) <= period_s && stage_room(in, node, q, p, last) > 0;
 }
 
 static void fill_class(struct reach *r, int k, double period_s)
 {
 	const struct instance *in = r->in;
 	int node = r->classes->member[r->classes->begin[k]], i, j;
-	uint8_t *begin = r->begin + (size_t)k * ((size_t)in->blocks + 1);
+	uint8_t *begin = r->begin + (size_t)k * ((size_t)in->blocks + 2);
 
 	r->most[k] = 0;
-	for (int p = 0; p <= in->blocks; p++) {
-		int q = p - !(p == in->blocks && in->head_alone && in->nodes > 1);
+	for (int p = 0; p <= in->blocks + 1; p++) {
+		bool last = p > in->blocks;
+		int end = p - last, q = end - !(last && in->head_alone && in->nodes > 1);
 
 		begin[p] = NOWHERE;
-		for (; q >= 0 && stage_allowed(in, node, q, p, period_s); q--)
+		for (; q >= 0 && stage_allowed(in, node, q, end, last, period_s); q--)
 			begin[p] = (uint8_t)q;
-		if (begin[p] != NOWHERE && p - begin[p] > r->most[k])
-			r->most[k] = p - begin[p];
+		if (begin[p] != NOWHERE && end - begin[p] > r->most[k])
+			r->most[k] = end - begin[p];
 	}
 	for (int to = 0; to < r->classes->count; to++)
 		r->linked[k * r->classes->count + to] =
@@ -71,7 +72,7 @@ static bool may_hold(struct reach *r, uint64_t set, int p)
 static void extend(struct reach *r, uint64_t set, int d, int p)
 {
 	const struct classes *c = r->classes;
-	size_t row = (size_t)r->in->blocks + 1;
+	size_t row = (size_t)r->in->blocks + 2;
 
 	for (int e = 0; e < c->count; e++) {
 		uint8_t begin, *least;
@@ -102,7 +103,7 @@ static void place(const struct reach *r, uint64_t set, int d, struct placement *
 			int next = r->least[set * (uint64_t)c->count + (uint64_t)e];
 
 			if (next == NOWHERE || !r->linked[d * c->count + e] ||
-			    r->begin[(size_t)d * ((size_t)r->in->blocks + 1) + (size_t)next] != p)
+			    r->begin[(size_t)d * ((size_t)r->in->blocks + 2) + (size_t)next] != p)
 				continue;
 			found = true;
 			p = next;
@@ -117,7 +118,7 @@ static void place(const struct reach *r, uint64_t set, int d, struct placement *
 static bool reach_period(struct reach *r, double period_s, struct placement *at)
 {
 	const struct classes *c = r->classes;
-	size_t row = (size_t)r->in->blocks + 1;
+	size_t row = (size_t)r->in->blocks + 2;
 
 	for (int k = 0; k < c->count; k++)
 		fill_class(r, k, period_s);
@@ -198,7 +199,7 @@ static bool solve_by_reach(struct bisection *b, double low_s, double endless_s, 
 {
 	const struct classes *c = lattice_classes(b->lattice);
 	struct arena arena = {0};
-	size_t count = (size_t)c->count, row = (size_t)b->in->blocks + 1;
+	size_t count = (size_t)c->count, row = (size_t)b->in->blocks + 2;
 	struct reach reach = {.in = b->in, .classes = c};
 	bool any;
 

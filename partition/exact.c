@@ -89,8 +89,10 @@ static double longest_part(const struct instance *in, const struct placement *at
 	double longest_s = 0;
 
 	for (int s = 0; s < at->stages; s++) {
-		longest_s = fmax(longest_s, stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1]));
-		longest_s = fmax(longest_s, stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1]));
+		bool last = s == at->stages - 1;
+
+		longest_s = fmax(longest_s, stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1], last));
+		longest_s = fmax(longest_s, stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1], last));
 		if (s > 0)
 			longest_s = fmax(longest_s, cut_longest_s(in, at->node[s - 1], at->node[s], at->first[s]));
 	}

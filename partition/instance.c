@@ -12,9 +12,9 @@
 
 /* -- memory -------------------------------------------------------------------------------- */
 
-double stage_bytes(const struct instance *in, int p, int q, int in_flight)
+double stage_bytes(const struct instance *in, int p, int q, bool last, int in_flight)
 {
-	bool first = p == 0, last = q == in->blocks;
+	bool first = p == 0;
 	double weights = in->weights[q] - in->weights[p] + (first ? in->first_weights : 0) +
 			 (last ? in->last_weights : 0);
 	double stored = in->stored[q] - in->stored[p] + in->stored_cut + (first ? in->first_stored : 0) +
@@ -23,9 +23,9 @@ double stage_bytes(const struct instance *in, int p, int q, int in_flight)
 	return weights + in_flight * stored;
 }
 
-int stage_room(const struct instance *in, int node, int p, int q)
+int stage_room(const struct instance *in, int node, int p, int q, bool last)
 {
-	double none = stage_bytes(in, p, q, 0), each = stage_bytes(in, p, q, 1) - none;
+	double none = stage_bytes(in, p, q, last, 0), each = stage_bytes(in, p, q, last, 1) - none;
 	double room = in->memory_bytes[node] - none;
 
 	if (room < each)
@@ -233,9 +233,11 @@ const struct costs *instance_costs(struct arena *arena, const struct instance *i
 	struct costs *costs = arena_take(arena, sizeof(*costs));
 
 	for (int s = 0; s < at->stages; s++) {
-		value[s] = stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1]);
-		value[stages + (size_t)s] = stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1]);
-		if (s + 1 == at->stages)
+		bool last = s + 1 == at->stages;
+
+		value[s] = stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1], last);
+		value[stages + (size_t)s] = stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1], last);
+		if (last)
 			break;
 		fill_cut(in, at, s, cut);
 		if (!in->nic_send)

@@ -39,24 +39,25 @@ struct placement {
 
 /* -- instance.c ---------------------------------------------------------------------------- */
 
-/* Forward and backward of blocks p..q-1 on a node, ends included. */
-static inline double stage_forward_s(const struct instance *in, int node, int p, int q)
+/* Forward and backward of blocks p..q-1 on a node, ends included. last: it is the last stage, with the head; the one before
+ * a head alone ends with the last block too. */
+static inline double stage_forward_s(const struct instance *in, int node, int p, int q, bool last)
 {
 	const double *sum = in->forward_s + (size_t)node * (size_t)(in->blocks + 1);
 
 	return sum[q] - sum[p] + (p == 0 ? in->first_forward_s[node] : 0) +
-	       (q == in->blocks ? in->last_forward_s[node] : 0);
+	       (last ? in->last_forward_s[node] : 0);
 }
-static inline double stage_backward_s(const struct instance *in, int node, int p, int q)
+static inline double stage_backward_s(const struct instance *in, int node, int p, int q, bool last)
 {
 	const double *sum = in->backward_s + (size_t)node * (size_t)(in->blocks + 1);
 
 	return sum[q] - sum[p] + (p == 0 ? in->first_backward_s[node] : 0) +
-	       (q == in->blocks ? in->last_backward_s[node] : 0);
+	       (last ? in->last_backward_s[node] : 0);
 }
-static inline double stage_s(const struct instance *in, int node, int p, int q)
+static inline double stage_s(const struct instance *in, int node, int p, int q, bool last)
 {
-	return stage_forward_s(in, node, p, q) + stage_backward_s(in, node, p, q);
+	return stage_forward_s(in, node, p, q, last) + stage_backward_s(in, node, p, q, last);
 }
 /* How long the cut before block p occupies the link from i to j: of both directions the longer one. */
 static inline double cut_longest_s(const struct instance *in, int i, int j, int p)
@@ -76,9 +77,9 @@ static inline double cut_way_s(const struct instance *in, int i, int j, int p)
 	       in->latency_forward_s[at] + in->latency_backward_s[at];
 }
 /* Bytes of a stage with so many micro-batches in flight. */
-double stage_bytes(const struct instance *instance, int p, int q, int in_flight);
+double stage_bytes(const struct instance *instance, int p, int q, bool last, int in_flight);
 /* How many micro-batches a stage has room for, at most M; 0: not even one. */
-int stage_room(const struct instance *instance, int node, int p, int q);
+int stage_room(const struct instance *instance, int node, int p, int q, bool last);
 /* The problem with micro-batches of a size, from the arena; null where some node's times are not known. */
 const struct instance *instance_of(struct arena *arena, const struct problem *problem, int micro_batch);
 /* What a placement costs, for the simulator and the bound, from the arena. */

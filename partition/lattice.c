@@ -217,19 +217,20 @@ static bool may_go_on(const struct lattice *l, int stages)
 	return stages < PLAN_STAGES_MAX && (!l->in->stages || stages < l->in->stages);
 }
 
-/* Whether the pass allows a label's first stage, of blocks q..p-1, for so long. */
-static bool allowed(const struct lattice *l, const struct label *label, int node, int p, double tau)
+/* Whether the pass allows a label's first stage, of blocks q..p-1, for so long; last: nothing follows it. */
+static bool allowed(const struct lattice *l, const struct label *label, int node, int p, double tau, bool last)
 {
 	const struct instance *in = l->in;
 	int q = label->p;
 
 	if (l->want->bound)
-		return stage_forward_s(in, node, q, p) <= l->want->period_s &&
-		       stage_backward_s(in, node, q, p) <= l->want->period_s && label->tail < l->below_s &&
-		       (!l->tight || stage_room(in, node, q, p) > 0);
+		return stage_forward_s(in, node, q, p, last) <= l->want->period_s &&
+		       stage_backward_s(in, node, q, p, last) <= l->want->period_s && label->tail < l->below_s &&
+		       (!l->tight || stage_room(in, node, q, p, last) > 0);
 	if (tau > l->want->period_s)
 		return false;
-	return !l->tight || model_in_flight(in, label->sum, l->want->period_s) <= stage_room(in, node, q, p);
+	return !l->tight ||
+	       model_in_flight(in, label->sum, l->want->period_s) <= stage_room(in, node, q, p, last);
 }
 
 /* The stage of blocks q..p-1 on a class before a label's (null: before nothing), with the way to it. false: it is not
@@ -239,7 +240,7 @@ static bool try_stage(struct lattice *l, const struct label *after, uint32_t par
 {
 	const struct instance *in = l->in;
 	int node = l->classes.member[l->classes.begin[class]];
-	double tau = stage_s(in, node, q, p), rest_s;
+	double tau = stage_s(in, node, q, p, !after), rest_s;
 	struct label label = {
 		.sum = (after ? after->sum : 0) + way_s + tau,
 		.set = (after ? after->set : 0) + l->classes.radix[class],
@@ -250,7 +251,7 @@ static bool try_stage(struct lattice *l, const struct label *after, uint32_t par
 
 	if (l->want->bound)
 		label.tail = fmax(in->micro_batches * tau, after ? after->tail + way_s + tau : 0);
-	if (!allowed(l, &label, node, p, tau))
+	if (!allowed(l, &label, node, p, tau, !after))
 		return false;
 	if (q == 0 && may_end(l, stages))
 		end_label(l, &label);
@@ -274,7 +275,7 @@ static void try_stages(struct lattice *l, const struct label *after, uint32_t pa
 			q--;
 		return;
 	}
-	while (q > 0 && stage_s(l->in, node, q - 1, p) <= l->want->period_s)
+	while (q > 0 && stage_s(l->in, node, q - 1, p, !after) <= l->want->period_s)
 		q--;
 	for (; q <= most && tried < l->want->lengths; q++)
 		tried += try_stage(l, after, parent, class, q, p, way_s, stages, begin);
@@ -375,7 +376,7 @@ void lattice_search(struct lattice *l, const struct lattice_want *want, struct l
 static bool may_run_out(const struct instance *in)
 {
 	for (int d = 0; d < in->nodes; d++)
-		if (stage_room(in, d, 0, in->blocks) < in->micro_batches)
+		if (stage_room(in, d, 0, in->blocks, true) < in->micro_batches)
 			return true;
 	return false;
 }
@@ -450,7 +451,7 @@ static double endless_period(const struct instance *in)
 	double stage_most_s = 0, way_most_s = 0, cut = 0;
 
 	for (int d = 0; d < in->nodes; d++)
-		stage_most_s = fmax(stage_most_s, stage_s(in, d, 0, in->blocks));
+		stage_most_s = fmax(stage_most_s, stage_s(in, d, 0, in->blocks, true));
 	for (int i = 0; i < in->nodes * in->nodes; i++) {
 		double way_s = in->link_forward_s[i] + in->link_backward_s[i] + in->latency_forward_s[i] +
 			       in->latency_backward_s[i];

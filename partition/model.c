@@ -24,8 +24,8 @@ static void fill_ways(const struct instance *in, const struct placement *at, str
 {
 	w->longest = 0;
 	for (int s = at->stages - 1; s >= 0; s--) {
-		double tau = stage_s(in, at->node[s], at->first[s], at->first[s + 1]);
 		bool last = s == at->stages - 1;
+		double tau = stage_s(in, at->node[s], at->first[s], at->first[s + 1], last);
 
 		w->longest = fmax(w->longest, tau);
 		if (!last)
@@ -58,7 +58,7 @@ double model_step(const struct instance *in, struct placement *at)
 	if (isinf(w.rest[0]))
 		return INFINITY;
 	for (int s = 0; s < at->stages; s++) {
-		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1]);
+		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1], s == at->stages - 1);
 		if (room[s] < 1)
 			return INFINITY;
 	}
@@ -105,7 +105,7 @@ double placement_simulate(const struct instance *in, const struct placement *at)
 	double step_s = INFINITY;
 
 	for (int s = 0; s < at->stages; s++) {
-		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1]);
+		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1], s == at->stages - 1);
 		fits = fits && room[s] > 0;
 	}
 	if (fits)

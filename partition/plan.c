@@ -246,7 +246,7 @@ static int nothing_fits(const struct problem *problem)
 	struct arena arena = {0};
 	int size = problem->micro_batch ? (int)problem->micro_batch : 1, largest = 0;
 	const struct instance *in = instance_of(&arena, problem, size);
-	double needed = stage_bytes(in, 0, in->blocks, 1), all = 0;
+	double needed = stage_bytes(in, 0, in->blocks, true, 1), all = 0;
 	char a[32], b[32], c[32];
 
 	for (int d = 0; d < in->nodes; d++) {

@@ -5,6 +5,7 @@
  *
  * links: partition pipeline model profiler comm base
  */
+#include "partition/instance.h"
 #include "partition/internal.h"
 #include "tests/suite.h"
 
@@ -734,6 +735,39 @@ static void must_fit(void)
 	}
 }
 
+/* The numbers that solvers reckon with are those of the plan: also where the head is alone, on a node of its own. */
+START_TEST(instances_cost_what_plans_cost)
+{
+	int alone = 0;
+
+	for (int i = 0; i < 200; i++) {
+		struct arena arena = {0};
+		struct placement at = {0};
+		const struct instance *in;
+
+		draw_problem("uniform");
+		draw_links();
+		if (bench.want.stages == 0 && draw(0, 1))
+			set_model(bench.cluster.nodes.count, 5);	/* so that the last has no block, as often as not */
+		bench.want.schedule = "1f1b";
+		bench.want.solver = draw(0, 1) ? "uniform" : "proportional";
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		in = instance_of(&arena, &bench.problem, plan.micro_batch);
+		at.stages = plan.stages;
+		for (int s = 0; s < plan.stages; s++) {
+			at.node[s] = plan.stage[s].node;
+			at.first[s + 1] = plan.stage[s].first_block + plan.stage[s].blocks;
+		}
+		ck_assert(placement_valid(in, &at));
+		ck_assert_double_eq_tol(placement_bound(in, &at) / plan.bound_s, 1, 1e-9);
+		alone += plan.stage[plan.stages - 1].blocks == 0;
+		arena_release(&arena);
+		tear_down();
+	}
+	ck_assert_int_gt(alone, 10);
+}
+END_TEST
+
 /* Problems with links, shared interfaces and memory that runs out: no other row of the table has a shorter step, no plan
  * at all has one below the bound of all plans. */
 START_TEST(nothing_is_shorter_than_exact)
@@ -1454,6 +1488,7 @@ static Suite *partition_suite(void)
 	tcase_add_test(cases, table_of_solvers_is_whole);
 	tcase_add_test(cases, solvers_apply_where_they_know_enough);
 	tcase_add_loop_test(cases, invariants_hold_on_random_problems, 0, 6);
+	tcase_add_test(cases, instances_cost_what_plans_cost);
 	tcase_add_test(cases, nothing_is_shorter_than_exact);
 	tcase_add_loop_test(cases, auto_finds_the_largest_that_fits, 0, 2);
 	LOOP(cases, auto_leaves_two_micro_batches_a_stage, sizes);
