@@ -87,14 +87,17 @@ refused "LoRA on the head" 78 "lm_head" --set lora.targets=lm_head
 refused "LoRA on the embedding" 78 "wte" --set lora.targets=wte
 refused "a sequence above the model's positions" 78 "positions" --set data.sequence=17
 ranks=3 refused "a wrong -np" 78 "mpirun -np 2"
-refused "more stages than blocks + 1" 78 "stages" --set plan.stages=7
+refused "more stages than nodes" 78 "stages" --set plan.stages=7
 refused "layers that do not add up" 78 "plan.layers" --set 'plan.layers=[3,3]'
-refused "memory that does not suffice" 78 "MiB" --set nodes.1.memory=2MiB
+refused "memory that does not suffice" 78 "MiB" --set nodes.1.memory=2MiB --set plan.solver=uniform
+refused "memory that suffices nowhere" 78 "no placement holds the model" --set nodes.0.memory=2MiB --set nodes.1.memory=2MiB \
+	--set nodes.0.compute=1GFLOPS --set nodes.1.compute=1GFLOPS
 refused "a micro-batch that does not divide the batch" 78 "micro_batch" --set train.micro_batch=3
 refused "a bare number" 78 "GiB" --set nodes.0.memory=4
 refused "an unknown key" 78 "learning_rate" --set train.learning_rat=1
 refused "what is not built: bf16" 78 "bf16" --set train.precision=bf16
-refused "what is not built: codec auto" 78 '"auto" is not built yet' --set links.default.codec=auto
+refused "a codec inside a rank that nobody chooses" 78 '"auto" is none of' --set "plan.cuts=[{after_block: 1, codec: auto}]"
+refused "an unknown solver" 78 'did you mean "exact"' --set plan.solver=exakt
 refused "an unknown codec" 78 "int8" --set links.default.codec=int7
 refused "a bandwidth of zero" 78 "links.default.bandwidth" --set "links.default.bandwidth=0 Mbit/s"
 cut() {
