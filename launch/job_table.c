@@ -55,7 +55,7 @@ static const struct field rows[] = {
 	{"links.default.latency", FIELD_SECONDS, AT(cluster.standard.latency_s), "0 s", 0, 3600,
 	 .help = "of every link, per direction"},
 	{"links.default.codec", FIELD_WORD, AT(cluster.standard.codec), "none", .words = codecs,
-	 .help = "how activations and gradients travel"},
+	 .help = "how activations and gradients travel; auto: what the planner finds cheap enough"},
 	{"links.between", FIELD_LIST, AT(cluster.links), .item_bytes = sizeof(struct link),
 	 .help = "links that differ from the default; of several that fit the last one wins"},
 	{"links.between[].nodes", FIELD_TEXTS, LINK(nodes),
