@@ -175,7 +175,8 @@ static void look_short(void *arg, const struct placement *at)
 
 		if (count > s->in->micro_batches)
 			count = s->in->micro_batches;
-		if (stage_room(s->in, at->node[i], at->first[i], at->first[i + 1]) < count)
+		if (stage_room(s->in, at->node[i], at->first[i], at->first[i + 1],
+			       i == at->stages - 1) < count)
 			return;
 	}
 	roomy.memory_bytes = limit;
