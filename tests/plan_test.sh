@@ -49,15 +49,15 @@ grep -q 'bottleneck: stage 3 (music)$' "$work/stdout" || fail "the bottleneck is
 grep -q 'solver uniform: ' "$work/stdout" || fail "the other solver is not named"
 grep -q 'music computing twice as fast' "$work/stdout" || fail "what would help is not named"
 
-# the same stages as train's plan.json, by the numbers that train measured; memory is an estimate of its own
+# the same stages as train's plan.json; memory is an estimate of its own
 if command -v mpirun > /dev/null; then
 	. "$source/launch/env.sh"
 	XDG_CACHE_HOME="$work/cache" timeout 60 mpirun -np 5 "$EDGEPIPE" train "$source/topologies/campus.yaml" --out "$work/run" \
 		--set train.steps=1 --set train.micro_batch=1 > "$work/log" 2>&1 || { cat "$work/log"; fail "train"; }
 	grep -q 'plan: exact, eager, 16 micro-batches' "$work/log" || fail "train does not plan with exact"
-	(cd / && "$EDGEPIPE" plan "$work/campus.yaml" --set train.micro_batch=1 --profile "$work/run/profile.json" \
-		-o "$work/measured.json") > /dev/null || fail "plan --profile: exit $?"
-	for file in measured.json run/plan.json; do
+	(cd / && "$EDGEPIPE" plan "$work/campus.yaml" --set train.micro_batch=1 -o "$work/alone.json") > /dev/null ||
+		fail "plan: exit $?"
+	for file in alone.json run/plan.json; do
 		sed -e 's/"memory_bytes":[^,]*,//; s/"memory_limit_bytes":[^,]*,//' "$work/$file" > "$work/$(dirname "$file")/stages"
 	done
 	cmp "$work/stages" "$work/run/stages" || fail "train plans otherwise"
@@ -137,7 +137,8 @@ refused "what is no JSON" 65 "edited.json:" "$work/campus.yaml" --plan "$work/ed
 refused "a plan that is not there" 66 "gone.json" "$work/campus.yaml" --plan "$work/gone.json"
 refused "a plan and layers" 78 "plan.layers" "$work/campus.yaml" --plan "$work/plan.json" --set "plan.layers=[2,2,2,2,2]"
 refused "a profile that is not there" 66 "profile.json" "$work/campus.yaml" --profile profile.json
-refused "what is not built" 78 "--dump-lp" "$work/campus.yaml" --dump-lp model.lp
+"$EDGEPIPE" plan "$work/campus.yaml" --dump-lp "$work/plan.lp" > /dev/null && grep -q '^Minimize' "$work/plan.lp" &&
+	tail -n 1 "$work/plan.lp" | grep -qx End || fail "--dump-lp"
 refused "a sequence above the positions" 78 "positions" "$work/campus.yaml" --set data.sequence=4096
 refused "a picture without a prediction" 78 "declares its compute" "$work/blind.yaml" --svg "$work/none.svg"
 refused "two files on standard output" 2 "only one" "$work/campus.yaml" -o - --svg -
