@@ -1,5 +1,6 @@
 /* edgepipe plan: decides and predicts from the topology file and the model's config.json, without starting anything. */
 #include <getopt.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,13 +15,16 @@ static const char plan_help[] =
 	"  edgepipe plan topologies/campus.yaml --explain\n"
 	"  edgepipe plan topologies/campus.yaml --set plan.solver=uniform -o plan.json\n"
 	"  edgepipe plan topologies/campus.yaml --profile profile.json\n"
+	"  edgepipe plan topologies/campus.yaml --top 5 -o plan.json\n"
 	"\n"
 	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--profile FILE] [--plan FILE] [--explain] [--svg FILE]\n"
-	"                     [--dump-lp FILE] [--set KEY=VALUE]...\n"
+	"                     [--top N] [--dump-lp FILE] [--set KEY=VALUE]...\n"
 	"  -o, --output FILE   writes the plan as JSON (- is standard output)\n"
 	"      --profile FILE  plans with what `edgepipe profile` (or a run's profile.measured.json) measured; refused\n"
 	"                      where it is of another model, build, or cluster\n"
 	"      --plan FILE     takes nodes, blocks, micro-batch and schedule from a plan.json, which may be edited by hand\n"
+	"      --top N         also the next best plans that place otherwise, N in all: with -o FILE, they are FILE.2 to\n"
+	"                      FILE.N; with it the best one is looked for among more plans, and may be a better one\n"
 	"      --dump-lp FILE  writes the problem whose least value `exact` proves, for a solver of integer programs (cbc)\n"
 	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
 	"      --svg FILE      draws the step: who computes what when, and what is on the links (- is standard output)\n"
@@ -32,7 +36,8 @@ static const char plan_help[] =
 	"Memory is the allocator's own arithmetic and what a process needs besides (from the profile, else guessed), checked\n"
 	"against the nodes that declare theirs or were measured.\n";
 
-enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP, OPTION_SVG };
+enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP, OPTION_SVG, OPTION_TOP };
+enum { TOP_MOST = 100 };
 #define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
 
 static const struct option long_options[] = {
@@ -42,6 +47,7 @@ static const struct option long_options[] = {
 	{"plan", required_argument, NULL, OPTION_PLAN},
 	{"profile", required_argument, NULL, OPTION_PROFILE},
 	{"dump-lp", required_argument, NULL, OPTION_LP},
+	{"top", required_argument, NULL, OPTION_TOP},
 	{"svg", required_argument, NULL, OPTION_SVG},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
@@ -61,6 +67,9 @@ struct plan_command {
 	struct profile *profile;
 	struct problem problem;
 	struct plan plan, file;
+	long long top;			/* 0: not asked for */
+	struct plan *ranked;		/* [top], of which these are there: */
+	int count;
 };
 
 static bool on_stdout(const char *path)
@@ -68,7 +77,26 @@ static bool on_stdout(const char *path)
 	return path && !strcmp(path, "-");
 }
 
+/* "FILE", "FILE.2", ... */
+static const char *ranked_path(const struct plan_command *c, int i, char *buffer, size_t bytes)
+{
+	if (i == 0)
+		return c->output;
+	snprintf(buffer, bytes, "%s.%d", c->output, i + 1);
+	return buffer;
+}
+
 /* -- options ------------------------------------------------------------------------------- */
+
+static int take_top(struct plan_command *c, const char *value)
+{
+	char *end;
+
+	c->top = strtoll(value, &end, 10);
+	if (end == value || *end || c->top < 1 || c->top > TOP_MOST)
+		return error(EXIT_USAGE, "plan: --top: '%s' is not in 1..%d", value, TOP_MOST);
+	return 0;
+}
 
 /* 0, 1 for --help, -1 after an error. */
 static int take_option(struct plan_command *c, int option, char **argv)
@@ -80,6 +108,7 @@ static int take_option(struct plan_command *c, int option, char **argv)
 	case OPTION_PLAN: c->given = optarg; return 0;
 	case OPTION_PROFILE: c->profile_path = optarg; return 0;
 	case OPTION_LP: c->program = optarg; return 0;
+	case OPTION_TOP: return take_top(c, optarg);
 	case OPTION_SVG: c->svg = optarg; return 0;
 	case 'h': return 1;
 	default: return option_error("plan", long_options, option, argv);
@@ -102,6 +131,9 @@ static int read_options(struct plan_command *c, int argc, char **argv)
 	if (optind + 1 < argc)
 		return error(EXIT_USAGE, "plan: one topology file at a time: '%s'", argv[optind + 1]);
 	c->topology = argv[optind];
+	if (c->top && (c->given || on_stdout(c->output)))
+		return error(EXIT_USAGE, "plan: --top %s", c->given ? "chooses plans, --plan gives one" :
+			     "writes several files: -o - cannot take them");
 	if (on_stdout(c->output) + on_stdout(c->svg) + on_stdout(c->program) > 1)
 		return error(EXIT_USAGE, "plan: only one of --output, --svg and --dump-lp can be standard output");
 	return 0;
@@ -188,7 +220,46 @@ static int make_problem(struct plan_command *c)
 	return 0;
 }
 
+/* -- the plan ------------------------------------------------------------------------------ */
+
+/* The best of them becomes the plan. */
+static int rank_plans(struct plan_command *c)
+{
+	char why[256];
+
+	c->ranked = xzalloc((size_t)c->top, sizeof(*c->ranked));
+	c->count = plan_rank(&c->problem, c->ranked, (int)c->top);
+	for (int i = 0; i < c->count; i++)
+		if (plan_check(&c->ranked[i], &c->problem, why, sizeof(why)))
+			return error(EXIT_BUG, "plan %d is wrong: %s", i + 1, why);
+	if (c->count > 0)
+		memcpy(&c->plan, &c->ranked[0], sizeof(c->plan));
+	return c->count < 0 ? -1 : 0;
+}
+
+static int decide(struct plan_command *c)
+{
+	return c->top ? rank_plans(c) : plan_decide(&c->problem, c->given, &c->file, &c->plan);
+}
+
 /* -- what is said -------------------------------------------------------------------------- */
+
+/* A line for each of the plans that were ranked. */
+static void add_ranks(const struct plan_command *c, struct text *text)
+{
+	char path[PATH_MAX];
+
+	for (int i = 0; i < c->count; i++) {
+		text_add(text, "rank %d: ", i + 1);
+		plan_line(&c->ranked[i], &c->problem, text);
+		text_add(text, ", %.2f %% more", 100 * (c->ranked[i].step_s / c->ranked[0].step_s - 1));
+		if (c->output)
+			text_add(text, "; %s", ranked_path(c, i, path, sizeof(path)));
+		text_add(text, "\n");
+	}
+	if (c->count < c->top)
+		text_add(text, "no more plans that place otherwise were found\n");
+}
 
 static int print_plan(const struct plan_command *c)
 {
@@ -199,6 +270,11 @@ static int print_plan(const struct plan_command *c)
 	prediction_add(&c->problem, &c->plan, &text);
 	fputs(text.data, stdout);
 	text.bytes = 0;
+	if (c->top) {
+		add_ranks(c, &text);
+		fputs(text.data, stdout);
+		text.bytes = 0;
+	}
 	if (c->explain) {
 		status = plan_explain(&c->plan, &c->problem, &text);
 		if (!status)
@@ -220,12 +296,23 @@ static int write_file(const char *path, struct text *text)
 	return status;
 }
 
-static int write_plan(const struct plan_command *c)
+static int write_plan(const struct plan_command *c, const struct plan *plan, const char *path)
 {
 	struct text text = {0};
 
-	plan_write(&c->plan, &c->problem, &text);
-	return write_file(c->output, &text);
+	plan_write(plan, &c->problem, &text);
+	return write_file(path, &text);
+}
+
+/* The plan, and after it those that were ranked behind it. */
+static int write_plans(const struct plan_command *c)
+{
+	int status = write_plan(c, &c->plan, c->output);
+	char path[PATH_MAX];
+
+	for (int i = 1; i < c->count && !status; i++)
+		status = write_plan(c, &c->ranked[i], ranked_path(c, i, path, sizeof(path)));
+	return status;
 }
 
 static int write_program(const struct plan_command *c)
@@ -263,6 +350,7 @@ static int draw_plan(const struct plan_command *c)
 static void release(struct plan_command *c)
 {
 	free(c->set);
+	free(c->ranked);
 	free(c->threads);
 	free(c->limit);
 	free(c->overhead);
@@ -282,8 +370,8 @@ int command_plan(int argc, char **argv)
 		fputs(plan_help, stdout);
 	quiet = on_stdout(c->output) || on_stdout(c->svg) || on_stdout(c->program);
 	if (!status)
-		status = make_problem(c) || plan_decide(&c->problem, c->given, &c->file, &c->plan) ||
-			 (c->output && write_plan(c)) || (c->svg && draw_plan(c)) ||
+		status = make_problem(c) || decide(c) ||
+			 (c->output && write_plans(c)) || (c->svg && draw_plan(c)) ||
 			 (c->program && write_program(c)) || (!quiet && print_plan(c)) ? -1 : 0;
 	if (status >= 0 && fflush(stdout))
 		status = error(EXIT_IO, "cannot write to standard output");

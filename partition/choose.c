@@ -21,7 +21,8 @@ struct choice {
 	const struct problem *problem;
 	const struct solver *solver;
 	struct plan *best;		/* step_s 0: none yet */
-	struct plan *runner_up;		/* alike; or null: not asked for */
+	struct plan *other;		/* the next best that place otherwise, best first; step_s 0: there are no more */
+	int others;			/* how many are asked for */
 	struct plan *draft;
 	double least_bound_s;		/* of all sizes */
 	double *lack_bytes;		/* per node, of placements that an instance took and memory does not hold */
@@ -75,18 +76,41 @@ static bool same_places(const struct plan *a, const struct plan *b)
 	return true;
 }
 
+static void keep_other(struct choice *c, const struct plan *plan)
+{
+	struct plan *other = c->other;
+	int at = 0;
+
+	while (at < c->others && other[at].step_s > 0 && !same_places(plan, &other[at]))
+		at++;
+	if (at == c->others)
+		at--;
+	if (at < 0 || (other[at].step_s > 0 && plan->step_s >= other[at].step_s))
+		return;
+	for (; at > 0 && other[at - 1].step_s > plan->step_s; at--)
+		memcpy(&other[at], &other[at - 1], sizeof *other);
+	memcpy(&other[at], plan, sizeof *other);
+}
+
 static void keep(struct choice *c, const struct plan *plan)
 {
 	bool first = c->best->step_s <= 0, same = !first && same_places(plan, c->best);
-	struct plan *second = c->runner_up;
 
 	if (first || plan->step_s < c->best->step_s) {
-		if (second && !first && !same)
-			memcpy(second, c->best, sizeof *second);
+		if (!first && !same)
+			keep_other(c, c->best);
 		memcpy(c->best, plan, sizeof *plan);
-	} else if (second && !same && (second->step_s <= 0 || plan->step_s < second->step_s)) {
-		memcpy(second, plan, sizeof *second);
+	} else if (!same) {
+		keep_other(c, plan);
 	}
+}
+
+/* What a plan must stay below to be kept; INFINITY: any is. */
+static double limit_s(const struct choice *c)
+{
+	const struct plan *last = c->others ? &c->other[c->others - 1] : c->best;
+
+	return last->step_s > 0 ? last->step_s : INFINITY;
 }
 
 /* Makes a plan of a placement, and keeps it where it is the best so far. 1: memory does not hold it; -1 after an error. */
@@ -173,6 +197,17 @@ static int consider_all(struct choice *c, const struct instance *in, const struc
 	return rc;
 }
 
+/* Those that cannot be the best, and may be among the next. -1 after an error. */
+static int consider_next(struct choice *c, const struct instance *in, const struct pool *pool, int micro_batch)
+{
+	int rc = 0;
+
+	for (int i = 0; i < pool->count && rc >= 0 && c->others && !c->solver->pure; i++)
+		if (placement_bound(in, &pool->item[i]) < limit_s(c))
+			rc = consider(c, &pool->item[i], micro_batch);
+	return rc < 0 ? -1 : 0;
+}
+
 /* Searches, and where memory does not hold what was found, again with less of it. -1 after an error. */
 static int search_rounds(struct choice *c, struct arena *arena, const struct instance *in, struct pool *pool,
 			 int micro_batch)
@@ -186,6 +221,8 @@ static int search_rounds(struct choice *c, struct arena *arena, const struct ins
 		if (round == 0)
 			proved_s = found_s;
 		rc = consider_all(c, in, pool, micro_batch);
+		if (rc == 0)
+			rc = consider_next(c, in, pool, micro_batch);
 		if (c->best->micro_batch == micro_batch && (round == 0 || c->best->step_s < before_s || before_s <= 0)) {
 			c->best->model_minimum_s = fmin(pool_best(pool), c->best->model_s);
 			c->best->model_proved_s = proved_s;
@@ -203,13 +240,13 @@ static int try_instance(struct choice *c, int micro_batch)
 	struct arena arena = {0};
 	struct pool pool = {0}, good = {0};
 	const struct instance *in = instance_of(&arena, c->problem, micro_batch);
-	double before_s = c->best->step_s, bound_s;
+	double most_s = limit_s(c), bound_s;
 	int rc = c->solver->pure ? 0 : add_others(c, in, &pool, micro_batch);
 
 	search_solve(in, &good);
 	bound_s = least_bound(in, &good);
 	c->least_bound_s = fmin(c->least_bound_s, bound_s);
-	if (rc == 0 && (before_s <= 0 || bound_s < before_s))
+	if (rc == 0 && bound_s < most_s)
 		rc = search_rounds(c, &arena, in, &pool, micro_batch);
 	pool_release(&good);
 	pool_release(&pool);
@@ -236,7 +273,7 @@ static int try_sizes(struct choice *c)
 /* -- codecs -------------------------------------------------------------------------------- */
 
 /* One direction of a cut that is to choose: the least lossy codec that costs the step next to nothing. */
-static int settle_codec(struct choice *c, int s, bool backward, double most_s)
+static int settle_codec(struct choice *c, struct plan *plan, int s, bool backward, double most_s)
 {
 	static const enum codec_kind by_loss[] = {CODEC_NONE, CODEC_BF16};
 	struct plan *draft = c->draft;
@@ -244,42 +281,61 @@ static int settle_codec(struct choice *c, int s, bool backward, double most_s)
 	for (size_t i = 0; i < sizeof by_loss / sizeof *by_loss; i++) {
 		int rc;
 
-		memcpy(draft, c->best, sizeof *draft);
+		memcpy(draft, plan, sizeof *draft);
 		*(backward ? &draft->link[s].codec_backward : &draft->link[s].codec_forward) = (int)by_loss[i];
 		rc = plan_size(c->problem, draft, draft->micro_batch, false);
 		if (rc < 0)
 			return -1;
 		if (rc > 0 && draft->step_s <= most_s) {
-			memcpy(c->best, draft, sizeof *draft);
+			memcpy(plan, draft, sizeof *draft);
 			return 0;
 		}
 	}
 	return 0;
 }
 
-static int settle_codecs(struct choice *c)
+static int settle_codecs(struct choice *c, struct plan *plan)
 {
-	double most_s = c->best->step_s * (1 + CODEC_COST);
+	double most_s = plan->step_s * (1 + CODEC_COST);
 
-	for (int s = 0; s + 1 < c->best->stages; s++)
+	for (int s = 0; s + 1 < plan->stages; s++)
 		for (int backward = 0; backward < 2; backward++) {
-			int a = c->best->stage[s + backward].node, b = c->best->stage[s + !backward].node;
+			int a = plan->stage[s + backward].node, b = plan->stage[s + !backward].node;
 
 			if (cluster_link(c->problem->cluster, a, b).codec == CODEC_AUTO &&
-			    settle_codec(c, s, backward, most_s) < 0)
+			    settle_codec(c, plan, s, backward, most_s) < 0)
 				return -1;
 		}
 	return 0;
 }
 
-int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan,
-		struct plan *runner_up)
+static int by_step(const void *a, const void *b)
+{
+	double x = ((const struct plan *)a)->step_s, y = ((const struct plan *)b)->step_s;
+
+	return (x > y) - (x < y);
+}
+
+static int settle_all(struct choice *c)
+{
+	int rc = settle_codecs(c, c->best), count = 0;
+
+	for (; rc == 0 && count < c->others && c->other[count].step_s > 0; count++)
+		rc = settle_codecs(c, &c->other[count]);
+	if (count > 1)
+		qsort(c->other, (size_t)count, sizeof *c->other, by_step);
+	return rc;
+}
+
+int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan, struct plan *other,
+		int others)
 {
 	struct choice c = {
 		.problem = problem,
 		.solver = solver,
 		.best = plan,
-		.runner_up = runner_up,
+		.other = other,
+		.others = others,
 		.draft = xzalloc(1, sizeof *plan),
 		.least_bound_s = INFINITY,
 		.lack_bytes = xzalloc((size_t)problem->cluster->nodes.count, sizeof(double)),
@@ -287,7 +343,7 @@ int choose_plan(const struct problem *problem, const struct solver *solver, stru
 	int rc = try_sizes(&c);
 
 	if (rc == 0 && plan->step_s > 0)
-		rc = settle_codecs(&c);
+		rc = settle_all(&c);
 	if (rc == 0 && plan->step_s > 0)
 		plan->least_bound_s = fmin(c.least_bound_s, plan->step_s);
 	free(c.lack_bytes);

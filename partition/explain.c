@@ -160,19 +160,15 @@ static void add_runner_up(struct text *text, const struct problem *problem, cons
 {
 	const struct solver *solver = solver_find(plan->solver);
 	struct plan *again;
-	char blocks[64];
 
 	if (!solver || !solver->search || solver->pure)
 		return;
 	again = xzalloc(1, sizeof(*again));
 	memset(second, 0, sizeof(*second));
-	if (choose_plan(problem, solver, again, second) > 0 && second->step_s > 0) {
-		text_add(text, "runner-up:");
-		for (int s = 0; s < second->stages; s++)
-			text_add(text, "%s %s %s", s ? " |" : "", cluster_node(problem->cluster, second->stage[s].node)->name,
-				 blocks_write(&second->stage[s], blocks, sizeof(blocks)));
-		text_add(text, ", micro-batches of %d: %.3g s a step, %.2f %% more; it waits for %s, and no schedule of it "
-			 "takes less than %.3g s\n", second->micro_batch, second->step_s,
+	if (choose_plan(problem, solver, again, second, 1) > 0 && second->step_s > 0) {
+		text_add(text, "runner-up: ");
+		plan_line(second, problem, text);
+		text_add(text, ", %.2f %% more; it waits for %s, and no schedule of it takes less than %.3g s\n",
 			 100 * (second->step_s / plan->step_s - 1), second->bottleneck, second->bound_s);
 	}
 	free(again);

@@ -44,11 +44,11 @@ int plan_size(const struct problem *problem, struct plan *plan, int size, bool l
 
 /* -- choose.c ------------------------------------------------------------------------------ */
 
-/* The best plan that a solver over instances finds, or one of the others' (unless the solver is a pure one), and, if
- * runner_up is not null, the best that places otherwise (step_s 0: there is none); both zeroed by the caller. 1; 0: none
- * fits; -1 after an error. */
-int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan,
-		struct plan *runner_up);
+/* The best plan that a solver over instances finds, or one of the others' (unless the solver is a pure one), and the next
+ * best ones that place otherwise, best first (step_s 0: there are no more); all zeroed by the caller. 1; 0: none fits; -1
+ * after an error. */
+int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan, struct plan *other,
+		int others);
 
 /* -- cost.c -------------------------------------------------------------------------------- */
 

@@ -92,6 +92,10 @@ struct plan {
  * lacks it), some but not all nodes declaring compute.
  */
 int plan_make(const struct problem *problem, struct plan *plan);
+/* The best plan as plan_make, then the next best that place otherwise (other nodes, order, blocks, or size of a
+ * micro-batch), of those that a solver finds which decides everything: ascending steps. More are looked at than for one
+ * plan alone. How many, 1 to most; -1 after an error. */
+int plan_rank(const struct problem *problem, struct plan *plan, int most);
 /* The ops of a plan, from the arena; null after an error. */
 struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
 			       const struct plan *plan);
@@ -122,6 +126,8 @@ int plan_check(const struct plan *plan, const struct problem *problem, char *why
 
 /* plan.json (formats.md). What was not predicted is null. */
 void plan_write(const struct plan *plan, const struct problem *problem, struct text *text);
+/* In a line: "library emb 0-2 | physics 3-9 head, micro-batches of 1: 0.25 s a step". */
+void plan_line(const struct plan *plan, const struct problem *problem, struct text *text);
 /* The plan as a table for people. */
 void plan_print(const struct plan *plan, const struct problem *problem, struct text *text);
 

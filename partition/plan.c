@@ -297,27 +297,37 @@ static int make_ordered(const struct problem *problem, const struct solver *solv
 	return choose_size(problem, plan);
 }
 
-int plan_make(const struct problem *problem, struct plan *plan)
+int plan_rank(const struct problem *problem, struct plan *plan, int most)
 {
 	const struct solver *solver;
-	struct plan draft;
-	int rc;
+	int rc, count = 1;
 
 	/* Also what lies between the fields: a plan travels, and is compared, as bytes. */
-	memset(&draft, 0, sizeof draft);
+	memset(plan, 0, (size_t)most * sizeof *plan);
 	if (check_size(problem) < 0)
 		return -1;
 	solver = problem->given ? NULL : choose_solver(problem);
 	if (!problem->given && !solver)
 		return -1;
 	if (solver && solver->search) {
-		rc = choose_plan(problem, solver, &draft, NULL);
+		rc = choose_plan(problem, solver, plan, plan + 1, most - 1);
 		if (rc == 0)
 			return nothing_fits(problem);
 	} else {
-		rc = make_ordered(problem, solver, &draft);
+		rc = make_ordered(problem, solver, plan);
 	}
 	if (rc < 0)
+		return -1;
+	while (count < most && plan[count].step_s > 0)
+		count++;
+	return count;
+}
+
+int plan_make(const struct problem *problem, struct plan *plan)
+{
+	struct plan draft;
+
+	if (plan_rank(problem, &draft, 1) < 0)
 		return -1;
 	memcpy(plan, &draft, sizeof draft);
 	return 0;

@@ -58,6 +58,16 @@ static void add_stage(struct text *text, const struct plan *plan, const struct p
 	text_add(text, "\n");
 }
 
+void plan_line(const struct plan *plan, const struct problem *problem, struct text *text)
+{
+	char blocks[64];
+
+	for (int s = 0; s < plan->stages; s++)
+		text_add(text, "%s%s %s", s ? " | " : "", cluster_node(problem->cluster, plan->stage[s].node)->name,
+			 blocks_write(&plan->stage[s], blocks, sizeof blocks));
+	text_add(text, ", micro-batches of %d: %.3g s a step", plan->micro_batch, plan->step_s);
+}
+
 void plan_print(const struct plan *plan, const struct problem *problem, struct text *text)
 {
 	struct widths widths = measure(plan, problem);

@@ -1027,6 +1027,107 @@ START_TEST(refusal_names_a_size_that_fits)
 }
 END_TEST
 
+/* -- the next best ------------------------------------------------------------------------- */
+
+enum { RANKED = 6 };
+
+/* The least steps of all plans, by trying each as if a file gave it. */
+struct every {
+	struct plan given;
+	double step_s[RANKED];
+};
+
+static void note_step(struct every *all, double step_s)
+{
+	int at = RANKED - 1;
+
+	if (step_s >= all->step_s[at])
+		return;
+	for (; at > 0 && all->step_s[at - 1] > step_s; at--)
+		all->step_s[at] = all->step_s[at - 1];
+	all->step_s[at] = step_s;
+}
+
+static void try_given(struct every *all)
+{
+	bench.problem.given = &all->given;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	bench.problem.given = NULL;
+	note_step(all, plan.step_s);
+}
+
+static void try_stages(struct every *all, int left)
+{
+	struct plan *given = &all->given;
+
+	if (left == 0)
+		try_given(all);
+	for (int node = 0; node < bench.cluster.nodes.count; node++)
+		for (int blocks = given->stages ? left == 0 ? 0 : 1 : 1; blocks <= left; blocks++) {
+			bool used = false;
+
+			for (int s = 0; s < given->stages; s++)
+				used = used || given->stage[s].node == node || given->stage[s].blocks == 0;
+			if (used)
+				continue;
+			given->stage[given->stages++] = (struct plan_stage){.node = node, .blocks = blocks};
+			try_stages(all, left - blocks);
+			given->stages--;
+		}
+}
+
+static void set_ranked(void)
+{
+	set_problem(3, 5);
+	set_compute("5 3 4");
+	bench.problem.micro_batch = 4;
+	bench.cluster.standard = (struct link){.bandwidth_bytes_s = 4e6, .latency_s = 1e-4};
+}
+
+/* The solvers keep what is good by the closed form: of the truly next best, some may be missing. */
+START_TEST(the_next_best_are_ranked)
+{
+	struct plan ranked[RANKED];
+	struct every all = {.given = {.solver = "manual", .schedule = "eager", .micro_batch = 4}};
+
+	set_ranked();
+	for (int i = 0; i < RANKED; i++)
+		all.step_s[i] = 1e9;
+	try_stages(&all, 5);
+	ck_assert_int_eq(plan_rank(&bench.problem, ranked, RANKED), RANKED);
+	ck_assert_double_eq_tol(ranked[0].step_s, all.step_s[0], 1e-9 * all.step_s[0]);
+	for (int i = 1; i < RANKED; i++) {
+		ck_assert_double_ge(ranked[i].step_s, ranked[i - 1].step_s);
+		ck_assert_double_le(ranked[i].step_s, 1.1 * all.step_s[i]);
+	}
+}
+END_TEST
+
+START_TEST(ranked_plans_place_differently)
+{
+	struct plan ranked[RANKED];
+	char place[RANKED][300];
+
+	set_ranked();
+	set_compute("4 4 4");	/* so that `uniform` finds one of them too */
+	bench.problem.micro_batch = 0;
+	ck_assert_int_eq(plan_rank(&bench.problem, ranked, RANKED), RANKED);
+	for (int i = 0; i < RANKED; i++) {
+		snprintf(place[i], sizeof place[i], "%s x %d", sentence(&ranked[i]), ranked[i].micro_batch);
+		for (int k = 0; k < i; k++)
+			ck_assert_str_ne(place[i], place[k]);
+		memcpy(&plan, &ranked[i], sizeof plan);
+		must_hold();
+		bench.problem.given = &ranked[i];
+		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+		bench.problem.given = NULL;
+		ck_assert_double_eq(plan.step_s, ranked[i].step_s);
+	}
+	bench.want.solver = "uniform";
+	ck_assert_int_eq(plan_rank(&bench.problem, ranked, RANKED), 1);
+}
+END_TEST
+
 /* -- the check ----------------------------------------------------------------------------- */
 
 static void break_stages(struct plan *p) { p->stages = 0; }
@@ -1509,6 +1610,8 @@ static Suite *partition_suite(void)
 	tcase_add_test(cases, memory_that_does_not_suffice_is_refused_with_numbers);
 	tcase_add_test(cases, refusal_names_a_size_that_fits);
 	LOOP(cases, damaged_plans_are_found, damages);
+	tcase_add_test(cases, the_next_best_are_ranked);
+	tcase_add_test(cases, ranked_plans_place_differently);
 	tcase_add_test(cases, wishes_that_are_not_kept_are_found);
 	tcase_add_test(cases, plan_is_the_same_bytes_every_time);
 	tcase_add_test(cases, file_says_what_was_decided);

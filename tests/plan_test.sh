@@ -83,6 +83,20 @@ if command -v mpirun > /dev/null; then
 	grep -q '"nodes": *\["physics"\], *"first_block": *0, *"last_block": *4' "$work/other/plan.json" || fail "train's plan is another"
 fi
 
+# The next best plans: files of ascending steps, all different, each taken as a plan.
+"$EDGEPIPE" plan "$work/campus.yaml" --set plan.solver=exact --top 4 -o "$work/best.json" > "$work/stdout" || fail "--top: exit $?"
+[ "$(grep -c '^rank [1-4]: .* a step, [0-9.]* % more; .*/best.json' "$work/stdout")" = 4 ] || fail "not four ranks"
+for file in best.json best.json.2 best.json.3 best.json.4; do
+	grep -o '"simulated_step_s": *[0-9.e-]*' "$work/$file" | sed 's/.*: *//' >> "$work/steps"
+	"$EDGEPIPE" plan "$work/campus.yaml" --plan "$work/$file" -o "$work/taken.json" > /dev/null || fail "$file is not taken"
+	grep -o '"nodes.*"last_block":[0-9]*' "$work/taken.json" > "$work/places"
+	grep -o '"nodes.*"last_block":[0-9]*' "$work/$file" | cmp - "$work/places" || fail "$file is taken as another plan"
+	cksum < "$work/places" >> "$work/different"
+done
+[ ! -e "$work/best.json.5" ] || fail "more files than asked for"
+[ "$(wc -l < "$work/steps")" = 4 ] && sort -g -c "$work/steps" || fail "the steps do not ascend"
+[ "$(sort -u "$work/different" | wc -l)" = 4 ] || fail "plans of the same places"
+
 # A picture of the step: 5 stages of 16 forwards and backwards, and 4 cuts with as many messages; a name cannot break it.
 sed 's|name: library,|name: "<b>\&\\"x",|; s|\[library,|["<b>\&\\"x",|' "$work/campus.yaml" > "$work/hostile.yaml"
 "$EDGEPIPE" plan "$work/hostile.yaml" --set plan.solver=proportional --svg "$work/step.svg" > /dev/null || fail "--svg: exit $?"
@@ -136,6 +150,9 @@ echo '{' > "$work/edited.json"
 refused "what is no JSON" 65 "edited.json:" "$work/campus.yaml" --plan "$work/edited.json"
 refused "a plan that is not there" 66 "gone.json" "$work/campus.yaml" --plan "$work/gone.json"
 refused "a plan and layers" 78 "plan.layers" "$work/campus.yaml" --plan "$work/plan.json" --set "plan.layers=[2,2,2,2,2]"
+refused "plans that are ranked, and one that is given" 2 "--plan gives one" "$work/campus.yaml" --plan "$work/plan.json" --top 2
+refused "no rank" 2 "not in 1..100" "$work/campus.yaml" --top 0
+refused "ranked plans on standard output" 2 "several files" "$work/campus.yaml" --top 2 -o -
 refused "a profile that is not there" 66 "profile.json" "$work/campus.yaml" --profile profile.json
 "$EDGEPIPE" plan "$work/campus.yaml" --dump-lp "$work/plan.lp" > /dev/null && grep -q '^Minimize' "$work/plan.lp" &&
 	tail -n 1 "$work/plan.lp" | grep -qx End || fail "--dump-lp"
