@@ -23,10 +23,11 @@ static const char usage[] =
 	"\n"
 	"  make_model gpt2 /tmp/gpt2 --dtype BF16\n"
 	"\n"
-	"Usage: make_model tiny|tiny-medium|gpt2|gpt2-medium|qwen2.5-0.5b OUT_DIR\n"
+	"Usage: make_model tiny|tiny-medium|small|gpt2|gpt2-medium|qwen2.5-0.5b OUT_DIR\n"
 	"  --dtype F32|BF16   of the file (F32)\n"
 	"  --seed N           of the values (1)\n"
-	"  --positions N      longest sequence (128 for tiny, 32 for tiny-medium, 1024 for gpt2, 32768 for qwen)\n";
+	"  --positions N      longest sequence (128 for tiny, 32 for tiny-medium, 256 for small, 1024 for gpt2, 32768 for\n"
+	"                     qwen)\n";
 
 /* -- shapes -------------------------------------------------------------------------------- */
 
@@ -38,6 +39,8 @@ static const struct shape {
 	{"tiny", true, 1000, 128, 64, 4, 4, 4, 256},
 	/* The proportions of gpt2-medium with sequences of 32 tokens: a head as long as 3.3 blocks. */
 	{"tiny-medium", true, 2825, 32, 64, 24, 4, 4, 256},
+	/* Of which two cores train a step of some thousand tokens in about a second. */
+	{"small", true, 4096, 256, 384, 6, 6, 6, 1536},
 	{"gpt2", true, 50257, 1024, 768, 12, 12, 12, 3072},
 	{"gpt2-medium", true, 50257, 1024, 1024, 24, 16, 16, 4096},
 	{"qwen2.5-0.5b", false, 151936, 32768, 896, 24, 14, 2, 4864},
