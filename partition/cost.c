@@ -164,18 +164,20 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 			    const struct plan *plan)
 {
 	size_t stages = (size_t)plan->stages;
-	double *value = arena_take(arena, 6 * stages * sizeof(*value));
+	double *value = arena_take(arena, 7 * stages * sizeof(*value));
 	double *forward = value, *backward = value + stages;
 	double *link_f = value + 2 * stages, *link_b = value + 3 * stages;
-	double *latency_f = value + 4 * stages, *latency_b = value + 5 * stages;
+	double *latency_f = value + 4 * stages, *latency_b = value + 5 * stages, *update = value + 6 * stages;
 	int (*nic)[2] = arena_take(arena, 2 * stages * sizeof(*nic));
 	struct costs *costs = arena_take(arena, sizeof(*costs));
 
 	for (size_t s = 0; s < stages; s++) {
 		const struct plan_stage *stage = &plan->stage[s];
+		struct node_cost cost = cost_node(problem, stage->node, plan->micro_batch);
 
-		if (!cost_node(problem, stage->node, plan->micro_batch).known)
+		if (!cost.known)
 			return NULL;
+		update[s] = stage->blocks * cost.update_s;
 		forward[s] = stage->forward_s;
 		backward[s] = stage->backward_s;
 		link_f[s] = plan->link[s].seconds_forward;
@@ -191,6 +193,7 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 		.stages = plan->stages,
 		.forward_s = forward,
 		.backward_s = backward,
+		.update_s = update,
 		.link_forward_s = link_f,
 		.link_backward_s = link_b,
 		.latency_forward_s = latency_f,

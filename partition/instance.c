@@ -47,7 +47,7 @@ static double sampled(const struct problem *problem, struct plan *scratch, int n
 		.embedding = s.embedding,
 		.head = s.head,
 		.in_flight = s.in_flight,
-		.edges = s.in_flight + 1,
+		.edges = s.in_flight,
 	};
 	return (double)plan_memory(problem, scratch, 0).total;
 }
