@@ -31,8 +31,8 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 	const struct plan_stage *stage = &plan->stage[s];
 	double m = plan->micro_batches;
 
-	text_add(text, "%5d  %9.4g  %9.4g  %8.1f%%", s, m * stage->forward_s, m * stage->backward_s,
-		 100 * sim->busy_s[s] / sim->step_s);
+	text_add(text, "%5d  %9.4g  %9.4g  %8.1f%%  %5.1f%%", s, m * stage->forward_s, m * stage->backward_s,
+		 100 * sim->busy_s[s] / sim->step_s, 100 - 100 * sim->busy_s[s] / sim->step_s);
 	if (s + 1 < plan->stages)
 		text_add(text, "  %9.4g  %8.1f%%  %9.4g  %8.1f%%", m * plan->link[s].seconds_forward,
 			 100 * sim->link_forward_busy_s[s] / sim->step_s,
@@ -50,8 +50,8 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 static void add_times(struct text *text, const struct problem *problem, const struct plan *plan,
 		      const struct simulation *sim)
 {
-	text_add(text, "stage  %9s  %9s  %9s  %9s  %9s  %9s  %9s  memory  from\n", "forward s", "backward", "computes",
-		 "sends s", "of step", "receives", "of step");
+	text_add(text, "stage  %9s  %9s  %9s  %6s  %9s  %9s  %9s  %9s  memory  from\n", "forward s", "backward", "computes",
+		 "idle", "sends s", "of step", "receives", "of step");
 	for (int s = 0; s < plan->stages; s++)
 		add_stage(text, problem, plan, sim, s);
 }
