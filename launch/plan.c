@@ -18,7 +18,7 @@ static const char plan_help[] =
 	"  edgepipe plan topologies/campus.yaml --top 5 -o plan.json\n"
 	"\n"
 	"Usage: edgepipe plan TOPOLOGY.yaml [-o plan.json] [--profile FILE] [--plan FILE] [--explain] [--svg FILE]\n"
-	"                     [--top N] [--dump-lp FILE] [--set KEY=VALUE]...\n"
+	"                     [--top N] [--dump-lp FILE] [--jitter SHARE] [--set KEY=VALUE]...\n"
 	"  -o, --output FILE   writes the plan as JSON (- is standard output)\n"
 	"      --profile FILE  plans with what `edgepipe profile` (or a run's profile.measured.json) measured; refused\n"
 	"                      where it is of another model, build, or cluster\n"
@@ -26,6 +26,7 @@ static const char plan_help[] =
 	"      --top N         also the next best plans that place otherwise, N in all: with -o FILE, they are FILE.2 to\n"
 	"                      FILE.N; with it the best one is looked for among more plans, and may be a better one\n"
 	"      --dump-lp FILE  writes the problem whose least value `exact` proves, for a solver of integer programs (cbc)\n"
+	"      --jitter SHARE  simulates 200 steps in which nothing takes as long as planned: lognormal, of this deviation\n"
 	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
 	"      --svg FILE      draws the step: who computes what when, and what is on the links (- is standard output)\n"
 	"      --set KEY=VALUE overrides a key of the file, as for train\n"
@@ -36,7 +37,7 @@ static const char plan_help[] =
 	"Memory is the allocator's own arithmetic and what a process needs besides (from the profile, else guessed), checked\n"
 	"against the nodes that declare theirs or were measured.\n";
 
-enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP, OPTION_SVG, OPTION_TOP };
+enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP, OPTION_JITTER, OPTION_SVG, OPTION_TOP };
 enum { TOP_MOST = 100 };
 #define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
 
@@ -47,6 +48,7 @@ static const struct option long_options[] = {
 	{"plan", required_argument, NULL, OPTION_PLAN},
 	{"profile", required_argument, NULL, OPTION_PROFILE},
 	{"dump-lp", required_argument, NULL, OPTION_LP},
+	{"jitter", required_argument, NULL, OPTION_JITTER},
 	{"top", required_argument, NULL, OPTION_TOP},
 	{"svg", required_argument, NULL, OPTION_SVG},
 	{"help", no_argument, NULL, 'h'},
@@ -67,6 +69,7 @@ struct plan_command {
 	struct profile *profile;
 	struct problem problem;
 	struct plan plan, file;
+	double jitter;			/* 0: not asked for */
 	long long top;			/* 0: not asked for */
 	struct plan *ranked;		/* [top], of which these are there: */
 	int count;
@@ -98,6 +101,16 @@ static int take_top(struct plan_command *c, const char *value)
 	return 0;
 }
 
+static int take_jitter(struct plan_command *c, const char *value)
+{
+	char *end;
+
+	c->jitter = strtod(value, &end);
+	if (end == value || *end || !(c->jitter > 0 && c->jitter <= 1))
+		return error(EXIT_USAGE, "plan: --jitter: '%s' is not a share above 0 and up to 1, as 0.1", value);
+	return 0;
+}
+
 /* 0, 1 for --help, -1 after an error. */
 static int take_option(struct plan_command *c, int option, char **argv)
 {
@@ -108,6 +121,7 @@ static int take_option(struct plan_command *c, int option, char **argv)
 	case OPTION_PLAN: c->given = optarg; return 0;
 	case OPTION_PROFILE: c->profile_path = optarg; return 0;
 	case OPTION_LP: c->program = optarg; return 0;
+	case OPTION_JITTER: return take_jitter(c, optarg);
 	case OPTION_TOP: return take_top(c, optarg);
 	case OPTION_SVG: c->svg = optarg; return 0;
 	case 'h': return 1;
@@ -261,6 +275,18 @@ static void add_ranks(const struct plan_command *c, struct text *text)
 		text_add(text, "no more plans that place otherwise were found\n");
 }
 
+static int add_jitter(const struct plan_command *c, struct text *text)
+{
+	struct jittered steps;
+
+	if (plan_jitter(&c->problem, &c->plan, c->jitter, &steps))
+		return -1;
+	text_add(text, "jitter  of %g %% in every computation and message: %.3g s a step in the median of %d (simulated), "
+		 "%.2f %% more than without; nine in ten below %.3g s\n", 100 * c->jitter, steps.median_s, JITTER_DRAWS,
+		 100 * (steps.median_s / c->plan.step_s - 1), steps.most_s);
+	return 0;
+}
+
 static int print_plan(const struct plan_command *c)
 {
 	struct text text = {0};
@@ -275,7 +301,13 @@ static int print_plan(const struct plan_command *c)
 		fputs(text.data, stdout);
 		text.bytes = 0;
 	}
-	if (c->explain) {
+	if (c->jitter > 0) {
+		status = add_jitter(c, &text);
+		if (!status)
+			fputs(text.data, stdout);
+		text.bytes = 0;
+	}
+	if (c->explain && !status) {
 		status = plan_explain(&c->plan, &c->problem, &text);
 		if (!status)
 			fputs(text.data, stdout);

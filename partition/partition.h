@@ -106,6 +106,12 @@ struct schedule *plan_schedule(struct arena *arena, const struct problem *proble
  * the speed of a node in use). */
 struct simulation *plan_simulate(struct arena *arena, const struct problem *problem, const struct plan *plan);
 
+/* The step where every computation and message takes a random factor longer or shorter (lognormal, mean 1, deviation
+ * `jitter`): of JITTER_DRAWS simulations the median, and what nine in ten stay below. -1 after an error, as above. */
+enum { JITTER_DRAWS = 200 };
+struct jittered { double median_s, most_s; };
+int plan_jitter(const struct problem *problem, const struct plan *plan, double jitter, struct jittered *steps);
+
 /* -- cost.c -------------------------------------------------------------------------------- */
 
 /* Where the predicted seconds of a node, or of the link from one to another, come from; guessed: nothing is known. */

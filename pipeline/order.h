@@ -26,10 +26,11 @@ void order_greedy(const struct schedule_want *want, const int *room, struct op *
  * INFINITY while not known. */
 struct wire {
 	int to, next;			/* stage; micro-batch */
+	uint32_t name;			/* what its jitter is keyed by */
 	int nic[2];			/* -1: none */
 	double occupied_s, latency_s, free_s;
 	double *sent, *awaited;		/* [micro_batches]: when each was posted */
-	double *left, *arrived;
+	double *began, *left, *arrived;
 };
 
 /* What is known of a step while it is played. */

@@ -55,6 +55,10 @@ struct costs {
 	 * may share with others; -1: none. */
 	const int (*nic_forward)[2], (*nic_backward)[2];
 	int nics;
+	/* Jitter: in the simulator every computation and message takes a lognormal factor of mean 1 and this deviation longer,
+	 * drawn anew for each, from the seed. 0: none. */
+	double jitter;
+	uint32_t jitter_seed;
 };
 
 struct schedule_want {

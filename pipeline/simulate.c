@@ -36,6 +36,7 @@ static void open_wire(struct timeline *t, struct wire *wire, int to, double awai
 	wire->nic[0] = wire->nic[1] = -1;
 	wire->sent = times(&t->arena, count, INFINITY);
 	wire->awaited = times(&t->arena, count, awaited_s);
+	wire->began = times(&t->arena, count, INFINITY);
 	wire->left = times(&t->arena, count, INFINITY);
 	wire->arrived = times(&t->arena, count, INFINITY);
 }
@@ -51,6 +52,8 @@ static void open_wires(struct timeline *t, double awaited_s)
 
 		open_wire(t, f, cut + 1, awaited_s);
 		open_wire(t, b, cut, awaited_s);
+		f->name = 4 * (uint32_t)cut + 2;
+		b->name = 4 * (uint32_t)cut + 3;
 		f->occupied_s = c->link_forward_s[cut];
 		b->occupied_s = c->link_backward_s[cut];
 		f->latency_s = c->latency_forward_s[cut];
@@ -153,11 +156,25 @@ static void consider_stage(const struct timeline *t, const struct pilot *pilot, 
 		*best = job;
 }
 
+/* How much longer than planned something takes: exp(N(-v / 2, v)), by Box and Muller's normal numbers. */
+static double stretch(const struct costs *c, uint32_t who, int micro)
+{
+	double v = log1p(c->jitter * c->jitter), normal;
+	struct philox at;
+
+	if (c->jitter <= 0)
+		return 1;
+	at = philox((struct philox){{who, (uint32_t)micro, 0, 0}}, c->jitter_seed, 0x6a177e5u);
+	normal = sqrt(-2 * log(1 - (double)philox_unit(at.word[0]))) * cos(2 * M_PI * (double)philox_unit(at.word[1]));
+	return exp(sqrt(v) * normal - v / 2);
+}
+
 static void pass(struct timeline *t, const struct job *job)
 {
 	struct wire *wire = job->wire;
 
-	wire->free_s = job->start_s + wire->occupied_s;
+	wire->began[wire->next] = job->start_s;
+	wire->free_s = job->start_s + wire->occupied_s * stretch(t->costs, wire->name, wire->next);
 	wire->left[wire->next] = wire->free_s;
 	wire->arrived[wire->next] = wire->free_s + wire->latency_s;
 	wire->next++;
@@ -175,12 +192,12 @@ static void compute(struct timeline *t, const struct job *job)
 
 	switch (job->op.kind) {
 	case OP_FORWARD:
-		*end = job->start_s + c->forward_s[stage];
+		*end = job->start_s + c->forward_s[stage] * stretch(c, 4 * (uint32_t)stage, job->op.micro);
 		t->forward_start[at] = job->start_s;
 		t->forward_end[at] = *end;
 		break;
 	case OP_BACKWARD:
-		*end = job->start_s + c->backward_s[stage];
+		*end = job->start_s + c->backward_s[stage] * stretch(c, 4 * (uint32_t)stage + 1, job->op.micro);
 		t->backward_start[at] = job->start_s;
 		t->backward_end[at] = *end;
 		break;
@@ -284,14 +301,14 @@ static double *kept(struct arena *arena, const double *s, size_t count)
 	return memcpy(arena_take(arena, count * sizeof(*s)), s, count * sizeof(*s));
 }
 
-/* When the messages of every cut started: they left when they had occupied it. */
+/* When the messages of every cut started. */
 static double *starts(struct arena *arena, const struct timeline *t, const struct wire *wire)
 {
 	double *s = arena_take(arena, (size_t)t->stages * (size_t)t->micro_batches * sizeof(*s));
 
 	for (int cut = 0; cut < t->stages - 1; cut++)
 		for (int m = 0; m < t->micro_batches; m++)
-			s[place(t, cut, m)] = wire[cut].left[m] - wire[cut].occupied_s;
+			s[place(t, cut, m)] = wire[cut].began[m];
 	return s;
 }
 

@@ -35,7 +35,7 @@ static void fill(struct pipe *pipe, int stages, uint32_t seed)
 			for (int k = 0; k < 2; k++)
 				pipe->nic[i][s][k] = k;
 	pipe->costs = (struct costs){stages, pipe->value[0], pipe->value[1], NULL, pipe->value[2], pipe->value[3],
-				     pipe->value[4], pipe->value[5], NULL, NULL, 2};
+				     pipe->value[4], pipe->value[5], NULL, NULL, 2, 0, 0};
 	if (!shared)
 		return;
 	pipe->costs.nic_forward = (const int (*)[2])pipe->nic[0];
@@ -79,7 +79,7 @@ START_TEST(one_client_is_a_stage)
 		fill(&pipe, stages, seed);
 		behind = (struct costs){stages - 1, pipe.costs.forward_s + 1, pipe.costs.backward_s + 1, NULL,
 					pipe.costs.link_forward_s + 1, pipe.costs.link_backward_s + 1,
-					pipe.costs.latency_forward_s + 1, pipe.costs.latency_backward_s + 1, NULL, NULL, 2};
+					pipe.costs.latency_forward_s + 1, pipe.costs.latency_backward_s + 1, NULL, NULL, 2, 0, 0};
 		one = (struct clients){1, pipe.costs.forward_s, pipe.costs.backward_s, pipe.costs.link_forward_s,
 				       pipe.costs.link_backward_s, pipe.costs.latency_forward_s,
 				       pipe.costs.latency_backward_s, NULL, NULL};
@@ -111,7 +111,7 @@ END_TEST
 START_TEST(by_hand)
 {
 	static const double one[] = {1, 1, 1}, two[] = {2}, none[] = {0, 0, 0};
-	const struct costs server = {1, one, two, NULL, none, none, none, none, NULL, NULL, 0};
+	const struct costs server = {1, one, two, NULL, none, none, none, none, NULL, NULL, 0, 0, 0};
 	const int room[] = {9, 9, 9, 9};
 	struct clients clients = {2, one, one, one, one, none, none, NULL, NULL};
 
@@ -127,7 +127,7 @@ END_TEST
 START_TEST(a_slow_client_is_waited_for)
 {
 	static const double forward[] = {1, 10}, backward[] = {1, 10}, one[] = {1, 1}, none[] = {0, 0};
-	const struct costs server = {1, one, one, NULL, none, none, none, none, NULL, NULL, 0};
+	const struct costs server = {1, one, one, NULL, none, none, none, none, NULL, NULL, 0, 0, 0};
 	const struct clients clients = {2, forward, backward, none, none, none, none, NULL, NULL};
 	const int room[] = {9, 9, 9};
 

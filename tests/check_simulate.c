@@ -943,6 +943,39 @@ START_TEST(greedy_takes_backwards_first)
 }
 END_TEST
 
+/* One stage, so the step is the sum of its computations: their mean and deviation are those asked for, a seed gives
+ * the same step again, and without jitter nothing changes. */
+START_TEST(jitter_has_its_mean_and_deviation)
+{
+	enum { SEEDS = 400, MICRO = 4 };
+	static const double one[1] = {1}, none[1] = {0};
+	struct costs costs = {.stages = 1, .forward_s = one, .backward_s = one, .link_forward_s = none,
+			      .link_backward_s = none, .latency_forward_s = none, .latency_backward_s = none};
+	struct schedule_want want = {.name = "1f1b", .stages = 1, .micro_batches = MICRO};
+	struct arena arena = {0};
+	struct schedule *schedule = schedule_make(&arena, &want);
+	double sum = 0, squares = 0, mean, deviation;
+
+	ck_assert(simulate(&arena, schedule, &costs)->step_s == 2 * MICRO);
+	costs.jitter = 0.2;
+	for (uint32_t seed = 1; seed <= SEEDS; seed++) {
+		double step_s;
+
+		costs.jitter_seed = seed;
+		step_s = simulate(&arena, schedule, &costs)->step_s;
+		ck_assert(step_s == simulate(&arena, schedule, &costs)->step_s);
+		sum += step_s;
+		squares += step_s * step_s;
+	}
+	mean = sum / SEEDS;
+	deviation = sqrt(squares / SEEDS - mean * mean);
+	ck_assert_msg(fabs(mean / (2 * MICRO) - 1) < 0.015, "mean %g", mean);
+	/* Of a sum of independent parts: sqrt(parts) times that of one. */
+	ck_assert_msg(fabs(deviation / (0.2 * sqrt(2 * MICRO)) - 1) < 0.15, "deviation %g", deviation);
+	arena_release(&arena);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("simulate");
@@ -950,6 +983,7 @@ static Suite *suite(void)
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, one_step_by_hand);
+	tcase_add_test(tcase, jitter_has_its_mean_and_deviation);
 	tcase_add_test(tcase, greedy_by_hand);
 	tcase_add_test(tcase, shared_interfaces_by_hand);
 	tcase_add_test(tcase, without_links);
