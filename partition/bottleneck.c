@@ -3,9 +3,11 @@
  * last stage to the first.
  *
  * For a period T, reach[S][d] is the earliest block p such that blocks p.. run on the nodes of set S with d in front, no
- * stage and no link longer than T. An earlier p is never worse, so one number is enough. Memory is that of one
- * micro-batch in flight; where more of them have no room, and where cuts differ, the lattice decides instead, which
- * knows of counts. T is found by bisection: a plan that is found has a period of its own, so it ends.
+ * stage and no link longer than T. An earlier p is never worse, so one number is enough: a class that can take some block
+ * but not an earlier one may be passed with no block at all, and where such a plan turns up, the lattice decides. So it
+ * does where more than one micro-batch in flight has no room, and where cuts differ: it knows of counts. A set whose
+ * blocks before p are more than all the other nodes could hold is dead. T is found by bisection, from a plan of a narrow
+ * beam down: a plan that is found has a period of its own, so it ends.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -16,16 +18,20 @@
 
 #define BARELY 1e-9			/* below a period, by more than rounding */
 #define CLOSE 1.001			/* ends of a bisection from which on the upper one is tried to be beaten */
-enum { NOWHERE = 255, BLOCKS_MOST = 250, BISECTIONS = 200 };
+enum { NOWHERE = 255, BLOCKS_MOST = 250, BISECTIONS = 200, ROW = 32, WORD = sizeof(uint64_t) };
+enum { BEAM = 100, BEAM_LENGTHS = 2, BEAM_TRIES = 8 };
 #define REACH_MOST ((uint64_t)1 << 29)	/* bytes */
 
 struct reach {
 	const struct instance *in;
 	const struct classes *classes;
-	uint8_t *least;			/* [sets][classes]: p, or NOWHERE */
+	size_t width;			/* classes, up to whole words */
+	uint8_t *least;			/* [sets][width]: p, or NOWHERE */
 	uint8_t *begin;			/* [classes][blocks + 2]: of the longest stage that ends before p; of the last one */
-	bool *linked;			/* [classes][classes]: from, to */
-	int *used, *most;		/* members of a set; blocks of a member */
+	uint8_t (*apart)[ROW];		/* [classes][from]: NOWHERE where a class has no link to this one, else 0 */
+	int *used, *most;		/* members of the set at hand; blocks of a member */
+	int left;			/* blocks that all the members outside the set can hold */
+	bool gaps;			/* a plan had an empty stage: what was decided need not be true */
 };
 
 /* -- one period ---------------------------------------------------------------------------- */
@@ -52,38 +58,15 @@ static void fill_class(struct reach *r, int k, double period_s)
 		if (begin[p] != NOWHERE && end - begin[p] > r->most[k])
 			r->most[k] = end - begin[p];
 	}
-	for (int to = 0; to < r->classes->count; to++)
-		r->linked[k * r->classes->count + to] =
-			classes_link(r->classes, k, to, &i, &j) && cut_longest_s(in, i, j, 1) <= period_s;
-}
-
-/* Whether the members that are left could hold the blocks before p at all. */
-static bool may_hold(struct reach *r, uint64_t set, int p)
-{
-	const struct classes *c = r->classes;
-
-	for (int k = 0; k < c->count; k++)
-		r->used[k] = (int)(set / c->radix[k] % (uint64_t)(c->size[k] + 1));
-	for (int k = 0; k < c->count && p > 0; k++)
-		p -= (c->size[k] - r->used[k]) * r->most[k];
-	return p <= 0;
-}
-
-static void extend(struct reach *r, uint64_t set, int d, int p)
-{
-	const struct classes *c = r->classes;
-	size_t row = (size_t)r->in->blocks + 2;
-
-	for (int e = 0; e < c->count; e++) {
-		uint8_t begin, *least;
-
-		if (r->used[e] == c->size[e] || !r->linked[e * c->count + d])
-			continue;
-		begin = r->begin[(size_t)e * row + (size_t)p];
-		least = r->least + (set + c->radix[e]) * (uint64_t)c->count + (uint64_t)e;
-		if (begin < *least)
-			*least = begin;
+	/* Nothing ends before p, but before a later block: an empty stage may, so that an earlier p stays no worse. */
+	for (int p = in->blocks - 1, later = begin[in->blocks]; p > 0; p--) {
+		if (begin[p] == NOWHERE && later != NOWHERE)
+			begin[p] = (uint8_t)p;
+		later = begin[p];
 	}
+	for (int to = 0; to < r->classes->count; to++)
+		r->apart[to][k] = classes_link(r->classes, k, to, &i, &j) && cut_longest_s(in, i, j, 1) <= period_s
+					  ? 0 : NOWHERE;
 }
 
 /* The first stages of the plan that reached block 0 with class d in front, then what each of them came from. */
@@ -100,9 +83,9 @@ static void place(const struct reach *r, uint64_t set, int d, struct placement *
 		at->first[at->stages++] = p;
 		set -= c->radix[d];
 		for (int e = 0; e < c->count && set > 0 && !found; e++) {
-			int next = r->least[set * (uint64_t)c->count + (uint64_t)e];
+			int next = r->least[set * r->width + (uint64_t)e];
 
-			if (next == NOWHERE || !r->linked[d * c->count + e] ||
+			if (next == NOWHERE || r->apart[e][d] ||
 			    r->begin[(size_t)d * ((size_t)r->in->blocks + 2) + (size_t)next] != p)
 				continue;
 			found = true;
@@ -115,27 +98,94 @@ static void place(const struct reach *r, uint64_t set, int d, struct placement *
 	at->first[at->stages] = r->in->blocks;
 }
 
+/* Counts on to the next set. */
+static void next_set(struct reach *r)
+{
+	const struct classes *c = r->classes;
+
+	for (int k = 0; k < c->count; k++) {
+		if (r->used[k] < c->size[k]) {
+			r->used[k]++;
+			r->left -= r->most[k];
+			return;
+		}
+		r->left += r->used[k] * r->most[k];
+		r->used[k] = 0;
+	}
+}
+
+static bool dead(const struct reach *r, const uint8_t *least)
+{
+	for (size_t at = 0; at < r->width; at += WORD) {
+		uint64_t word;
+
+		memcpy(&word, least + at, WORD);
+		if (word != UINT64_MAX)
+			return false;
+	}
+	return true;
+}
+
+/* Puts every class before the set, at the earliest block that it may end before; the class that reached block 0 with
+ * the set behind it, -1: none. */
+static int extend(struct reach *r, uint64_t set)
+{
+	const struct classes *c = r->classes;
+	const uint8_t *least = r->least + set * r->width;
+	uint8_t end[ROW];
+
+	memset(end, NOWHERE, sizeof(end));
+	for (int d = 0; d < c->count; d++) {
+		if (least[d] == NOWHERE)
+			continue;
+		for (int e = 0; e < ROW; e++) {
+			uint8_t p = least[d] | r->apart[d][e];
+
+			end[e] = p < end[e] ? p : end[e];
+		}
+	}
+	for (int e = 0; e < c->count; e++) {
+		uint8_t begin;
+
+		if (end[e] == NOWHERE || r->used[e] == c->size[e])
+			continue;
+		begin = r->begin[(size_t)e * ((size_t)r->in->blocks + 2) + end[e]];
+		if (begin == NOWHERE || begin > r->left - r->most[e])
+			continue;
+		r->least[(set + c->radix[e]) * r->width + (uint64_t)e] = begin;
+		if (begin == 0)
+			return e;
+	}
+	return -1;
+}
+
 static bool reach_period(struct reach *r, double period_s, struct placement *at)
 {
 	const struct classes *c = r->classes;
 	size_t row = (size_t)r->in->blocks + 2;
 
-	for (int k = 0; k < c->count; k++)
+	memset(r->used, 0, (size_t)c->count * sizeof(int));
+	r->left = 0;
+	for (int k = 0; k < c->count; k++) {
 		fill_class(r, k, period_s);
-	memset(r->least, NOWHERE, c->sets * (uint64_t)c->count);
-	for (int k = 0; k < c->count; k++)
-		r->least[c->radix[k] * (uint64_t)c->count + (uint64_t)k] = r->begin[(size_t)(k + 1) * row - 1];
-	for (uint64_t set = 1; set < c->sets; set++)
-		for (int d = 0; d < c->count; d++) {
-			int p = r->least[set * (uint64_t)c->count + (uint64_t)d];
+		r->left += c->size[k] * r->most[k];
+	}
+	memset(r->least, NOWHERE, c->sets * r->width);
+	for (int k = 0; k < c->count; k++) {
+		r->least[c->radix[k] * r->width + (uint64_t)k] = r->begin[(size_t)(k + 1) * row - 1];
+		if (r->begin[(size_t)(k + 1) * row - 1] == 0)
+			return place(r, c->radix[k], k, at), true;
+	}
+	for (uint64_t set = 1; set < c->sets; set++) {
+		int d;
 
-			if (p == 0) {
-				place(r, set, d, at);
-				return true;
-			}
-			if (p != NOWHERE && may_hold(r, set, p))
-				extend(r, set, d, p);
-		}
+		next_set(r);
+		if (dead(r, r->least + set * r->width))
+			continue;
+		d = extend(r, set);
+		if (d >= 0)
+			return place(r, set + c->radix[d], d, at), true;
+	}
 	return false;
 }
 
@@ -156,6 +206,10 @@ static bool try_period(struct bisection *b, double *period_s)
 
 	if (b->reach && !reach_period(b->reach, *period_s, &found.placement))
 		return false;
+	if (b->reach && !placement_valid(b->in, &found.placement)) {
+		b->reach->gaps = true;
+		return false;
+	}
 	if (b->reach) {
 		model_step(b->in, &found.placement);
 		*period_s = fmin(*period_s, placement_longest_s(b->in, &found.placement));
@@ -169,12 +223,39 @@ static bool try_period(struct bisection *b, double *period_s)
 	return true;
 }
 
+/* A plan by a narrow beam, with as short a period as it finds: a bisection may begin there. */
+static bool begin_by_beam(struct bisection *b, double low_s, double endless_s)
+{
+	struct lattice_want want = {.below_s = INFINITY, .labels_most = SIZE_MAX, .beam = BEAM, .lengths = BEAM_LENGTHS};
+	struct lattice_found found;
+	double high_s = endless_s;
+	bool any = false;
+
+	low_s = fmax(low_s, endless_s * BARELY);
+	want.choices = lattice_classes(b->lattice)->count;
+	for (int i = 0; i < BEAM_TRIES || (!any && i < BISECTIONS); i++) {
+		want.period_s = sqrt(low_s * high_s);
+		lattice_search(b->lattice, &want, &found);
+		if (!found.found) {
+			low_s = want.period_s;
+			if (low_s > high_s / CLOSE)
+				break;
+			continue;
+		}
+		any = true;
+		b->best = found.placement;
+		high_s = b->best.period_s;
+	}
+	return any;
+}
+
 /* From a period below which there is nothing; false: there is no plan at all. */
 static bool bisect(struct bisection *b, double low_s, double endless_s)
 {
-	double high_s = low_s * CLOSE;
+	bool known = begin_by_beam(b, low_s, endless_s);
+	double high_s = known ? b->best.period_s : low_s * CLOSE;
 
-	while (!try_period(b, &high_s)) {
+	while (!known && !try_period(b, &high_s)) {
 		if (high_s > endless_s)
 			return false;
 		low_s = high_s;
@@ -203,18 +284,19 @@ static bool solve_by_reach(struct bisection *b, double low_s, double endless_s, 
 	struct reach reach = {.in = b->in, .classes = c};
 	bool any;
 
-	reach.least = xalloc(c->sets * (uint64_t)c->count);
+	reach.width = (count + WORD - 1) / WORD * WORD;
+	reach.least = xalloc(c->sets * reach.width);
 	reach.begin = arena_take(&arena, count * row);
-	reach.linked = arena_take(&arena, count * count * sizeof(bool));
+	reach.apart = arena_take(&arena, count * sizeof(*reach.apart));
 	reach.used = arena_take(&arena, count * sizeof(int));
 	reach.most = arena_take(&arena, count * sizeof(int));
 	b->reach = &reach;
 	any = bisect(b, low_s, endless_s);
-	*enough = !any || b->best.period_s <= placement_longest_s(b->in, &b->best) * (1 + BARELY);
+	*enough = !reach.gaps && (!any || b->best.period_s <= placement_longest_s(b->in, &b->best) * (1 + BARELY));
 	b->reach = NULL;
 	free(reach.least);
 	arena_release(&arena);
-	return any;
+	return any && !reach.gaps;
 }
 
 double bottleneck_search(const struct instance *in, struct pool *pool)
@@ -226,7 +308,7 @@ double bottleneck_search(const struct instance *in, struct pool *pool)
 
 	lattice_periods(b.lattice, INFINITY, &low_s, &endless_s);
 	if (lattice_one_cut(b.lattice) && !in->stages && in->blocks <= BLOCKS_MOST &&
-	    c->sets < REACH_MOST / (uint64_t)c->count)
+	    c->count <= ROW && c->sets < REACH_MOST / (uint64_t)c->count)
 		any = solve_by_reach(&b, low_s, endless_s, &enough);
 	if (!enough)
 		any = bisect(&b, any ? placement_longest_s(in, &b.best) * (1 - BARELY) : low_s, endless_s);
