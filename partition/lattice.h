@@ -32,6 +32,7 @@ enum rest_ways { REST_ALL, REST_BUT_LAST, REST_NONE };
  * member it is known how much work it can take and what a unit of it costs there, with its share of the
  * cheapest way out; the cheapest are filled first: the linear relaxation of a knapsack.
  */
+struct way_out { double longest_s, way_s; };	/* the longer direction; both with their latencies */
 struct rest {
 	int classes, blocks;
 	bool shape, whole, one_cut;	/* a block costs all nodes alike, up to their speed; all blocks, all cuts are alike */
@@ -39,6 +40,8 @@ struct rest {
 	int *order;			/* classes, cheapest first */
 	double *capacity, *cost;	/* [classes]: work of one member; seconds of a unit, with the way out */
 	double *unit;			/* [classes]: seconds of a unit alone */
+	struct way_out **way_out;	/* [classes][ways]: longer links that are cheaper */
+	int *ways;
 	double way_most_s;		/* the longest of the cheapest ways out */
 	double *work;			/* [blocks + 1] prefix sum; in blocks where all are alike */
 };

@@ -1,5 +1,6 @@
 /* rest.c - the relaxation that prunes: what is left to place costs at least so much. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "partition/lattice.h"
@@ -57,6 +58,59 @@ static double least_of(const double *value, int count)
 	return least;
 }
 
+static int by_length(const void *a, const void *b)
+{
+	const struct way_out *x = a, *y = b;
+
+	if (x->longest_s != y->longest_s)
+		return (x->longest_s > y->longest_s) - (x->longest_s < y->longest_s);
+	return (x->way_s > y->way_s) - (x->way_s < y->way_s);
+}
+
+/* Ways out of a class over the smallest cut, from short to long links: those that are cheaper than all shorter ones. */
+static void find_ways(struct arena *arena, struct rest *rest, const struct instance *in, const struct classes *c, int from)
+{
+	struct way_out *all = xalloc((size_t)c->count * sizeof(*all));
+	int count = 0, kept = 0, i, j;
+
+	for (int to = 0; to < c->count; to++) {
+		size_t at;
+		double forward, backward;
+
+		if (!classes_link(c, from, to, &i, &j))
+			continue;
+		at = (size_t)i * (size_t)in->nodes + (size_t)j;
+		forward = rest->cut_forward * in->link_forward_s[at];
+		backward = rest->cut_backward * in->link_backward_s[at];
+		all[count].longest_s = forward > backward ? forward : backward;
+		all[count++].way_s = forward + backward + in->latency_forward_s[at] + in->latency_backward_s[at];
+	}
+	qsort(all, (size_t)count, sizeof(*all), by_length);
+	for (i = 0; i < count; i++)
+		if (!isinf(all[i].way_s) && (kept == 0 || all[i].way_s < all[kept - 1].way_s))
+			all[kept++] = all[i];
+	rest->way_out[from] = arena_take(arena, (size_t)kept * sizeof(*all) + 1);
+	rest->ways[from] = kept;
+	memcpy(rest->way_out[from], all, (size_t)kept * sizeof(*all));
+	free(all);
+}
+
+/* The cheapest way out of a class, over the smallest cut, within the limit. */
+static double cheapest_way(const struct rest *rest, int from, double most_s)
+{
+	int low = 0, high = rest->ways[from];
+
+	while (low < high) {
+		int mid = (low + high) / 2;
+
+		if (rest->way_out[from][mid].longest_s <= most_s)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low > 0 ? rest->way_out[from][low - 1].way_s : INFINITY;
+}
+
 /* Work of each block: its time on the first class; where shapes differ, on whichever class is fastest there. */
 void rest_open(struct arena *arena, const struct instance *in, const struct classes *c, struct rest *rest)
 {
@@ -83,29 +137,12 @@ void rest_open(struct arena *arena, const struct instance *in, const struct clas
 			least = fmin(least, block_s(in, c->member[c->begin[k]], x));
 		rest->work[x + 1] = rest->work[x] + (rest->whole ? 1 : least);
 	}
-}
-
-/* The cheapest way out of a class, over the smallest cut, within the limit. */
-static double way_out(const struct rest *rest, const struct instance *in, const struct classes *c, int from,
-		      double most_s)
-{
-	double least = INFINITY;
-	int i, j;
-
-	for (int to = 0; to < c->count; to++) {
-		size_t at;
-		double forward, backward;
-
-		if (!classes_link(c, from, to, &i, &j))
-			continue;
-		at = (size_t)i * (size_t)in->nodes + (size_t)j;
-		forward = rest->cut_forward * in->link_forward_s[at];
-		backward = rest->cut_backward * in->link_backward_s[at];
-		if (fmax(forward, backward) <= most_s)
-			least = fmin(least, forward + backward + in->latency_forward_s[at] +
-						    in->latency_backward_s[at]);
+	rest->way_out = arena_take(arena, count * sizeof(*rest->way_out));
+	rest->ways = arena_take(arena, count * sizeof(int));
+	for (int k = 0; k < c->count; k++) {
+		rest->order[k] = k;
+		find_ways(arena, rest, in, c, k);
 	}
-	return least;
 }
 
 /* Whole blocks that one micro-batch's room lets a node hold. */
@@ -122,7 +159,7 @@ void rest_limit(struct rest *rest, const struct instance *in, const struct class
 {
 	rest->way_most_s = 0;
 	for (int k = 0; k < c->count; k++) {
-		int node = c->member[c->begin[k]], at = k;
+		int node = c->member[c->begin[k]];
 		double unit = rest->whole ? block_s(in, node, 0)
 			      : rest->shape ? block_s(in, node, 0) / block_s(in, c->member[0], 0) : 1;
 		double capacity = stage_most_s / unit, way_s;
@@ -132,7 +169,7 @@ void rest_limit(struct rest *rest, const struct instance *in, const struct class
 			capacity = fmin(floor(capacity * (1 + NOISE)), blocks_that_fit(in, node));
 		capacity = fmin(capacity, rest->work[in->blocks]);
 		rest->capacity[k] = capacity;
-		way_s = ways == REST_NONE ? 0 : way_out(rest, in, c, k, link_most_s);
+		way_s = ways == REST_NONE ? 0 : cheapest_way(rest, k, link_most_s);
 		if (ways == REST_BUT_LAST && isinf(way_s))
 			way_s = 0;
 		if (!isinf(way_s))
@@ -140,6 +177,11 @@ void rest_limit(struct rest *rest, const struct instance *in, const struct class
 		rest->cost[k] = capacity > 0 ? unit + way_s / capacity : INFINITY;
 		if (isinf(rest->cost[k]))
 			rest->capacity[k] = 0;
+	}
+	/* The order of the limits before is nearly the one of these. */
+	for (int i = 1; i < c->count; i++) {
+		int k = rest->order[i], at = i;
+
 		for (; at > 0 && rest->cost[rest->order[at - 1]] > rest->cost[k]; at--)
 			rest->order[at] = rest->order[at - 1];
 		rest->order[at] = k;
@@ -162,10 +204,12 @@ double rest_least(const struct rest *rest, const struct classes *c, const int *u
 
 	for (int i = 0; i < rest->classes && left > 0; i++) {
 		int k = rest->order[i];
-		double work = fmin(left, (c->size[k] - used[k]) * rest->capacity[k]);
+		double work = (c->size[k] - used[k]) * rest->capacity[k];
 
 		if (work <= 0)
 			continue;
+		if (work > left)
+			work = left;
 		least += work * rest->cost[k];
 		left -= work;
 	}

@@ -11,7 +11,6 @@
 enum { LENGTHS = 3, CHOICES_MOST = 192, WORK = 20000, BEAM_LEAST = 24, BEAM_MOST = 3000, LABELS_MOST = 1 << 23 };
 #define COARSE 1.2
 #define FINE 1.04
-#define STEP 1.01
 
 static double try_period(struct lattice *lattice, const struct instance *in, double period_s, struct pool *pool)
 {
@@ -84,22 +83,8 @@ void search_solve(const struct instance *in, struct pool *pool)
 	lattice_close(lattice);
 }
 
-/* No J is below this, by the relaxation: over a row of short intervals of periods. */
-static double relaxed_least(const struct instance *in, double best_s)
-{
-	struct lattice *lattice = lattice_open(in);
-	double low_s, high_s, least_s = best_s;
-
-	lattice_periods(lattice, best_s, &low_s, &high_s);
-	for (double period_s = low_s; period_s < high_s; period_s *= STEP)
-		least_s = fmin(least_s, lattice_least(lattice, period_s * STEP, period_s * STEP) +
-						(in->micro_batches - 1) * period_s);
-	lattice_close(lattice);
-	return least_s;
-}
-
 double quick_search(const struct instance *in, struct pool *pool)
 {
 	search_solve(in, pool);
-	return relaxed_least(in, pool_best(pool));
+	return isinf(pool_best(pool)) ? 0 : priced_least(in, pool_best(pool));
 }

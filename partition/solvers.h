@@ -21,8 +21,14 @@ double least_bound(const struct instance *instance, const struct pool *pool);
 
 /* Adds good plans, quickly, for any number of nodes: a beam search over the lattice, for periods from long to short. */
 void search_solve(const struct instance *instance, struct pool *pool);
-/* The solve of its row; what it returns is a bound of J by the relaxation alone. */
+/* The solve of its row; what it returns is priced_least, 0 where it found no plan. */
 double quick_search(const struct instance *instance, struct pool *pool);
+
+/* -- prices.c ------------------------------------------------------------------------------ */
+
+/* No plan has a J below this, which is at most best_s, a J that is known: by walks with prices on nodes, and by groups of
+ * nodes. */
+double priced_least(const struct instance *instance, double best_s);
 
 /* -- bottleneck.c -------------------------------------------------------------------------- */
 
