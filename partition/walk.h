@@ -26,8 +26,8 @@ struct walk {
 	bool *last_room;
 	/* Ways over a cut, INFINITY beyond the limit: from each to all, to each from all. */
 	double *way_from, *way_to, cut_forward, cut_backward;
-	/* From a stage's begin to the end, and from the way after block p - 1 on; from the first block to a stage's begin, and to
-	 * its end. [blocks + 1][count] */
+	/* From a stage's begin to the end, and from the way after block p - 1 on; from the first block to a stage's begin,
+	 * and to its end. [blocks + 1][count] */
 	double *begin_s, *after_s, *reach_s, *leave_s;
 	/* [blocks + 1][count]: of the stage that the cheapest rest begins with; blocks + 1: it is the last */
 	int16_t *end;
@@ -44,8 +44,10 @@ void walk_kill(struct walk *walk, double most_s);
 
 /* -- groups.c ------------------------------------------------------------------------------ */
 
+/* What a plan costs where ways between groups of nodes are dear. */
 struct groups;
-struct groups *groups_open(const struct instance *instance);	/* freed by groups_close */
+/* Freed by groups_close. */
+struct groups *groups_open(const struct instance *instance);
 /* No plan's stages and ways cost less, where no stage and no direction of a link takes longer than most_s. */
 double groups_least(struct groups *groups, double most_s);
 void groups_close(struct groups *groups);
