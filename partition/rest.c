@@ -193,8 +193,8 @@ double rest_unit(const struct rest *rest, const struct classes *c, const int *us
 	double least = INFINITY;
 
 	for (int k = 0; k < rest->classes; k++)
-		if (used[k] < c->size[k])
-			least = fmin(least, rest->unit[k]);
+		if (used[k] < c->size[k] && rest->unit[k] < least)
+			least = rest->unit[k];
 	return least;
 }
 
