@@ -90,7 +90,7 @@ train() {
 		"$work/log" | sed "s|^|$run |" >> "$work/memory"
 	[ -z "$keep" ] || {
 		mkdir -p "$keep"
-		rm -rf "$keep/$run"
+		rm -rf "${keep:?}/$run"
 		cp -R "$work/run" "$keep/$run"
 		cp "$work/log" "$keep/$run.log"
 	}
