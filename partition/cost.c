@@ -94,13 +94,13 @@ static const struct link_profile *found_link(const struct problem *problem, cons
 }
 
 /* What a link carries and how late, as measured or as declared. */
-static void link_speed(const struct problem *problem, int from, int to, double *bytes_s, double *latency_s)
+static void link_speed(const struct problem *problem, const struct link *link, int from, int to, double *bytes_s,
+		       double *latency_s)
 {
-	struct link link = cluster_link(problem->cluster, from, to);
-	const struct link_profile *found = found_link(problem, &link, from, to);
+	const struct link_profile *found = found_link(problem, link, from, to);
 
-	*bytes_s = link.bandwidth_bytes_s / problem->slowdown;
-	*latency_s = link.latency_s * problem->slowdown;
+	*bytes_s = link->bandwidth_bytes_s / problem->slowdown;
+	*latency_s = link->latency_s * problem->slowdown;
 	if (!found)
 		return;
 	*bytes_s = link_profile_rate(found);
@@ -118,28 +118,36 @@ enum origin link_origin(const struct problem *problem, int from, int to)
 }
 
 /* One direction of a cut. *codec is what was decided, for a link that is to choose; else the link's own. */
-static void fill_direction(const struct problem *problem, int micro_batch, int from, int to, bool backward,
-			   int *codec, double *bytes, double *seconds, double *latency)
+static void fill_direction(const struct problem *problem, int micro_batch, const struct link *link, int from, int to,
+			   bool backward, int *codec, double *bytes, double *seconds, double *latency)
 {
-	struct link link = cluster_link(problem->cluster, from, to);
 	double bytes_s;
 
-	if (link.codec != CODEC_AUTO)
-		*codec = link.codec;
+	if (link->codec != CODEC_AUTO)
+		*codec = link->codec;
 	*bytes = (double)stream_tensor_bytes((enum codec_kind)*codec, backward, micro_batch * problem->tokens,
 					     problem->model->width);
-	link_speed(problem, from, to, &bytes_s, latency);
+	link_speed(problem, link, from, to, &bytes_s, latency);
 	*seconds = bytes_s > 0 ? *bytes / bytes_s : 0;
 }
 
 struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch,
 			  const struct plan_link *decided)
 {
+	struct link down = cluster_link(problem->cluster, upstream, downstream);
+	struct link up = cluster_link(problem->cluster, downstream, upstream);
+
+	return cost_cut_by(problem, &down, &up, upstream, downstream, micro_batch, decided);
+}
+
+struct plan_link cost_cut_by(const struct problem *problem, const struct link *down, const struct link *up, int upstream,
+			     int downstream, int micro_batch, const struct plan_link *decided)
+{
 	struct plan_link link = *decided;
 
-	fill_direction(problem, micro_batch, upstream, downstream, false, &link.codec_forward, &link.bytes_forward,
+	fill_direction(problem, micro_batch, down, upstream, downstream, false, &link.codec_forward, &link.bytes_forward,
 		       &link.seconds_forward, &link.latency_forward);
-	fill_direction(problem, micro_batch, downstream, upstream, true, &link.codec_backward, &link.bytes_backward,
+	fill_direction(problem, micro_batch, up, downstream, upstream, true, &link.codec_backward, &link.bytes_backward,
 		       &link.seconds_backward, &link.latency_backward);
 	return link;
 }

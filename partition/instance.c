@@ -7,6 +7,7 @@
 #include "partition/instance.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "partition/internal.h"
 
@@ -133,17 +134,22 @@ static void fill_links(struct arena *arena, const struct problem *problem, int m
 	size_t n = (size_t)in->nodes;
 	const struct plan_link lossiest = {CODEC_AUTO_LOSSIEST, CODEC_AUTO_LOSSIEST, 0, 0, 0, 0, 0, 0};
 	double *value = arena_take(arena, 4 * n * n * sizeof(double)), *one;
+	const struct link **entry = xalloc(n * n * sizeof(*entry));
 
+	cluster_entries(problem->cluster, entry);
 	for (size_t i = 0; i < n; i++)
 		for (size_t j = 0; j < n; j++) {
-			struct plan_link link = cost_cut(problem, (int)i, (int)j, micro_batch, &lossiest);
 			size_t at = i * n + j;
+			struct link down = cluster_link_by(problem->cluster, entry[at], (int)i, (int)j);
+			struct link up = cluster_link_by(problem->cluster, entry[j * n + i], (int)j, (int)i);
+			struct plan_link link = cost_cut_by(problem, &down, &up, (int)i, (int)j, micro_batch, &lossiest);
 
 			value[at] = link.seconds_forward;
 			value[n * n + at] = link.seconds_backward;
 			value[2 * n * n + at] = link.latency_forward;
 			value[3 * n * n + at] = link.latency_backward;
 		}
+	free(entry);
 	in->link_forward_s = value;
 	in->link_backward_s = value + n * n;
 	in->latency_forward_s = value + 2 * n * n;

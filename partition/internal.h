@@ -63,6 +63,9 @@ struct node_cost cost_node(const struct problem *problem, int node, int micro_ba
 /* How the cut between two nodes travels, and what it takes; decided: the codecs of links that are to choose. */
 struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch,
 			  const struct plan_link *decided);
+/* The same where both links are at hand. */
+struct plan_link cost_cut_by(const struct problem *problem, const struct link *down, const struct link *up, int upstream,
+			     int downstream, int micro_batch, const struct plan_link *decided);
 /* Fills forward_s, backward_s of every stage and every link from what is declared, for the plan's micro-batch. */
 void cost_fill(const struct problem *problem, struct plan *plan);
 /* What the plan costs, for the simulator; from the arena. Null where a node in use declares no compute. */

@@ -6,6 +6,7 @@
  */
 #include "profiler/profiler.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 int cluster_find(const struct cluster *cluster, const char *name)
@@ -43,28 +44,68 @@ static struct link standard_link(const struct cluster *cluster, const char *from
 	return link;
 }
 
-struct link cluster_link(const struct cluster *cluster, int from, int to)
+struct link cluster_link_by(const struct cluster *cluster, const struct link *entry, int from, int to)
 {
 	const char *a = cluster_node(cluster, from)->name, *b = cluster_node(cluster, to)->name;
-	const struct link *entry = cluster->links.item;
 	struct link link = standard_link(cluster, a, b);
 
 	if (from == to)		/* no wire at all */
 		return (struct link){.from = a, .to = b};
-	for (int i = cluster->links.count - 1; i >= 0; i--) {
-		if (!link_fits(&entry[i], a, b))
-			continue;
-		if (entry[i].bandwidth_given || entry[i].trace)
-			link.bandwidth_bytes_s = entry[i].bandwidth_bytes_s;
-		if (entry[i].latency_given)
-			link.latency_s = entry[i].latency_s;
-		if (entry[i].codec_given)
-			link.codec = entry[i].codec;
-		if (entry[i].trace)
-			link.trace = entry[i].trace;
-		break;
-	}
+	if (!entry)
+		return link;
+	if (entry->bandwidth_given || entry->trace)
+		link.bandwidth_bytes_s = entry->bandwidth_bytes_s;
+	if (entry->latency_given)
+		link.latency_s = entry->latency_s;
+	if (entry->codec_given)
+		link.codec = entry->codec;
+	if (entry->trace)
+		link.trace = entry->trace;
 	return link;
+}
+
+struct link cluster_link(const struct cluster *cluster, int from, int to)
+{
+	const char *a = cluster_node(cluster, from)->name, *b = cluster_node(cluster, to)->name;
+	const struct link *entry = cluster->links.item;
+
+	for (int i = cluster->links.count - 1; i >= 0; i--)
+		if (link_fits(&entry[i], a, b))
+			return cluster_link_by(cluster, &entry[i], from, to);
+	return cluster_link_by(cluster, NULL, from, to);
+}
+
+/* The nodes that an entry is about: from them, and to them. */
+static void find_ends(const struct cluster *cluster, const struct link *entry, bool *from, bool *to)
+{
+	for (int d = 0; d < cluster->nodes.count; d++) {
+		const char *name = cluster_node(cluster, d)->name;
+		bool one = entry->from && entry->to;
+
+		if (entry->nodes.count > 0)
+			from[d] = to[d] = names(&entry->nodes, name);
+		else {
+			from[d] = one && !strcmp(entry->from, name);
+			to[d] = one && !strcmp(entry->to, name);
+		}
+	}
+}
+
+void cluster_entries(const struct cluster *cluster, const struct link **entry)
+{
+	const struct link *link = cluster->links.item;
+	size_t n = (size_t)cluster->nodes.count;
+	bool *from = xzalloc(2 * n + 1, sizeof(bool)), *to = from + n;
+
+	memset(entry, 0, n * n * sizeof(*entry));
+	for (int i = 0; i < cluster->links.count; i++) {
+		find_ends(cluster, &link[i], from, to);
+		for (size_t a = 0; a < n; a++)
+			for (size_t b = 0; from[a] && b < n; b++)
+				if (to[b])
+					entry[a * n + b] = &link[i];
+	}
+	free(from);
 }
 
 int cluster_nic(const struct cluster *cluster, int node, bool receives)

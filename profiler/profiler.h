@@ -43,6 +43,10 @@ int cluster_find(const struct cluster *cluster, const char *name);
 /* The link from one node to another as declared: the matching entry of links.between (the last
  * one that fits), with what it leaves out taken from the default. */
 struct link cluster_link(const struct cluster *cluster, int from, int to);
+/* The same of all links, in two steps and a fraction of the time: the entry of each, [nodes][nodes] (null: there is none),
+ * and a link by its entry. */
+void cluster_entries(const struct cluster *cluster, const struct link **entry);
+struct link cluster_link_by(const struct cluster *cluster, const struct link *entry, int from, int to);
 /* Interfaces are numbered: those that nodes send through, below nodes.count, then those that they receive through. The
  * number of a node's, the same for all nodes with the same `nic`; -1 where it declares none: links are on their own. */
 int cluster_nic(const struct cluster *cluster, int node, bool receives);

@@ -45,17 +45,25 @@ static const struct { int from, to; double bandwidth, latency; int codec; } link
 	{1, 1, 0, 0, 0}, /* to itself: no wire */
 };
 
+static void check_link(struct link link, int i)
+{
+	ck_assert_double_eq(link.bandwidth_bytes_s, links[i].bandwidth);
+	ck_assert_double_eq(link.latency_s, links[i].latency);
+	ck_assert_int_eq(link.codec, links[i].codec);
+	ck_assert_str_eq(link.from, nodes[links[i].from].name);
+	ck_assert_str_eq(link.to, nodes[links[i].to].name);
+	ck_assert_int_eq(link.nodes.count, 0);
+	ck_assert_int_eq(link.trace != NULL, links[i].codec == 1);
+}
+
 START_TEST(link_is_the_last_entry_that_fits)
 {
-	struct link link = cluster_link(&cluster, links[_i].from, links[_i].to);
+	int from = links[_i].from, to = links[_i].to;
+	const struct link *entry[9];
 
-	ck_assert_double_eq(link.bandwidth_bytes_s, links[_i].bandwidth);
-	ck_assert_double_eq(link.latency_s, links[_i].latency);
-	ck_assert_int_eq(link.codec, links[_i].codec);
-	ck_assert_str_eq(link.from, nodes[links[_i].from].name);
-	ck_assert_str_eq(link.to, nodes[links[_i].to].name);
-	ck_assert_int_eq(link.nodes.count, 0);
-	ck_assert_int_eq(link.trace != NULL, links[_i].codec == 1);
+	check_link(cluster_link(&cluster, from, to), _i);
+	cluster_entries(&cluster, entry);
+	check_link(cluster_link_by(&cluster, entry[3 * from + to], from, to), _i);
 }
 END_TEST
 
