@@ -208,7 +208,8 @@ static int consider_next(struct choice *c, const struct instance *in, const stru
 	return rc < 0 ? -1 : 0;
 }
 
-/* Searches, and where memory does not hold what was found, again with less of it. -1 after an error. */
+/* Solves, from a pool that search_solve has filled, and where memory does not hold what was found, searches and solves
+ * again with less of it. -1 after an error. */
 static int search_rounds(struct choice *c, struct arena *arena, const struct instance *in, struct pool *pool,
 			 int micro_batch)
 {
@@ -216,8 +217,11 @@ static int search_rounds(struct choice *c, struct arena *arena, const struct ins
 	int rc = 0;
 
 	for (int round = 0; in && round < ROUNDS && rc == 0; round++) {
-		double found_s = c->solver->search(in, pool), before_s = c->best->step_s;
+		double found_s, before_s = c->best->step_s;
 
+		if (round > 0)
+			search_solve(in, pool);
+		found_s = c->solver->search(in, pool);
 		if (round == 0)
 			proved_s = found_s;
 		rc = consider_all(c, in, pool, micro_batch);
@@ -238,17 +242,16 @@ static int search_rounds(struct choice *c, struct arena *arena, const struct ins
 static int try_instance(struct choice *c, int micro_batch)
 {
 	struct arena arena = {0};
-	struct pool pool = {0}, good = {0};
+	struct pool pool = {0};
 	const struct instance *in = instance_of(&arena, c->problem, micro_batch);
 	double most_s = limit_s(c), bound_s;
 	int rc = c->solver->pure ? 0 : add_others(c, in, &pool, micro_batch);
 
-	search_solve(in, &good);
-	bound_s = least_bound(in, &good);
+	search_solve(in, &pool);
+	bound_s = least_bound(in, &pool);
 	c->least_bound_s = fmin(c->least_bound_s, bound_s);
 	if (rc == 0 && bound_s < most_s)
 		rc = search_rounds(c, &arena, in, &pool, micro_batch);
-	pool_release(&good);
 	pool_release(&pool);
 	arena_release(&arena);
 	return rc;

@@ -18,7 +18,8 @@
 
 #define SAME 1e-10			/* of two sums that rounding may tell apart */
 #define WIDE 1.02			/* ends of an interval that is worth a pass */
-enum { LABELS_MOST = 1 << 22, LABELS_ALL = 1 << 25, BOUND_LABELS = 1 << 22, SPLITS_MOST = 4000 };
+#define NARROW 1.002			/* without passes: ends of an interval that halves say no more of */
+enum { LABELS_MOST = 1 << 22, LABELS_ALL = 1 << 25, BOUND_LABELS = 1 << 22, SPLITS_MOST = 4000, HALVINGS = 20 };
 
 /* Periods (X for the bound); V(high) at least; what a plan with such a period has at least. */
 struct interval { double low_s, high_s, least_s, value_s; };
@@ -27,6 +28,7 @@ struct proof {
 	struct lattice *lattice;
 	const struct instance *in;
 	bool bound;
+	bool relaxed;			/* by the relaxation alone: too many sets for a pass that proves anything */
 	struct pool *pool;		/* by J alone */
 	double best_s;
 	struct interval *open;
@@ -71,6 +73,26 @@ static double stage_most(const struct proof *proof, double period_s)
 	return proof->bound ? fmin(2 * period_s, proof->best_s / proof->in->micro_batches) : period_s;
 }
 
+/* What a plan with such an X has at least, by both parts of the bound: a longer stage makes V less and M tau more. */
+static double value_least(struct proof *proof, const struct interval *i)
+{
+	double times = proof->in->micro_batches - 1, low_s = 0, high_s = proof->best_s;
+	double period_s = fmax(i->low_s, lattice_last(proof->lattice));	/* the last stage's part is V + (M - 1) tau */
+
+	if (!proof->bound || isinf(high_s))
+		return i->value_s;
+	for (int step = 0; step < HALVINGS; step++) {
+		double mid_s = (low_s + high_s) / 2;
+		double stage_most_s = fmin(2 * i->high_s, mid_s / proof->in->micro_batches);
+
+		if (lattice_least(proof->lattice, stage_most_s, i->high_s) + times * period_s > mid_s)
+			low_s = mid_s;
+		else
+			high_s = mid_s;
+	}
+	return fmax(i->value_s, low_s);
+}
+
 /* A wide interval in two: passes over narrow ones end sooner, since more is known of the period. */
 static void split(struct proof *proof, const struct interval *i)
 {
@@ -79,6 +101,8 @@ static void split(struct proof *proof, const struct interval *i)
 
 	lower.high_s = upper.low_s = mid_s;
 	lower.least_s = fmax(i->least_s, lattice_least(proof->lattice, stage_most(proof, mid_s), mid_s));
+	lower.value_s = value_least(proof, &lower);
+	upper.value_s = value_least(proof, &upper);
 	push(proof, lower);
 	push(proof, upper);
 }
@@ -156,14 +180,16 @@ static double settle_all(struct proof *proof)
 {
 	for (int splits = 0; proof->count > 0; splits++) {
 		struct interval i = pop(proof);
+		bool wide = i.high_s > i.low_s * (proof->relaxed ? NARROW : WIDE) && !isinf(proof->best_s);
 
 		if (least_of(proof, &i) >= proof->best_s * (1 - SAME))
 			break;
-		if (proof->labels > (proof->bound ? BOUND_LABELS : LABELS_ALL) || splits > SPLITS_MOST) {
+		if (proof->labels > (proof->bound ? BOUND_LABELS : LABELS_ALL) || splits > SPLITS_MOST ||
+		    (proof->relaxed && !wide)) {
 			proof->given_up_s = fmin(proof->given_up_s, least_of(proof, &i));
 			break;
 		}
-		if (i.high_s > i.low_s * WIDE && !isinf(proof->best_s))
+		if (wide)
 			split(proof, &i);
 		else
 			settle(proof, &i);
@@ -200,6 +226,7 @@ double least_bound(const struct instance *in, const struct pool *pool)
 	struct interval all = {0};
 	double proved_s;
 
+	proof.relaxed = lattice_classes(proof.lattice)->sets == UINT64_MAX;
 	for (int i = 0; i < pool->count; i++)
 		proof.best_s = fmin(proof.best_s, placement_bound(in, &pool->item[i]));
 	lattice_periods(proof.lattice, proof.best_s, &all.low_s, &all.high_s);

@@ -32,6 +32,7 @@ struct lattice {
 	const struct instance *in;
 	struct classes classes;
 	struct rest rest;
+	double first_s, last_s;		/* what the first and the last stage do beside their blocks, at least */
 	bool tight;			/* memory may run out, so counts matter */
 	bool trims;			/* blocks and cuts are alike */
 	struct label *label;
@@ -390,12 +391,24 @@ static bool even(const double *sum, int count)
 	return true;
 }
 
+/* What one node does at least beside its blocks, as the first or as the last stage. */
+static double least_end(const struct instance *in, const double *forward_s, const double *backward_s)
+{
+	double least_s = INFINITY;
+
+	for (int d = 0; d < in->nodes; d++)
+		least_s = fmin(least_s, forward_s[d] + backward_s[d]);
+	return least_s;
+}
+
 struct lattice *lattice_open(const struct instance *in)
 {
 	struct lattice *l = xzalloc(1, sizeof(*l));
 
 	l->in = in;
 	l->tight = may_run_out(in);
+	l->first_s = least_end(in, in->first_forward_s, in->first_backward_s);
+	l->last_s = least_end(in, in->last_forward_s, in->last_backward_s);
 	classes_find(&l->arena, in, &l->classes);
 	rest_open(&l->arena, in, &l->classes, &l->rest);
 	l->trims = l->rest.whole && l->rest.one_cut && even(in->weights, in->blocks) && even(in->stored, in->blocks);
@@ -417,6 +430,11 @@ const struct classes *lattice_classes(const struct lattice *l)
 	return &l->classes;
 }
 
+double lattice_last(const struct lattice *l)
+{
+	return l->last_s;
+}
+
 double lattice_least(struct lattice *l, double stage_most_s, double link_most_s)
 {
 	double bare_s, ways_s;
@@ -426,7 +444,7 @@ double lattice_least(struct lattice *l, double stage_most_s, double link_most_s)
 	bare_s = rest_least(&l->rest, &l->classes, l->used, l->in->blocks);
 	rest_limit(&l->rest, l->in, &l->classes, stage_most_s, link_most_s, REST_BUT_LAST);
 	ways_s = rest_least(&l->rest, &l->classes, l->used, l->in->blocks);
-	return fmax(bare_s, ways_s - l->rest.way_most_s);
+	return l->first_s + l->last_s + fmax(bare_s, ways_s - l->rest.way_most_s);
 }
 
 /* The shortest period at which capacities suffice at all. */
@@ -471,7 +489,7 @@ void lattice_periods(struct lattice *l, double best_s, double *low_s, double *hi
 	*high_s = endless_period(l->in);
 	if (times > 0 && !isinf(best_s))
 		*high_s = fmin(*high_s, (best_s - lattice_least(l, *high_s, *high_s)) / times);
-	*low_s = shortest_period(l, *high_s);
+	*low_s = fmax(shortest_period(l, *high_s), l->last_s);
 }
 
 void lattice_close(struct lattice *l)

@@ -84,6 +84,8 @@ const struct classes *lattice_classes(const struct lattice *lattice);
 /* What every plan's stages and ways cost at least, where no stage takes longer than the first and no direction of a link
  * longer than the second; INFINITY: there is none. */
 double lattice_least(struct lattice *lattice, double stage_most_s, double link_most_s);
+/* What the last stage takes at least. */
+double lattice_last(const struct lattice *lattice);
 /* The shortest and the longest period that a plan with J below best_s may have. */
 void lattice_periods(struct lattice *lattice, double best_s, double *low_s, double *high_s);
 void lattice_search(struct lattice *lattice, const struct lattice_want *want, struct lattice_found *found);

@@ -83,8 +83,13 @@ void search_solve(const struct instance *in, struct pool *pool)
 	lattice_close(lattice);
 }
 
+double quick_solve(const struct instance *in, struct pool *pool)
+{
+	return isinf(pool_best(pool)) ? 0 : priced_least(in, pool_best(pool));
+}
+
 double quick_search(const struct instance *in, struct pool *pool)
 {
 	search_solve(in, pool);
-	return isinf(pool_best(pool)) ? 0 : priced_least(in, pool_best(pool));
+	return quick_solve(in, pool);
 }

@@ -44,8 +44,8 @@ static bool few_sets(const struct problem *problem)
 static const struct solver solvers[] = {
 	{"manual", "blocks per node by hand, from plan.layers", by_hand, manual_solve, NULL, false},
 	{"exact", "the shortest step, by a closed form that is minimised with a proof, then by the simulator", few_sets,
-	 NULL, exact_search, false},
-	{"search", "a short step for any number of nodes, without the proof", speeds_known, NULL, quick_search, false},
+	 NULL, exact_solve, false},
+	{"search", "a short step for any number of nodes, without the proof", speeds_known, NULL, quick_solve, false},
 	{"bottleneck", "the shortest longest stage or link, whatever the step takes", few_sets, NULL, bottleneck_search,
 	 true},
 	{"proportional", "FLOPs in proportion to the declared compute of the nodes", always,

@@ -8,20 +8,22 @@
 
 /* -- exact.c ------------------------------------------------------------------------------- */
 
-/* Adds a plan with the least J; what the pool holds already makes it faster. Returns a proved lower bound of J: the
+/* The search of its row. Adds a plan with the least J; what the pool holds already makes it faster. Returns a proved lower bound of J: the
  * pool's best where the proof was finished, less where it would have taken too many labels. INFINITY: there is no plan. */
 double exact_solve(const struct instance *instance, struct pool *pool);
-/* The solve of its row: with search.c's plans to begin with. */
+/* With search.c's plans to begin with. */
 double exact_search(const struct instance *instance, struct pool *pool);
 /* The least bound B.4 of all plans, or what was proved of it: no plan and no schedule takes less. A pool of good plans
- * makes it faster. INFINITY: there is no plan. */
+ * makes it faster. Where sets of nodes are too many to be numbered it is the relaxation's. INFINITY: there is no plan. */
 double least_bound(const struct instance *instance, const struct pool *pool);
 
 /* -- search.c ------------------------------------------------------------------------------ */
 
 /* Adds good plans, quickly, for any number of nodes: a beam search over the lattice, for periods from long to short. */
 void search_solve(const struct instance *instance, struct pool *pool);
-/* The solve of its row; what it returns is priced_least, 0 where it found no plan. */
+/* The search of its row, which adds nothing: priced_least of the pool's best plan, 0 where there is none. */
+double quick_solve(const struct instance *instance, struct pool *pool);
+/* Both. */
 double quick_search(const struct instance *instance, struct pool *pool);
 
 /* -- prices.c ------------------------------------------------------------------------------ */

@@ -325,6 +325,81 @@ START_TEST(quick_bound_is_true)
 }
 END_TEST
 
+enum { CROWD = 45 };			/* nodes that differ: more sets than can be numbered */
+
+/* Rows of every node, and of so many more a thousand times the first's. */
+static const double *more_rows(struct arena *arena, const double *value, size_t nodes, size_t row)
+{
+	double *more = take_doubles(arena, (nodes + CROWD) * row, 0);
+
+	memcpy(more, value, nodes * row * sizeof(*more));
+	for (size_t i = 0; i < CROWD * row; i++)
+		more[nodes * row + i] = value[i % row] * (1000 + (double)(i / row));
+	return more;
+}
+
+static const double *more_links(struct arena *arena, const double *value, size_t nodes, double none)
+{
+	double *more = take_doubles(arena, (nodes + CROWD) * (nodes + CROWD), none);
+
+	for (size_t i = 0; i < nodes; i++)
+		memcpy(more + i * (nodes + CROWD), value + i * nodes, nodes * sizeof(*more));
+	return more;
+}
+
+/* The same with many nodes that are of no use: slow, and without links. */
+static struct instance crowd(struct arena *arena, const struct instance *in)
+{
+	size_t n = (size_t)in->nodes, row = (size_t)in->blocks + 1;
+	struct instance big = *in;
+
+	big.nodes += CROWD;
+	big.forward_s = more_rows(arena, in->forward_s, n, row);
+	big.backward_s = more_rows(arena, in->backward_s, n, row);
+	big.first_forward_s = more_rows(arena, in->first_forward_s, n, 1);
+	big.first_backward_s = more_rows(arena, in->first_backward_s, n, 1);
+	big.last_forward_s = more_rows(arena, in->last_forward_s, n, 1);
+	big.last_backward_s = more_rows(arena, in->last_backward_s, n, 1);
+	big.memory_bytes = more_rows(arena, in->memory_bytes, n, 1);
+	big.link_forward_s = more_links(arena, in->link_forward_s, n, INFINITY);
+	big.link_backward_s = more_links(arena, in->link_backward_s, n, 0);
+	big.latency_forward_s = more_links(arena, in->latency_forward_s, n, 0);
+	big.latency_backward_s = more_links(arena, in->latency_backward_s, n, 0);
+	return big;
+}
+
+/* Where sets cannot be numbered the bound over all plans is the relaxation's: true, and not far off. */
+START_TEST(bound_of_many_is_true)
+{
+	double sum = 0;
+	int count = 0;
+
+	for (uint32_t seed = 1; seed <= 200; seed++) {
+		struct arena arena = {0};
+		struct draws d = {seed, 13};
+		struct instance_want w = draw_want(&d);
+		struct instance big, *in = draw_instance(&arena, &d, &w);
+		struct truth t = truth_of(in, false);
+		struct pool pool = {0};
+		double least_s;
+
+		big = crowd(&arena, in);
+		search_solve(&big, &pool);
+		least_s = least_bound(&big, &pool);
+		ck_assert_msg(least_s <= t.bound_s * (1 + CLOSE), "seed %u: a plan's bound %.12g is below %.12g", seed,
+			      t.bound_s, least_s);
+		if (!isinf(t.bound_s)) {
+			sum += least_s / t.bound_s;
+			count++;
+		}
+		pool_release(&pool);
+		arena_release(&arena);
+	}
+	printf("bounds over all plans by the relaxation over the least, %d: mean %.4f\n", count, sum / count);
+	ck_assert_msg(sum / count > 0.7, "%g", sum / count);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("exact");
@@ -337,6 +412,7 @@ static Suite *suite(void)
 	tcase_add_test(tcase, stages_can_be_asked_for);
 	tcase_set_timeout(quick, 120);
 	tcase_add_test(quick, quick_bound_is_true);
+	tcase_add_test(quick, bound_of_many_is_true);
 	suite_add_tcase(s, tcase);
 	suite_add_tcase(s, quick);
 	return s;
