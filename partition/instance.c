@@ -1,8 +1,9 @@
 /*
  * instance.c - from a problem to numbers, and what placements of it cost.
  *
- * Memory is the allocator's own arithmetic, sampled: it is affine in blocks and in micro-batches in flight, up to
- * rounding. What is accepted here is checked again, exactly, when the plan is made.
+ * Memory is the allocator's own arithmetic, sampled for every number of blocks with and without the ends; what cuts and
+ * emulated links take is not in it, so it is never more than the plan's own. What is accepted here is checked again,
+ * exactly, when the plan is made.
  */
 #include "partition/instance.h"
 
@@ -13,87 +14,110 @@
 
 /* -- memory -------------------------------------------------------------------------------- */
 
-double stage_bytes(const struct instance *in, int p, int q, bool last, int in_flight)
+/* By its row: of its number of blocks, the embedding, the head. */
+static const struct stage_need *need_of(const struct instance *in, int node, int p, int q, bool last)
+{
+	return &in->need[node][(2 * (p == 0) + last) * (in->blocks + 1) + q - p];
+}
+
+static double needed_by_row(const struct stage_need *need, bool alone, int in_flight)
+{
+	int edges = alone || in_flight > EDGES_LEAST ? in_flight : EDGES_LEAST;
+
+	return need->fixed + in_flight * need->slot + edges * need->edge;
+}
+
+static double needed(const struct instance *in, int node, int p, int q, bool last, int in_flight)
 {
 	bool first = p == 0;
-	double weights = in->weights[q] - in->weights[p] + (first ? in->first_weights : 0) +
-			 (last ? in->last_weights : 0);
-	double stored = in->stored[q] - in->stored[p] + in->stored_cut + (first ? in->first_stored : 0) +
-			(last ? in->last_stored : 0);
+	double weights, stored;
 
+	if (in->need)
+		return needed_by_row(need_of(in, node, p, q, last), first && last, in_flight);
+	weights = in->weights[q] - in->weights[p] + (first ? in->first_weights : 0) + (last ? in->last_weights : 0);
+	stored = in->stored[q] - in->stored[p] + in->stored_cut + (first ? in->first_stored : 0) +
+		 (last ? in->last_stored : 0);
 	return weights + in_flight * stored;
+}
+
+double stage_bytes(const struct instance *in, int p, int q, bool last, int in_flight)
+{
+	return needed(in, 0, p, q, last, in_flight);
 }
 
 int stage_room(const struct instance *in, int node, int p, int q, bool last)
 {
-	double none = stage_bytes(in, p, q, last, 0), each = stage_bytes(in, p, q, last, 1) - none;
-	double room = in->memory_bytes[node] - none;
+	double memory = in->memory_bytes[node] * (1 + 1e-12);
+	int low = 0, high = in->micro_batches;
 
-	if (room < each)
-		return 0;
-	if (each <= 0 || room / each >= in->micro_batches)
-		return in->micro_batches;
-	return (int)floor(room / each * (1 + 1e-12));
+	if (needed(in, node, p, q, last, high) <= memory)
+		return high;
+	while (high - low > 1) {
+		int mid = (low + high) / 2;
+
+		if (needed(in, node, p, q, last, mid) <= memory)
+			low = mid;
+		else
+			high = mid;
+	}
+	return low;
 }
 
-/* What a stage would take, by the allocator. */
-struct sample { int blocks, in_flight; bool embedding, head; };
-
-static double sampled(const struct problem *problem, struct plan *scratch, int node, struct sample s)
+static double sampled(const struct problem *problem, struct plan *scratch, struct plan_stage stage)
 {
 	scratch->stages = 1;
-	scratch->stage[0] = (struct plan_stage){
-		.node = node,
-		.blocks = s.blocks,
-		.embedding = s.embedding,
-		.head = s.head,
-		.in_flight = s.in_flight,
-		.edges = s.in_flight,
-	};
+	scratch->stage[0] = stage;
 	return (double)plan_memory(problem, scratch, 0).total;
 }
 
-/* A prefix sum of equal parts. */
-static const double *ramp(struct arena *arena, int blocks, double each)
+/* The allocator's arithmetic is affine in slots and in edges. */
+static struct stage_need sample_need(const struct problem *problem, struct plan *scratch, int node, int blocks, bool first,
+				     bool last)
 {
-	double *sum = arena_take(arena, (size_t)(blocks + 1) * sizeof(*sum));
+	struct plan_stage stage = {.node = node, .blocks = blocks, .embedding = first, .head = last};
+	double least, slots, edges;
 
-	for (int i = 0; i <= blocks; i++)
-		sum[i] = i * each;
-	return sum;
+	stage.in_flight = stage.edges = EDGES_LEAST;
+	least = sampled(problem, scratch, stage);
+	stage.edges = 2 * EDGES_LEAST;
+	edges = sampled(problem, scratch, stage);
+	stage.in_flight = 2 * EDGES_LEAST;
+	slots = sampled(problem, scratch, stage);
+	return (struct stage_need){
+		.slot = (slots - edges) / EDGES_LEAST,
+		.edge = (edges - least) / EDGES_LEAST,
+		.fixed = least - (slots - edges) - (edges - least),
+	};
 }
 
-/* in_flight of the samples: beyond the buffers that a stage has in any case. */
-enum { FEW = 4, MORE = 8 };
+static const struct stage_need *sample_needs(struct arena *arena, const struct problem *problem, struct plan *scratch,
+					     int node)
+{
+	int row = problem->model->blocks + 1;
+	struct stage_need *need = arena_take(arena, 4 * (size_t)row * sizeof(*need));
 
+	for (int ends = 0; ends < 4; ends++)
+		for (int blocks = ends != 1; blocks < row; blocks++)
+			need[ends * row + blocks] = sample_need(problem, scratch, node, blocks, ends & 2, ends & 1);
+	return need;
+}
+
+/* Nodes with as many threads need as much. */
 static void fill_memory(struct arena *arena, const struct problem *problem, struct plan *scratch, struct instance *in)
 {
-	bool two = problem->model->blocks > 1;
-	struct sample one = {1, FEW, false, false}, wide = {two ? 2 : 1, FEW, false, false};
-	struct sample deep = {1, MORE, false, false}, both = {wide.blocks, MORE, false, false};
-	struct sample first = {1, FEW, true, false}, first_deep = {1, MORE, true, false};
-	struct sample last = {1, FEW, false, true}, last_deep = {1, MORE, false, true};
-	double m = sampled(problem, scratch, 0, one), k = sampled(problem, scratch, 0, deep) - m;
-	double block_k = sampled(problem, scratch, 0, both) - sampled(problem, scratch, 0, wide) - k;
-	double block = sampled(problem, scratch, 0, wide) - m;
-	double stored = block_k / (MORE - FEW), *limit;
-	double first_k = sampled(problem, scratch, 0, first_deep) - sampled(problem, scratch, 0, first) - k;
-	double last_k = sampled(problem, scratch, 0, last_deep) - sampled(problem, scratch, 0, last) - k;
+	const struct stage_need **need = arena_take(arena, (size_t)in->nodes * sizeof(*need));
+	double *limit = arena_take(arena, (size_t)in->nodes * sizeof(*limit));
 
-	limit = arena_take(arena, (size_t)in->nodes * sizeof(*limit));
-	in->stored = ramp(arena, in->blocks, stored);
-	in->weights = ramp(arena, in->blocks, block - FEW * stored);
-	in->stored_cut = k / (MORE - FEW) - stored;
-	in->first_stored = first_k / (MORE - FEW);
-	in->last_stored = last_k / (MORE - FEW);
-	in->first_weights = sampled(problem, scratch, 0, first) - m - FEW * in->first_stored;
-	in->last_weights = sampled(problem, scratch, 0, last) - m - FEW * in->last_stored;
 	for (int d = 0; d < in->nodes; d++) {
-		double fixed = sampled(problem, scratch, d, one) - block - FEW * in->stored_cut;
-
+		for (int before = 0; before < d && !need[d]; before++)
+			if (problem->threads[before] == problem->threads[d])
+				need[d] = need[before];
+		if (!need[d])
+			need[d] = sample_needs(arena, problem, scratch, d);
 		limit[d] = problem->memory_limit_bytes[d] > 0
-				   ? problem->memory_limit_bytes[d] - problem->overhead_bytes[d] - fixed : INFINITY;
+				   ? problem->memory_limit_bytes[d] - problem->overhead_bytes[d] : INFINITY;
 	}
+	in->need = need;
 	in->memory_bytes = limit;
 }
 

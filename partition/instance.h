@@ -22,13 +22,19 @@ struct instance {
 	const double *cut_forward, *cut_backward;	/* [blocks + 1] */
 	const double *link_forward_s, *link_backward_s, *latency_forward_s, *latency_backward_s;
 	/* Stage of blocks p..q-1, K micro-batches in flight: weights[q] - weights[p] + K (stored[q] - stored[p] +
-	 * stored_cut), and of the first and last stage first_weights + K first_stored, last_... beside it. */
+	 * stored_cut), and of the first and last stage first_weights + K first_stored, last_... beside it. Or, if need is not
+	 * null, the row of its number of blocks and its ends there: [nodes][4 * (blocks + 1)], see stage_need. */
 	const double *memory_bytes;	/* [nodes]: INFINITY: no limit */
 	const double *weights, *stored;	/* prefix sums */
 	double first_weights, first_stored, last_weights, last_stored, stored_cut;
+	const struct stage_need *const *need;
 	const int *nic_send, *nic_receive;	/* [nodes]: numbers of shared interfaces, -1: none; or null: none at all */
 	int nics;
 };
+
+/* What a stage takes by the allocator, bytes: fixed + K slot + E edge, where E is K, but at least EDGES_LEAST between stages. */
+struct stage_need { double fixed, slot, edge; };
+enum { EDGES_LEAST = 3 };
 
 /* Which node holds which blocks: stage s has blocks first[s]..first[s + 1] - 1 on node[s]. */
 struct placement {
@@ -76,7 +82,8 @@ static inline double cut_way_s(const struct instance *in, int i, int j, int p)
 	return in->cut_forward[p] * in->link_forward_s[at] + in->cut_backward[p] * in->link_backward_s[at] +
 	       in->latency_forward_s[at] + in->latency_backward_s[at];
 }
-/* Bytes of a stage with so many micro-batches in flight. */
+/* Bytes of a stage with so many micro-batches in flight (on the first node, whose threads need not be another's). Never
+ * more than the plan's own. */
 double stage_bytes(const struct instance *instance, int p, int q, bool last, int in_flight);
 /* How many micro-batches a stage has room for, at most M; 0: not even one. */
 int stage_room(const struct instance *instance, int node, int p, int q, bool last);

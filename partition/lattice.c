@@ -411,7 +411,8 @@ struct lattice *lattice_open(const struct instance *in)
 	l->last_s = least_end(in, in->last_forward_s, in->last_backward_s);
 	classes_find(&l->arena, in, &l->classes);
 	rest_open(&l->arena, in, &l->classes, &l->rest);
-	l->trims = l->rest.whole && l->rest.one_cut && even(in->weights, in->blocks) && even(in->stored, in->blocks);
+	l->trims = l->rest.whole && l->rest.one_cut &&
+		   (in->need || (even(in->weights, in->blocks) && even(in->stored, in->blocks)));
 	l->used = arena_take(&l->arena, (size_t)l->classes.count * sizeof(int));
 	l->placed = arena_take(&l->arena, (size_t)l->classes.count * sizeof(int));
 	l->room = l->buckets = 1 << 12;

@@ -40,6 +40,7 @@ struct rest {
 	int *order;			/* classes, cheapest first */
 	double *capacity, *cost;	/* [classes]: work of one member; seconds of a unit, with the way out */
 	double *unit;			/* [classes]: seconds of a unit alone */
+	double *fit;			/* [classes]: whole blocks that memory lets a member hold */
 	struct way_out **way_out;	/* [classes][ways]: longer links that are cheaper */
 	int *ways;
 	double way_most_s;		/* the longest of the cheapest ways out */

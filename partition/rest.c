@@ -111,6 +111,24 @@ static double cheapest_way(const struct rest *rest, int from, double most_s)
 	return low > 0 ? rest->way_out[from][low - 1].way_s : INFINITY;
 }
 
+/* Whole blocks that one micro-batch's room lets a node hold, wherever in the chain. */
+static double blocks_that_fit(const struct instance *in, int node)
+{
+	double each, room;
+
+	if (in->need) {
+		for (int b = in->blocks; b > 0; b--)
+			if (stage_room(in, node, 1, 1 + b, false) || stage_room(in, node, 0, b, false) ||
+			    stage_room(in, node, 1, 1 + b, true) ||
+			    (b == in->blocks && stage_room(in, node, 0, b, true)))
+				return b;
+		return 0;
+	}
+	each = in->weights[1] - in->weights[0] + in->stored[1] - in->stored[0];
+	room = in->memory_bytes[node] - in->stored_cut;
+	return each <= 0 || isinf(room) ? INFINITY : room < each ? 0 : floor(room / each * (1 + NOISE));
+}
+
 /* Work of each block: its time on the first class; where shapes differ, on whichever class is fastest there. */
 void rest_open(struct arena *arena, const struct instance *in, const struct classes *c, struct rest *rest)
 {
@@ -139,19 +157,12 @@ void rest_open(struct arena *arena, const struct instance *in, const struct clas
 	}
 	rest->way_out = arena_take(arena, count * sizeof(*rest->way_out));
 	rest->ways = arena_take(arena, count * sizeof(int));
+	rest->fit = arena_take(arena, count * sizeof(double));
 	for (int k = 0; k < c->count; k++) {
 		rest->order[k] = k;
+		rest->fit[k] = blocks_that_fit(in, c->member[c->begin[k]]);
 		find_ways(arena, rest, in, c, k);
 	}
-}
-
-/* Whole blocks that one micro-batch's room lets a node hold. */
-static double blocks_that_fit(const struct instance *in, int node)
-{
-	double each = in->weights[1] - in->weights[0] + in->stored[1] - in->stored[0];
-	double room = in->memory_bytes[node] - in->stored_cut;
-
-	return each <= 0 || isinf(room) ? INFINITY : room < each ? 0 : floor(room / each * (1 + NOISE));
 }
 
 void rest_limit(struct rest *rest, const struct instance *in, const struct classes *c, double stage_most_s,
@@ -166,7 +177,7 @@ void rest_limit(struct rest *rest, const struct instance *in, const struct class
 
 		rest->unit[k] = unit;
 		if (rest->whole)
-			capacity = fmin(floor(capacity * (1 + NOISE)), blocks_that_fit(in, node));
+			capacity = fmin(floor(capacity * (1 + NOISE)), rest->fit[k]);
 		capacity = fmin(capacity, rest->work[in->blocks]);
 		rest->capacity[k] = capacity;
 		way_s = ways == REST_NONE ? 0 : cheapest_way(rest, k, link_most_s);

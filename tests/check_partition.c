@@ -735,6 +735,26 @@ static void must_fit(void)
 	}
 }
 
+/* What the instance says of a stage's memory is never more than the plan's own: a bound over plans must refuse none that
+ * the engine would run. Nor is it much less: only the frames of cuts are not in it. */
+static void is_least_memory(const struct instance *in, const struct placement *at, int s)
+{
+	double own = plan.stage[s].memory_bytes - bench.problem.overhead_bytes[at->node[s]];
+	double limit[PLAN_STAGES_MAX] = {0}, cuts = 0;
+	struct instance tight = *in;
+	int p = at->first[s], q = at->first[s + 1], n = plan.micro_batch * bench.problem.tokens;
+	bool last = s == at->stages - 1;
+
+	tight.memory_bytes = limit;
+	limit[at->node[s]] = own;
+	ck_assert_int_ge(stage_room(&tight, at->node[s], p, q, last), plan.stage[s].in_flight);
+	for (int i = 0; i < 2; i++)
+		cuts += 2.0 * (double)stream_memory(CODEC_NONE, i, n, bench.model.width);
+	cuts += (double)(plan.stage[s].edges - plan.stage[s].in_flight) * 2 * n * bench.model.width * 4;
+	limit[at->node[s]] = own * 0.99 - cuts - 4096;
+	ck_assert_int_lt(stage_room(&tight, at->node[s], p, q, last), plan.stage[s].in_flight);
+}
+
 /* The numbers that solvers reckon with are those of the plan: also where the head is alone, on a node of its own. */
 START_TEST(instances_cost_what_plans_cost)
 {
@@ -761,6 +781,8 @@ START_TEST(instances_cost_what_plans_cost)
 		ck_assert(placement_valid(in, &at));
 		ck_assert_double_eq_tol(placement_bound(in, &at) / plan.bound_s, 1, 1e-9);
 		alone += plan.stage[plan.stages - 1].blocks == 0;
+		for (int st = 0; st < plan.stages; st++)
+			is_least_memory(in, &at, st);
 		arena_release(&arena);
 		tear_down();
 	}
