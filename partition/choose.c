@@ -25,6 +25,7 @@ struct choice {
 	int others;			/* how many are asked for */
 	struct plan *draft;
 	double least_bound_s;		/* of all sizes */
+	bool numbered;			/* whether sets of nodes can be, so that the bottleneck's plan can be had */
 	double *lack_bytes;		/* per node, of placements that an instance took and memory does not hold */
 };
 
@@ -238,6 +239,19 @@ static int search_rounds(struct choice *c, struct arena *arena, const struct ins
 	return rc;
 }
 
+/* The plan with the shortest period alone. */
+static int add_bottleneck(struct choice *c, const struct instance *in, int micro_batch)
+{
+	struct pool pool = {0};
+	int rc = 0;
+
+	bottleneck_search(in, &pool);
+	if (pool.count)
+		rc = consider(c, &pool.item[0], micro_batch) < 0 ? -1 : 0;
+	pool_release(&pool);
+	return rc;
+}
+
 /* Everything for micro-batches of a size. -1 after an error. */
 static int try_instance(struct choice *c, int micro_batch)
 {
@@ -250,6 +264,8 @@ static int try_instance(struct choice *c, int micro_batch)
 	search_solve(in, &pool);
 	bound_s = least_bound(in, &pool);
 	c->least_bound_s = fmin(c->least_bound_s, bound_s);
+	if (rc == 0 && bound_s < most_s && c->numbered && !c->solver->pure)
+		rc = add_bottleneck(c, in, micro_batch);
 	if (rc == 0 && bound_s < most_s)
 		rc = search_rounds(c, &arena, in, &pool, micro_batch);
 	pool_release(&pool);
@@ -341,6 +357,7 @@ int choose_plan(const struct problem *problem, const struct solver *solver, stru
 		.others = others,
 		.draft = xzalloc(1, sizeof *plan),
 		.least_bound_s = INFINITY,
+		.numbered = solver_find("bottleneck")->applicable(problem),
 		.lack_bytes = xzalloc((size_t)problem->cluster->nodes.count, sizeof(double)),
 	};
 	int rc = try_sizes(&c);

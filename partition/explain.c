@@ -75,7 +75,7 @@ static double step_of(const struct problem *problem, struct plan *changed, const
 {
 	for (int s = 0; s < changed->stages; s++)
 		changed->stage[s].in_flight = plan->micro_batches;
-	if (plan_places(problem, changed) < 0)
+	if (plan_fit(problem, changed, false) <= 0)
 		return plan->step_s;
 	cost_predict(problem, changed);
 	return changed->step_s;

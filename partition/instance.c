@@ -211,6 +211,7 @@ const struct instance *instance_of(struct arena *arena, const struct problem *pr
 	in->micro_batches = (int)(problem->batch / micro_batch);
 	in->stages = (int)problem->want->stages;
 	in->head_alone = true;
+	in->schedule = problem->want->schedule;
 	scratch->micro_batch = micro_batch;
 	if (!fill_times(arena, problem, micro_batch, in))
 		return NULL;

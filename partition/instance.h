@@ -12,6 +12,7 @@ struct instance {
 	int nodes, blocks, micro_batches;	/* n, L, M */
 	int stages;			/* that a plan must have; 0: any number */
 	bool head_alone;		/* the last stage may hold no block */
+	const char *schedule;		/* that steps are simulated with; null: eager */
 	const double *forward_s, *backward_s;	/* prefix sums of every node: [nodes][blocks + 1] */
 	/* What the first and the last stage do besides their blocks, [nodes]. */
 	const double *first_forward_s, *first_backward_s, *last_forward_s, *last_backward_s;
@@ -112,8 +113,8 @@ bool placement_valid(const struct instance *instance, const struct placement *pl
 double model_step(const struct instance *instance, struct placement *placement);
 /* K of the above from R and T. */
 int model_in_flight(const struct instance *instance, double rest_s, double period_s);
-/* The step by simulation: eager, strict or greedy, whichever is shorter, with what memory leaves in flight. INFINITY
- * where not even one micro-batch fits. */
+/* The step by simulation: eager, strict or greedy, whichever is shorter, with what memory leaves in flight; or another
+ * schedule, which must have room for its own counts. INFINITY where there is no room. */
 double placement_simulate(const struct instance *instance, const struct placement *placement);
 /* Its longest stage or link direction. */
 double placement_longest_s(const struct instance *instance, const struct placement *placement);

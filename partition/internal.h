@@ -38,6 +38,8 @@ int stage_edges(const struct plan *plan, const struct schedule *schedule, int s)
 
 /* Fills the ends and shares of a plan's stages, and names its schedule. */
 void plan_begin(const struct problem *problem, struct plan *plan);
+/* In-flight counts, at most those that the plan has now, for which everybody has room; and memory. As plan_size. */
+int plan_fit(const struct problem *problem, struct plan *plan, bool least);
 /* Fills what hangs on the size of a micro-batch. least: no stage goes below 1F1B's places to make room. 1: everybody has
  * room; 0: not; -1 after an error. */
 int plan_size(const struct problem *problem, struct plan *plan, int size, bool least);

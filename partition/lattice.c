@@ -491,6 +491,8 @@ void lattice_periods(struct lattice *l, double best_s, double *low_s, double *hi
 	if (times > 0 && !isinf(best_s))
 		*high_s = fmin(*high_s, (best_s - lattice_least(l, *high_s, *high_s)) / times);
 	*low_s = fmax(shortest_period(l, *high_s), l->last_s);
+	/* No shorter than a rounding of the other, where blocks cost nothing: whoever steps through periods must arrive. */
+	*low_s = fmax(*low_s, *high_s * 1e-9);
 }
 
 void lattice_close(struct lattice *l)

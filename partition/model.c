@@ -3,6 +3,7 @@
  * simulator, which interprets the very ops that the executor runs and so decides between the best of J.
  */
 #include <math.h>
+#include <string.h>
 
 #include "partition/instance.h"
 
@@ -81,7 +82,7 @@ static double simulated(const struct instance *in, const struct costs *costs, co
 {
 	struct arena arena = {0};
 	struct schedule_want want = {
-		.name = "eager",
+		.name = in->schedule ? in->schedule : "eager",
 		.stages = costs->stages,
 		.micro_batches = in->micro_batches,
 		.costs = costs,
@@ -89,9 +90,15 @@ static double simulated(const struct instance *in, const struct costs *costs, co
 		.greedy = greedy,
 	};
 	struct schedule *schedule = schedule_make(&arena, &want);
-	struct simulation *simulation = schedule ? simulate(&arena, schedule, costs) : NULL;
-	double step_s = simulation ? simulation->step_s : INFINITY;
+	struct simulation *simulation;
+	double step_s = INFINITY;
+	bool fits = schedule != NULL;
 
+	for (int s = 0; fits && s < costs->stages; s++)
+		fits = schedule->room[s] <= room[s];
+	simulation = fits ? simulate(&arena, schedule, costs) : NULL;
+	if (simulation)
+		step_s = simulation->step_s;
 	arena_release(&arena);
 	return step_s;
 }
@@ -109,7 +116,9 @@ double placement_simulate(const struct instance *in, const struct placement *at)
 		fits = fits && room[s] > 0;
 	}
 	if (fits)
-		step_s = fmin(simulated(in, costs, room, false), simulated(in, costs, room, true));
+		step_s = simulated(in, costs, room, false);
+	if (fits && (!in->schedule || !strcmp(in->schedule, "eager")))
+		step_s = fmin(step_s, simulated(in, costs, room, true));
 	arena_release(&arena);
 	return step_s;
 }

@@ -12,6 +12,20 @@
 #define WORTH 1e-3		/* what another order must save, as a share of the step */
 enum { VALID_EDGES = 3 };	/* so that validation can send one, compute one and receive one */
 
+/* A solver that was asked for; null after an error where it cannot be had. */
+static const struct solver *applies(const struct problem *problem, const struct solver *solver)
+{
+	if (!solver->search || solver->applicable(problem))
+		return solver;
+	for (int d = 0; d < problem->cluster->nodes.count; d++)
+		if (!cost_node(problem, d, 1).known)
+			return error_null(EXIT_CONFIG, "plan.solver: '%s' needs the speed of every node, but '%s' declares no "
+					  "compute: declare it, or measure with edgepipe profile", solver->name,
+					  cluster_node(problem->cluster, d)->name);
+	return error_null(EXIT_CONFIG, "plan.solver: '%s' is for fewer, or more alike, than these %d nodes: take search",
+			  solver->name, problem->cluster->nodes.count);
+}
+
 static const struct solver *choose_solver(const struct problem *problem)
 {
 	const struct plan_config *want = problem->want;
@@ -31,7 +45,7 @@ static const struct solver *choose_solver(const struct problem *problem)
 		name = NULL;
 	}
 	if (name)
-		return solver_find(name);
+		return applies(problem, solver_find(name));
 	for (int i = 0; i < count; i++) {
 		const struct solver *solver = solver_find(solver_names()[i]);
 
@@ -169,9 +183,22 @@ static int choose_order(const struct problem *problem, struct plan *plan)
 	return 0;
 }
 
-int plan_size(const struct problem *problem, struct plan *plan, int size, bool least)
+int plan_fit(const struct problem *problem, struct plan *plan, bool least)
 {
 	bool eager = !strcmp(plan->schedule, "eager"), fits;
+
+	do {
+		if (plan_places(problem, plan) < 0)
+			return -1;
+		fits = memory_fill(problem, plan);
+	} while (!fits && eager && take_place(plan, least));
+	return fits;
+}
+
+int plan_size(const struct problem *problem, struct plan *plan, int size, bool least)
+{
+	bool eager = !strcmp(plan->schedule, "eager");
+	int fits;
 
 	plan->micro_batch = size;
 	plan->micro_batches = (int)(problem->batch / size);
@@ -179,13 +206,9 @@ int plan_size(const struct problem *problem, struct plan *plan, int size, bool l
 	for (int s = 0; s < plan->stages; s++)
 		plan->stage[s].in_flight = INT_MAX;
 	cost_fill(problem, plan);
-	do {
-		if (plan_places(problem, plan) < 0)
-			return -1;
-		fits = memory_fill(problem, plan);
-	} while (!fits && eager && take_place(plan, least));
-	if (!fits)
-		return 0;
+	fits = plan_fit(problem, plan, least);
+	if (fits <= 0)
+		return fits;
 	if (eager)
 		return choose_order(problem, plan) < 0 ? -1 : 1;
 	cost_predict(problem, plan);

@@ -21,6 +21,8 @@ static bool one_shape(const struct instance *in, const struct classes *c)
 	for (int k = 1; k < c->count; k++) {
 		int a = c->member[0], b = c->member[c->begin[k]];
 
+		if (block_s(in, a, 0) <= 0 || block_s(in, b, 0) <= 0)
+			return false;
 		for (int x = 1; x < in->blocks; x++) {
 			double left = block_s(in, a, x) * block_s(in, b, 0);
 			double right = block_s(in, b, x) * block_s(in, a, 0);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SECONDS_MOST 1e6		/* a fit's coefficient above is no measurement */
+
 struct reader {
 	const char *name;		/* of the file */
 	char where[160];		/* "nodes[1].block_forward." */
@@ -171,6 +173,10 @@ static void read_fit(struct reader *r, const struct json *node, const char *key,
 	take(r, map, "c2", &fit->c2);
 	take(r, map, "error", &fit->error);
 	take_flag(r, map, "noisy", &fit->noisy);
+	if (fmax(fit->c0, fmax(fit->c1, fit->c2)) > SECONDS_MOST)
+		wrong(r, "c0, c1, c2: above %g s", SECONDS_MOST);
+	if (!strncmp(key, "block_", 6) && fit->origin != ORIGIN_GUESSED && fit->c0 + fit->c1 + fit->c2 <= 0)
+		wrong(r, "c0, c1, c2: all 0, but a block takes time");
 	leave(r, at);
 }
 
