@@ -44,4 +44,4 @@ grep -E '^-- (edgepipe|  )' "$log" || true
 echo "edgepipe: testing"
 . launch/env.sh
 cd "$build"
-ctest --output-on-failure --no-tests=error -R "$tests"
+ctest -j 2 --output-on-failure --no-tests=error -R "$tests"
