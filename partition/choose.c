@@ -16,6 +16,7 @@
 /* Placements of a size that are made into plans, the best by simulation first; and how often an instance is tightened
  * where memory does not hold them. */
 enum { EXACTLY = 8, ROUNDS = 6 };
+enum { COUNT_MOST = 2048 };	/* micro-batches: with a plan found, more of them are not tried */
 
 struct choice {
 	const struct problem *problem;
@@ -278,14 +279,18 @@ static int try_instance(struct choice *c, int micro_batch)
 static int try_sizes(struct choice *c)
 {
 	const struct problem *problem = c->problem;
-	long long most = INT_MAX / problem->tokens;
+	long long most = INT_MAX / problem->tokens, size = problem->batch < most ? problem->batch : most;
 	int rc = 0;
 
 	if (problem->micro_batch)
 		return try_instance(c, (int)problem->micro_batch);
-	for (long long size = 1; size <= problem->batch && size <= most && rc == 0; size++)
-		if (problem->batch % size == 0)
-			rc = try_instance(c, (int)size);
+	for (; size >= 1 && rc == 0; size--) {
+		if (problem->batch % size)
+			continue;
+		if (c->best->step_s > 0 && problem->batch / size > COUNT_MOST)
+			break;
+		rc = try_instance(c, (int)size);
+	}
 	return rc;
 }
 

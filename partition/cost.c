@@ -213,13 +213,57 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 	return costs;
 }
 
-static void name_bottleneck(const struct cluster *cluster, struct plan *plan, const char *kind, int index)
+/* -- the prediction ------------------------------------------------------------------------ */
+
+/* What is occupied longest in a step, so far: of equals the first, whichever rounding lifts. */
+struct busiest { double s; const char *kind; int index; };
+
+static void consider(struct busiest *b, double s, const char *kind, int index)
 {
-	if (!strcmp(kind, "interface"))
-		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %s", kind,
-			 cluster_node(cluster, index % cluster->nodes.count)->nic);
+	if (b->kind && s <= b->s * (1 + 1e-9))
+		return;
+	*b = (struct busiest){s, kind, index};
+}
+
+/* What passes an interface for a micro-batch. */
+static double interface_s(const struct costs *c, int nic)
+{
+	double s = 0;
+
+	for (int i = 0; i + 1 < c->stages; i++) {
+		if (c->nic_forward[i][0] == nic || c->nic_forward[i][1] == nic)
+			s += c->link_forward_s[i];
+		if (c->nic_backward[i][0] == nic || c->nic_backward[i][1] == nic)
+			s += c->link_backward_s[i];
+	}
+	return s;
+}
+
+/* The bottleneck: the stage, direction of a link, or interface that a micro-batch occupies longest. */
+static struct busiest find_busiest(const struct costs *c)
+{
+	struct busiest b = {0, NULL, 0};
+
+	for (int s = 0; s < c->stages; s++)
+		consider(&b, c->forward_s[s] + c->backward_s[s], "stage", s);
+	for (int s = 0; s + 1 < c->stages; s++)
+		consider(&b, c->link_forward_s[s], "forward link", s);
+	for (int s = 0; s + 1 < c->stages; s++)
+		consider(&b, c->link_backward_s[s], "backward link", s);
+	for (int nic = 0; nic < c->nics; nic++)
+		consider(&b, interface_s(c, nic), "interface", nic);
+	return b;
+}
+
+static void name_bottleneck(const struct cluster *cluster, const struct costs *costs, struct plan *plan)
+{
+	struct busiest b = find_busiest(costs);
+
+	if (!strcmp(b.kind, "interface"))
+		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %s", b.kind,
+			 cluster_node(cluster, b.index % cluster->nodes.count)->nic);
 	else
-		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %d", kind, index);
+		snprintf(plan->bottleneck, sizeof(plan->bottleneck), "%s %d", b.kind, b.index);
 }
 
 void cost_predict(const struct problem *problem, struct plan *plan)
@@ -228,14 +272,12 @@ void cost_predict(const struct problem *problem, struct plan *plan)
 	const struct costs *costs = cost_of(&arena, problem, plan);
 	struct schedule *schedule = costs ? plan_schedule(&arena, problem, plan) : NULL;
 	struct simulation *simulation = schedule ? simulate(&arena, schedule, costs) : NULL;
-	const char *binding;
-	int index;
 
 	plan->step_s = plan->bound_s = 0;
 	if (simulation) {
 		plan->step_s = simulation->step_s;
-		plan->bound_s = step_bound(costs, plan->micro_batches, &binding, &index);
-		name_bottleneck(problem->cluster, plan, binding, index);
+		plan->bound_s = step_bound(costs, plan->micro_batches, NULL, NULL);
+		name_bottleneck(problem->cluster, costs, plan);
 	}
 	arena_release(&arena);
 }

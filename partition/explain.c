@@ -154,7 +154,7 @@ static void add_help(struct text *text, const struct problem *problem, const str
 
 /* -- the other solvers --------------------------------------------------------------------- */
 
-/* The best plan that places otherwise, and what it waits for. */
+/* The best plan that places otherwise, and what is busiest in it. */
 static void add_runner_up(struct text *text, const struct problem *problem, const struct plan *plan,
 			  struct plan *second)
 {
@@ -168,7 +168,7 @@ static void add_runner_up(struct text *text, const struct problem *problem, cons
 	if (choose_plan(problem, solver, again, second, 1) > 0 && second->step_s > 0) {
 		text_add(text, "runner-up: ");
 		plan_line(second, problem, text);
-		text_add(text, ", %.2f %% more; it waits for %s, and no schedule of it takes less than %.3g s\n",
+		text_add(text, ", %.2f %% more; its busiest is %s, and no schedule of it takes less than %.3g s\n",
 			 100 * (second->step_s / plan->step_s - 1), second->bottleneck, second->bound_s);
 	}
 	free(again);

@@ -114,7 +114,8 @@ double model_step(const struct instance *instance, struct placement *placement);
 /* K of the above from R and T. */
 int model_in_flight(const struct instance *instance, double rest_s, double period_s);
 /* The step by simulation: eager, strict or greedy, whichever is shorter, with what memory leaves in flight; or another
- * schedule, which must have room for its own counts. INFINITY where there is no room. */
+ * schedule, which must have room for its own counts. INFINITY where there is no room. Of very many micro-batches some are
+ * played, for the rest their period stands. */
 double placement_simulate(const struct instance *instance, const struct placement *placement);
 /* Its longest stage or link direction. */
 double placement_longest_s(const struct instance *instance, const struct placement *placement);

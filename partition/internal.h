@@ -73,7 +73,8 @@ void cost_fill(const struct problem *problem, struct plan *plan);
 /* What the plan costs, for the simulator; from the arena. Null where a node in use declares no compute. */
 const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 			    const struct plan *plan);
-/* Fills step_s, bound_s and bottleneck, where they can be known. */
+/* Fills step_s, bound_s and bottleneck (the stage, direction of a link or interface that is occupied longest), where they
+ * can be known. */
 void cost_predict(const struct problem *problem, struct plan *plan);
 
 /* -- memory.c ------------------------------------------------------------------------------ */

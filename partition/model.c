@@ -8,6 +8,8 @@
 #include "partition/instance.h"
 
 #define NOISE 1e-12			/* what floating point may add to a whole number */
+/* So many micro-batches are played at most; what the last of them take stands for each that is not. */
+enum { PLAYED_MOST = 512, PLAYED_LAST = 256 };
 
 /* -- J ------------------------------------------------------------------------------------- */
 
@@ -78,29 +80,51 @@ double placement_longest_s(const struct instance *in, const struct placement *at
 
 /* -- the simulator ------------------------------------------------------------------------- */
 
-static double simulated(const struct instance *in, const struct costs *costs, const int *room, bool greedy)
+/* Whether a schedule's counts have room: the eager one takes what there is; one that holds all that are played, all. */
+static bool has_room(const struct instance *in, const struct schedule *schedule, const int *room, int stages)
+{
+	bool eager = !in->schedule || !strcmp(in->schedule, "eager");
+
+	for (int s = 0; s < stages; s++) {
+		int held = schedule->room[s];
+
+		if (room[s] < (held == PLAYED_MOST && !eager ? in->micro_batches : held))
+			return false;
+	}
+	return true;
+}
+
+static double played(const struct instance *in, int micro_batches, const struct costs *costs, const int *room, bool greedy)
 {
 	struct arena arena = {0};
 	struct schedule_want want = {
 		.name = in->schedule ? in->schedule : "eager",
 		.stages = costs->stages,
-		.micro_batches = in->micro_batches,
+		.micro_batches = micro_batches,
 		.costs = costs,
 		.room_most = room,
 		.greedy = greedy,
 	};
 	struct schedule *schedule = schedule_make(&arena, &want);
-	struct simulation *simulation;
-	double step_s = INFINITY;
-	bool fits = schedule != NULL;
+	bool fits = schedule && has_room(in, schedule, room, costs->stages);
+	struct simulation *simulation = fits ? simulate(&arena, schedule, costs) : NULL;
+	double step_s = simulation ? simulation->step_s : INFINITY;
 
-	for (int s = 0; fits && s < costs->stages; s++)
-		fits = schedule->room[s] <= room[s];
-	simulation = fits ? simulate(&arena, schedule, costs) : NULL;
-	if (simulation)
-		step_s = simulation->step_s;
 	arena_release(&arena);
 	return step_s;
+}
+
+static double simulated(const struct instance *in, const struct costs *costs, const int *room, bool greedy)
+{
+	double most_s, period_s;
+
+	if (in->micro_batches <= PLAYED_MOST)
+		return played(in, in->micro_batches, costs, room, greedy);
+	most_s = played(in, PLAYED_MOST, costs, room, greedy);
+	if (isinf(most_s))
+		return INFINITY;
+	period_s = (most_s - played(in, PLAYED_MOST - PLAYED_LAST, costs, room, greedy)) / PLAYED_LAST;
+	return most_s + (in->micro_batches - PLAYED_MOST) * period_s;
 }
 
 double placement_simulate(const struct instance *in, const struct placement *at)

@@ -76,7 +76,7 @@ struct plan {
 	struct plan_link link[PLAN_STAGES_MAX];	/* the cut between stages i and i + 1 */
 	/* Predicted from what is declared; 0: unknown. The bound: B.4, of this plan. */
 	double step_s, bound_s;
-	char bottleneck[32];
+	char bottleneck[32];		/* what is occupied longest: "stage 2", "forward link 0", "interface air" */
 	/* Of solvers that decide everything; 0: not known. J of this plan, the least J found for its size of micro-batch, and
 	 * what was proved of it; no plan that the job allows, with any schedule, takes less than least_bound_s. */
 	double model_s, model_minimum_s, model_proved_s, least_bound_s;

@@ -605,6 +605,46 @@ START_TEST(eager_hides_whole_periods)
 }
 END_TEST
 
+/* The last stage takes as long and stands deepest, so the bound is its own; the first is occupied a hundredth longer. With
+ * cuts that share an interface, which together take longer than either alone, it is that. */
+START_TEST(the_busiest_is_the_bottleneck)
+{
+	double bytes;
+
+	set_timed();
+	bench.want.layers.count = 0;
+	set_layers("6 2 4");
+	bench.node[0].compute_flops /= 1.01;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_str_eq(plan.bottleneck, "stage 0");
+	bytes = (double)stream_tensor_bytes(CODEC_NONE, false, 2 * 32, 16);
+	bench.cluster.standard.bandwidth_bytes_s = bytes / 1e-3;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_str_eq(plan.bottleneck, "stage 0");
+	bench.node[1].nic = "air";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	ck_assert_str_eq(plan.bottleneck, "interface air");
+}
+END_TEST
+
+/* Of a thousand and a half micro-batches what the ranking plays of them is nearly the step. */
+START_TEST(very_many_micro_batches_are_ranked_by_their_period)
+{
+	struct arena arena = {0};
+	struct placement at = {.stages = 3, .node = {0, 1, 2}, .first = {0, 4, 8, 12}};
+	const struct instance *in;
+
+	set_timed();
+	bench.problem.batch = 2 * 1500;
+	bench.cluster.standard.latency_s = 1e-3;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	in = instance_of(&arena, &bench.problem, 2);
+	ck_assert_int_eq(in->micro_batches, 1500);
+	ck_assert_double_eq_tol(placement_simulate(in, &at), plan.step_s, 1e-4 * plan.step_s);
+	arena_release(&arena);
+}
+END_TEST
+
 /* By the rule, from what the plan says of its own stages and links; the greedy order may not need all of it. */
 static void must_follow_the_rule(void)
 {
@@ -1621,6 +1661,8 @@ static Suite *partition_suite(void)
 	tcase_add_test(cases, in_flight_comes_from_the_schedule);
 	tcase_add_test(cases, edges_hold_what_is_under_way);
 	LOOP(cases, eager_hides_whole_periods, rounds);
+	tcase_add_test(cases, the_busiest_is_the_bottleneck);
+	tcase_add_test(cases, very_many_micro_batches_are_ranked_by_their_period);
 	tcase_add_test(cases, a_slow_link_is_the_period);
 	tcase_add_test(cases, each_direction_of_a_cut_has_its_cost);
 	tcase_add_test(cases, slowdown_stretches_the_prediction);

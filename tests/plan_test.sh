@@ -83,6 +83,10 @@ if command -v mpirun > /dev/null; then
 	grep -q '"nodes": *\["physics"\], *"first_block": *0, *"last_block": *4' "$work/other/plan.json" || fail "train's plan is another"
 fi
 
+# A batch that could be cut into very many micro-batches takes no longer to plan.
+timeout 20 "$EDGEPIPE" plan "$work/campus.yaml" --set train.batch=1048576 > "$work/stdout" || fail "a large batch: exit $?"
+grep -q 'eager, 2048 micro-batches of 512 ' "$work/stdout" || fail "a large batch is planned otherwise"
+
 # The next best plans: files of ascending steps, all different, each taken as a plan.
 "$EDGEPIPE" plan "$work/campus.yaml" --set plan.solver=exact --top 4 -o "$work/best.json" > "$work/stdout" || fail "--top: exit $?"
 [ "$(grep -c '^rank [1-4]: .* a step, [0-9.]* % more; .*/best.json' "$work/stdout")" = 4 ] || fail "not four ranks"
