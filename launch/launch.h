@@ -44,7 +44,9 @@ void job_release(struct job *job);
 /* Makes and checks the plan; with a path by what that plan.json decides, which goes to `given`, for as long as the
  * problem lives. -1 after an error. */
 int plan_decide(struct problem *problem, const char *path, struct plan *given, struct plan *plan);
-/* A line of what a step would take and what limits it, or that this cannot be known. */
+/* Warns of every --set beside --plan that the plan.json decides; path null: there is none. */
+void plan_warn_set(const char *path, const char *const *set, int count);
+/* A line of what a step would take, what limits it, and its closed form, or that this cannot be known. */
 void prediction_add(const struct problem *problem, const struct plan *plan, struct text *text);
 
 /* -- wanted.c ------------------------------------------------------------------------------ */

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "launch/gantt.h"
 #include "launch/launch.h"
@@ -24,7 +25,8 @@ static const char plan_help[] =
 	"                      where it is of another model, build, or cluster\n"
 	"      --plan FILE     takes nodes, blocks, micro-batch and schedule from a plan.json, which may be edited by hand\n"
 	"      --top N         also the next best plans that place otherwise, N in all: with -o FILE, they are FILE.2 to\n"
-	"                      FILE.N; with it the best one is looked for among more plans, and may be a better one\n"
+	"                      FILE.N; with it the best one is looked for among more plans, and may be a better one; files of\n"
+	"                      an earlier, longer list stay\n"
 	"      --dump-lp FILE  writes the problem whose least value `exact` proves, for a solver of integer programs (cbc)\n"
 	"      --jitter SHARE  simulates 200 steps in which nothing takes as long as planned: lognormal, of this deviation\n"
 	"      --explain       what each stage does with its time, the other solvers, what would help most\n"
@@ -253,6 +255,7 @@ static int rank_plans(struct plan_command *c)
 
 static int decide(struct plan_command *c)
 {
+	plan_warn_set(c->given, c->set, c->set_count);
 	return c->top ? rank_plans(c) : plan_decide(&c->problem, c->given, &c->file, &c->plan);
 }
 
@@ -264,7 +267,7 @@ static void add_ranks(const struct plan_command *c, struct text *text)
 	char path[PATH_MAX];
 
 	for (int i = 0; i < c->count; i++) {
-		text_add(text, "rank %d: ", i + 1);
+		text_add(text, "plan %d: ", i + 1);
 		plan_line(&c->ranked[i], &c->problem, text);
 		text_add(text, ", %.2f %% more", 100 * (c->ranked[i].step_s / c->ranked[0].step_s - 1));
 		if (c->output)
@@ -344,6 +347,8 @@ static int write_plans(const struct plan_command *c)
 
 	for (int i = 1; i < c->count && !status; i++)
 		status = write_plan(c, &c->ranked[i], ranked_path(c, i, path, sizeof(path)));
+	if (c->top && !status && !access(ranked_path(c, c->count, path, sizeof(path)), F_OK))
+		warn("'%s' is not of this list, but of an earlier one", path);
 	return status;
 }
 
@@ -355,6 +360,9 @@ static int write_program(const struct plan_command *c)
 		text_release(&text);
 		return -1;
 	}
+	if (!on_stdout(c->program) && !on_stdout(c->output) && !on_stdout(c->svg))
+		printf("problem %s: closed form of %d micro-batches of %d, as the plan has\n", c->program,
+		       c->plan.micro_batches, c->plan.micro_batch);
 	return write_file(c->program, &text);
 }
 

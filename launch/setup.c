@@ -422,6 +422,7 @@ int setup_plan(struct session *s)
 	make_problem(s);
 	if (s->comm->rank == 0) {
 		keep_micro_batch(s);
+		plan_warn_set(s->options.plan, s->options.set, s->options.set_count);
 		status = plan_decide(&s->problem, s->options.plan, &s->given, &s->plan);
 	}
 	code = session_agree(s, status);

@@ -174,6 +174,20 @@ static void add_runner_up(struct text *text, const struct problem *problem, cons
 	free(again);
 }
 
+/* What the planner would do in place of a plan that is given. asked: as without it. */
+static void add_own(struct text *text, const struct problem *asked, const struct plan *plan, struct plan *own)
+{
+	error_mute();
+	if (plan_make(asked, own) == 0 && own->step_s > 0) {
+		double less = 100 * (1 - own->step_s / plan->step_s);
+
+		text_add(text, "the planner's own: ");
+		plan_line(own, asked, text);
+		text_add(text, ", %.2f %% %s\n", less < 0 ? -less : less, less < 0 ? "more" : "less");
+	}
+	error_unmute();
+}
+
 static void add_others(struct text *text, const struct problem *problem, const struct plan *plan)
 {
 	struct plan *other = xalloc(sizeof(*other));
@@ -183,7 +197,13 @@ static void add_others(struct text *text, const struct problem *problem, const s
 	asked.want = &want;
 	asked.given = NULL;
 	want.layers.count = 0;
-	add_runner_up(text, &asked, plan, other);
+	if (problem->given) {
+		want.solver = NULL;
+		want.schedule = plan->schedule;
+		add_own(text, &asked, plan, other);
+	} else {
+		add_runner_up(text, &asked, plan, other);
+	}
 	for (int i = 0; solver_names()[i]; i++) {
 		want.solver = solver_names()[i];
 		if (!strcmp(want.solver, plan->solver) || !solver_find(want.solver)->applicable(&asked))

@@ -131,6 +131,37 @@ static void read_stages(struct reader *r, const struct json *stages)
 		      r->problem->model->blocks - 1);
 }
 
+/* The codec that a link has in the topology file, where it differs from the plan's; else null. */
+static const char *contradicted(const struct reader *r, int from, int to, bool backward, const struct json *link)
+{
+	const char *named = json_as_text(json_find(link, "codec"), NULL), *own;
+	int codec = cluster_link(r->problem->cluster, from, to).codec;
+
+	if (!named || codec == CODEC_AUTO)
+		return NULL;
+	own = codec_of((enum codec_kind)codec, backward)->name;
+	return strcmp(named, own) ? own : NULL;
+}
+
+/* A link that does not leave its codec to the planner keeps its own: said once for each. */
+static void warn_codecs(const struct reader *r, const struct json *stages)
+{
+	for (int s = 0; s + 1 < r->plan->stages; s++) {
+		int up = r->plan->stage[s].node, down = r->plan->stage[s + 1].node;
+		const struct json *forward = json_find(json_at(stages, (size_t)s), "forward_link");
+		const struct json *backward = json_find(json_at(stages, (size_t)s + 1), "backward_link");
+		const char *own = contradicted(r, up, down, false, forward);
+		const struct json *link = own ? forward : backward;
+
+		own = own ? own : contradicted(r, down, up, true, backward);
+		if (own)
+			warn("%s: the plan says codec %s for the link '%s > %s', the topology file says %s, which counts "
+			     "(codec: auto leaves it to the plan)", r->path,
+			     json_as_text(json_find(link, "codec"), ""), cluster_node(r->problem->cluster, up)->name,
+			     cluster_node(r->problem->cluster, down)->name, own);
+	}
+}
+
 static void read_words(struct reader *r, const struct json *document)
 {
 	const char *solver = json_as_text(json_find(document, "solver"), "");
@@ -179,6 +210,8 @@ int plan_read(const char *path, const struct problem *problem, struct plan *plan
 	read_words(&r, document);
 	read_size(&r, document);
 	read_stages(&r, json_find(document, "stages"));
+	if (!r.errors)
+		warn_codecs(&r, json_find(document, "stages"));
 	json_free(document);
 	return r.errors ? -1 : 0;
 }

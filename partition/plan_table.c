@@ -1,5 +1,5 @@
 /*
- * plan_table.c - the plan for people: a line a stage, then who is left out and why.
+ * plan_table.c - the plan for people: a line a stage, the codecs of its links, then who is left out and why.
  */
 #include "partition/internal.h"
 
@@ -68,18 +68,34 @@ void plan_line(const struct plan *plan, const struct problem *problem, struct te
 	text_add(text, ", micro-batches of %d: %.3g s a step", plan->micro_batch, plan->step_s);
 }
 
+/* A line a link, where any of them has a codec. */
+static void add_links(struct text *text, const struct plan *plan, const struct problem *problem)
+{
+	bool any = false;
+
+	for (int s = 0; s + 1 < plan->stages; s++)
+		any = any || plan->link[s].codec_forward != CODEC_NONE || plan->link[s].codec_backward != CODEC_NONE;
+	for (int s = 0; any && s + 1 < plan->stages; s++)
+		text_add(text, "%-7s %s > %s: %s forward, %s backward\n", s ? "" : "links",
+			 cluster_node(problem->cluster, plan->stage[s].node)->name,
+			 cluster_node(problem->cluster, plan->stage[s + 1].node)->name,
+			 codec_of((enum codec_kind)plan->link[s].codec_forward, false)->name,
+			 codec_of((enum codec_kind)plan->link[s].codec_backward, true)->name);
+}
+
 void plan_print(const struct plan *plan, const struct problem *problem, struct text *text)
 {
 	struct widths widths = measure(plan, problem);
-	char why[128];
+	char why[160];
 
-	text_add(text, "plan: %s, %s, %d micro-batch%s of %d sequence%s\n", plan->solver,
+	text_add(text, "plan: %s, %s, %d micro-batch%s of %d sequence%s\n", problem->given ? "given" : plan->solver,
 		 plan->schedule, plan->micro_batches, plan->micro_batches > 1 ? "es" : "",
 		 plan->micro_batch, plan->micro_batch > 1 ? "s" : "");
 	text_add(text, "stage  %-*s  %-*s  %6s  %9s  %s\n", widths.node, "node", widths.blocks,
 		 "blocks", "FLOPs", "in flight", "memory (estimate of limit)");
 	for (int s = 0; s < plan->stages; s++)
 		add_stage(text, plan, problem, s, widths);
+	add_links(text, plan, problem);
 	for (int i = 0; i < problem->cluster->nodes.count; i++)
 		if (left_out(problem, plan, i, why, sizeof why))
 			text_add(text, "left out: %s (%s)\n",

@@ -88,8 +88,8 @@ timeout 20 "$EDGEPIPE" plan "$work/campus.yaml" --set train.batch=1048576 > "$wo
 grep -q 'eager, 2048 micro-batches of 512 ' "$work/stdout" || fail "a large batch is planned otherwise"
 
 # The next best plans: files of ascending steps, all different, each taken as a plan.
-"$EDGEPIPE" plan "$work/campus.yaml" --set plan.solver=exact --top 4 -o "$work/best.json" > "$work/stdout" || fail "--top: exit $?"
-[ "$(grep -c '^rank [1-4]: .* a step, [0-9.]* % more; .*/best.json' "$work/stdout")" = 4 ] || fail "not four ranks"
+"$EDGEPIPE" plan "$work/campus.yaml" --set plan.solver=exact --top 4 -o "$work/best.json" > "$work/stdout" 2> "$work/stderr" || fail "--top: exit $?"
+[ "$(grep -c '^plan [1-4]: .* a step, [0-9.]* % more; .*/best.json' "$work/stdout")" = 4 ] || fail "not four plans"
 for file in best.json best.json.2 best.json.3 best.json.4; do
 	grep -o '"simulated_step_s": *[0-9.e-]*' "$work/$file" | sed 's/.*: *//' >> "$work/steps"
 	"$EDGEPIPE" plan "$work/campus.yaml" --plan "$work/$file" -o "$work/taken.json" > /dev/null || fail "$file is not taken"
@@ -97,6 +97,9 @@ for file in best.json best.json.2 best.json.3 best.json.4; do
 	grep -o '"nodes.*"last_block":[0-9]*' "$work/$file" | cmp - "$work/places" || fail "$file is taken as another plan"
 	cksum < "$work/places" >> "$work/different"
 done
+[ ! -s "$work/stderr" ] || fail "--top warns of nothing"
+"$EDGEPIPE" plan "$work/campus.yaml" --top 3 -o "$work/best.json" 2>&1 > /dev/null | grep -q "best.json.4' is not of this list" ||
+	fail "no word of an older file"
 [ ! -e "$work/best.json.5" ] || fail "more files than asked for"
 [ "$(wc -l < "$work/steps")" = 4 ] && sort -g -c "$work/steps" || fail "the steps do not ascend"
 [ "$(sort -u "$work/different" | wc -l)" = 4 ] || fail "plans of the same places"
@@ -114,6 +117,29 @@ else
 	echo "skipped: reading the picture with another program: no python3"
 fi
 
+# A given plan is called that, beside the planner's own; what is asked beside it and does not count is said.
+"$EDGEPIPE" plan "$work/campus.yaml" --plan "$work/plan.json" --explain --set plan.schedule=gpipe --set plan.solver=uniform \
+	> "$work/stdout" 2> "$work/stderr" || fail "--plan --explain: exit $?"
+grep -q '^plan: given, eager' "$work/stdout" || fail "the given plan is not called that"
+grep -q "^the planner's own: physics .* 0.173 s a step, 31.* % less" "$work/stdout" || fail "not the planner's own"
+! grep -q '^runner-up' "$work/stdout" || fail "a runner-up of a given plan"
+[ "$(grep -c 'warning: --set plan.s.*decides that' "$work/stderr")" = 2 ] || fail "--set beside --plan is not warned of"
+
+# A codec that a link does not have is warned of once for the link; the table names those that links have.
+sed 's/"codec":"none"/"codec":"int8"/' "$work/plan.json" > "$work/codecs.json"
+"$EDGEPIPE" plan "$work/campus.yaml" --plan "$work/codecs.json" > "$work/stdout" 2> "$work/stderr" || fail "codecs: exit $?"
+[ "$(grep -c 'warning: .*codec int8 for the link .*says none' "$work/stderr")" = 4 ] || fail "not a warning a link"
+! grep -q '^links' "$work/stdout" || fail "links without a codec are named"
+"$EDGEPIPE" plan "$work/campus.yaml" --set links.default.codec=int8 > "$work/stdout" || fail "int8: exit $?"
+grep -q '^links   physics > library: int8 forward, int8 backward$' "$work/stdout" || fail "the codecs are not named"
+
+# The closed form is the least value of the program that is written; long steps are said in minutes.
+"$EDGEPIPE" plan "$work/campus.yaml" --dump-lp "$work/plan.lp" > "$work/stdout" || fail "--dump-lp: exit $?"
+grep -q '^problem .*/plan.lp: .* 16 micro-batches of 1,' "$work/stdout" || fail "it is not said which problem"
+grep -q 'closed form 0.1945 s (the least is 0.1900 s, proved)$' "$work/stdout" || fail "no closed form"
+"$EDGEPIPE" plan "$work/campus.yaml" --set train.batch=65536 --set plan.solver=proportional > "$work/stdout" || fail "a long step"
+grep -q '^predict [0-9.]* min a step, [0-9]*0 tokens/s' "$work/stdout" || fail "a long step in seconds"
+
 # refused NAME CODE WORDS OPTIONS...
 refused() {
 	name=$1 code=$2 words=$3
@@ -126,6 +152,8 @@ refused() {
 	fi
 }
 sed 's/, compute: [0-9.]* GFLOPS//; /^emulate/d' "$work/campus.yaml" > "$work/blind.yaml"
+"$EDGEPIPE" plan "$work/blind.yaml" > "$work/stdout" || fail "without a speed: exit $?"
+grep -q 'planned uniformly: no node declares its compute; declare it, or measure' "$work/stdout" || fail "why uniformly is not said"
 refused "no file" 2 "topology file is missing"
 refused "two files" 2 "one topology file" a b
 refused "an unknown option" 2 "--explain" "$work/campus.yaml" --explian
