@@ -126,7 +126,8 @@ int folder_sync(const char *path)
 	return rc;
 }
 
-/* Creates a temporary file; one left by a dead process that had our number is taken away. */
+/* Creates a temporary file; one left by a dead process that had our number is taken away. Errors name the file that was
+ * asked for. */
 static int create_beside(const char *temporary, const char *path)
 {
 	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
@@ -136,7 +137,7 @@ static int create_beside(const char *temporary, const char *path)
 	if (file < 0 && errno == EEXIST && unlink(temporary) == 0)
 		file = open(temporary, flags, 0666);
 	if (file < 0)
-		return error(EXIT_CREATE, "cannot create '%s': %s", temporary, strerror(errno));
+		return error(EXIT_CREATE, "cannot create '%s': %s", path, strerror(errno));
 	/* A private file stays private. */
 	if (stat(path, &status) == 0 && fchmod(file, status.st_mode & 07777) < 0)
 		warn("cannot keep the mode of '%s': %s", path, strerror(errno));
@@ -153,7 +154,7 @@ int file_replace(const char *path, const void *data, size_t bytes)
 	int file = create_beside(temporary, path);
 	if (file < 0)
 		goto release;
-	if (write_out(file, temporary, data, bytes) < 0)
+	if (write_out(file, path, data, bytes) < 0)
 		goto unlink;
 	if (rename(temporary, path) < 0) {
 		report(EXIT_CREATE, "cannot replace '%s': %s", path, strerror(errno));
