@@ -8,7 +8,7 @@ for package in $(cat "$here/packages.txt") "$@"; do
 	dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' ||
 		missing="$missing $package"
 done
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || { echo "edgepipe: no package is missing"; exit 0; }
 echo "edgepipe: installing$missing"
 command -v apt-get > /dev/null || {
 	echo "edgepipe: error: no apt-get here; install the equivalents of these by hand" >&2
