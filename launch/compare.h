@@ -102,6 +102,8 @@ void compare_row_fill(struct comparison *c, struct compare_row *row);
 const char *compare_codec(const struct comparison *c, const struct compare_case *of);
 /* A value with three digits; returns buffer. */
 const char *compare_number(double value, char *buffer, size_t bytes);
+/* "264 million"; returns buffer. */
+const char *compare_tokens(double count, char *buffer, size_t bytes);
 /* The fastest row of a case; null: none can run. */
 const struct compare_row *compare_best(const struct comparison *c, const struct compare_case *of);
 void compare_table(const struct comparison *c, struct text *text);

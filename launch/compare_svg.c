@@ -166,7 +166,7 @@ static void name_case(const struct chart *chart, int of, char *name, size_t byte
 	struct text text = {0};
 
 	if (alone || o->codecs > 1)
-		text_add(&text, "%s", strcmp(compare_codec(chart->c, one), "none") ? compare_codec(chart->c, one) : "fp32");
+		text_add(&text, "%s", compare_codec(chart->c, one));
 	if (alone || o->schedules > 1)
 		text_add(&text, "%s%s", text.bytes ? ", " : "", one->schedule);
 	if (alone || o->sizes > 1)
@@ -230,14 +230,14 @@ static void draw_title(const struct chart *chart)
 {
 	const struct comparison *c = chart->c;
 	const struct compare_options *o = &c->asked;
-	char clients[64] = "";
+	char clients[64] = "", tokens[32];
 
 	if (c->clients)
 		snprintf(clients, sizeof(clients), "%d client%s, ", c->clients, c->clients > 1 ? "s" : "");
 	svg_text(chart->text, LEFT - 52, 24, "start", "title", "Training time against hop count: %s", c->job.cluster.name);
 	svg_text(chart->text, LEFT - 52, 44, "start", "small",
-		 "%.6g%s tokens, sequences of %d, %s%s split, %g %% of the declared FLOPS; simulated. Ring: the best hop count.",
-		 o->tokens < 1e6 ? o->tokens : o->tokens / 1e6, o->tokens < 1e6 ? "" : " million", c->tokens, clients,
+		 "%s tokens, sequences of %d, %s%s split, %g %% of the declared FLOPS; simulated. Ring: the best hop count.",
+		 compare_tokens(o->tokens, tokens, sizeof(tokens)), c->tokens, clients,
 		 split_name(o->split), 100 * o->efficiency);
 }
 

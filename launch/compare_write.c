@@ -24,6 +24,12 @@ const char *compare_number(double value, char *buffer, size_t bytes)
 	return buffer;
 }
 
+const char *compare_tokens(double count, char *buffer, size_t bytes)
+{
+	snprintf(buffer, bytes, count < 1e6 ? "%.0f" : "%.4g million", count < 1e6 ? count : count / 1e6);
+	return buffer;
+}
+
 /* Seconds as "4.01 h"; returns buffer. */
 static const char *time_write(double s, char *buffer, size_t bytes)
 {
@@ -39,10 +45,8 @@ static void add_setting(const struct comparison *c, struct text *text)
 {
 	char tokens[32];
 
-	snprintf(tokens, sizeof(tokens), c->asked.tokens < 1e6 ? "%.0f" : "%.4g million",
-		 c->asked.tokens < 1e6 ? c->asked.tokens : c->asked.tokens / 1e6);
 	text_add(text, "compare %s: %s tokens in sequences of %d, micro-batches of %d sequence%s, split %s, efficiency %g\n",
-		 c->job.cluster.name, tokens, c->tokens, c->asked.micro_batch,
+		 c->job.cluster.name, compare_tokens(c->asked.tokens, tokens, sizeof(tokens)), c->tokens, c->asked.micro_batch,
 		 c->asked.micro_batch > 1 ? "s" : "", split_name(c->asked.split), c->asked.efficiency);
 	if (c->clients)
 		text_add(text, "%d client%s, each with the embedding and %d block%s, dealt micro-batches in turn\n", c->clients,

@@ -3,16 +3,19 @@
 
 int job_servers_only(const struct job *job, const char *command)
 {
+	char path[32], more[64] = "";
 	int clients = 0;
 
-	for (int i = 0; i < job->cluster.nodes.count; i++) {
-		char path[32];
-
-		if (cluster_node(&job->cluster, i)->role != ROLE_CLIENT)
-			continue;
-		snprintf(path, sizeof(path), "nodes.%d.role", i);
-		config_error(&job->config, path, "clients are simulated by compare; %s does not run them yet", command);
-		clients++;
-	}
-	return clients ? -1 : 0;
+	for (int i = job->cluster.nodes.count - 1; i >= 0; i--)
+		if (cluster_node(&job->cluster, i)->role == ROLE_CLIENT) {
+			snprintf(path, sizeof(path), "nodes.%d.role", i);
+			clients++;
+		}
+	if (!clients)
+		return 0;
+	if (clients > 1)
+		snprintf(more, sizeof(more), " (%d more nodes are clients)", clients - 1);
+	config_error(&job->config, path, "clients are simulated by compare; %s does not run them yet%s: edgepipe compare is for "
+		     "these", command, more);
+	return -1;
 }

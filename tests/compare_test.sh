@@ -179,6 +179,8 @@ for command in train plan; do
 	"$EDGEPIPE" $command "$fig5" > "$work/stdout" 2> "$work/stderr" || status=$?
 	[ $status = 78 ] && grep -q "nodes\[0\].role: clients are simulated by compare; $command does not run them yet" "$work/stderr" ||
 		fail "$command with clients: exit $status"
+	[ "$(grep -c 'clients are' "$work/stderr")" = 1 ] && grep -q 'edgepipe compare is for these' "$work/stderr" ||
+		fail "$command with clients: not said once, or without what to do"
 done
 [ $failed = 0 ] || exit 1
 echo "ok"
