@@ -25,8 +25,33 @@ static void wrong(struct reader *r, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof text, fmt, args);
 	va_end(args);
-	report(EXIT_CONFIG, "%s: error: %s", r->path, text);
+	report(EXIT_CONFIG, "'%s': %s", r->path, text);
 	r->errors++;
+}
+
+/* A word that is none of its choices, or no word at all (null). */
+static void wrong_word(struct reader *r, const char *key, const char *word, const char *const *words, int count)
+{
+	const char *near = word ? nearest_word(word, words, count) : NULL;
+	struct text text = {0};
+
+	for (int i = 0; i < count; i++)
+		text_add(&text, "%s%s", i > 0 ? ", " : "", words[i]);
+	if (!word)
+		wrong(r, "%s: is missing; it must be one of %s", key, text.data);
+	else
+		wrong(r, "%s: \"%.32s\" is none of %s%s%s%s", key, word, text.data, near ? " (did you mean \"" : "",
+		      near ? near : "", near ? "\"?)" : "");
+	text_release(&text);
+}
+
+static int count_of(const char *const *names)
+{
+	int count = 0;
+
+	while (names[count])
+		count++;
+	return count;
 }
 
 /* A whole number of a map; false after an error. */
@@ -39,7 +64,8 @@ static bool take_number(struct reader *r, const struct json *map, const char *wh
 	*number = (int)found;
 	if (json_kind(value) == JSON_WHOLE && found >= least && found <= 1 << 30)
 		return true;
-	wrong(r, "%s%s: must be a whole number, at least %d", where, key, least);
+	wrong(r, json_kind(value) == JSON_NONE ? "%s%s: is missing; it must be a whole number, at least %d"
+	      : "%s%s: must be a whole number, at least %d", where, key, least);
 	return false;
 }
 
@@ -51,7 +77,8 @@ static void read_node(struct reader *r, const struct json *stage, int s)
 	int count = cluster->nodes.count < PLAN_STAGES_MAX ? cluster->nodes.count : PLAN_STAGES_MAX, node;
 
 	if (json_size(nodes) != 1 || !name) {
-		wrong(r, "stages[%d].nodes: must be a list of one node", s);
+		wrong(r, "stages[%d].nodes: %smust be a list of one node", s,
+		      json_kind(nodes) == JSON_NONE ? "is missing; it " : "");
 		return;
 	}
 	node = cluster_find(cluster, name);
@@ -96,15 +123,19 @@ static void read_blocks(struct reader *r, const struct json *stage, int s, int s
 /* The codec of a direction of a cut; the file's own where the link is not to choose. */
 static void read_codec(struct reader *r, const struct json *stage, int s, const char *key, bool backward, int *codec)
 {
-	const char *name = json_as_text(json_find(json_find(stage, key), "codec"), NULL);
+	const char *name = json_as_text(json_find(json_find(stage, key), "codec"), NULL), *words[CODEC_KINDS];
+	char where[64];
 
 	for (int kind = 0; name && kind < CODEC_KINDS; kind++)
 		if (!strcmp(name, codec_of((enum codec_kind)kind, backward)->name)) {
 			*codec = kind;
 			return;
 		}
+	for (int kind = 0; kind < CODEC_KINDS; kind++)
+		words[kind] = codec_of((enum codec_kind)kind, backward)->name;
+	snprintf(where, sizeof where, "stages[%d].%s.codec", s, key);
 	if (name)
-		wrong(r, "stages[%d].%s.codec: \"%.32s\" is none", s, key, name);
+		wrong_word(r, where, name, words, CODEC_KINDS);
 }
 
 static void read_stages(struct reader *r, const struct json *stages)
@@ -114,7 +145,8 @@ static void read_stages(struct reader *r, const struct json *stages)
 	size_t count = json_size(stages);
 
 	if (json_kind(stages) != JSON_LIST || count < 1 || count > (size_t)most) {
-		wrong(r, "stages: must be a list of 1 to %d stages", most);
+		wrong(r, "stages: %smust be a list of 1 to %d stages",
+		      json_kind(stages) == JSON_NONE ? "is missing; it " : "", most);
 		return;
 	}
 	r->plan->stages = (int)count;
@@ -164,21 +196,23 @@ static void warn_codecs(const struct reader *r, const struct json *stages)
 
 static void read_words(struct reader *r, const struct json *document)
 {
-	const char *solver = json_as_text(json_find(document, "solver"), "");
-	const char *schedule = json_as_text(json_find(document, "schedule"), "");
-	const char *digest = json_as_text(json_find(document, "model_digest"), "");
+	const char *solver = json_as_text(json_find(document, "solver"), NULL);
+	const char *schedule = json_as_text(json_find(document, "schedule"), NULL);
+	const char *digest = json_as_text(json_find(document, "model_digest"), NULL);
 	char own[33];
 	int known = 0;
 
-	snprintf(r->plan->solver, sizeof r->plan->solver, "%s", solver);
-	snprintf(r->plan->schedule, sizeof r->plan->schedule, "%s", schedule);
-	if (!solver_find(r->plan->solver))
-		wrong(r, "solver: \"%.32s\" is none", solver);
-	for (int i = 0; schedule_names()[i]; i++)
+	snprintf(r->plan->solver, sizeof r->plan->solver, "%s", solver ? solver : "");
+	snprintf(r->plan->schedule, sizeof r->plan->schedule, "%s", schedule ? schedule : "");
+	if (!solver || !solver_find(solver))
+		wrong_word(r, "solver", solver, solver_names(), count_of(solver_names()));
+	for (int i = 0; schedule && schedule_names()[i]; i++)
 		known += !strcmp(schedule, schedule_names()[i]);
 	if (!known)
-		wrong(r, "schedule: \"%.32s\" is none", schedule);
-	if (strcmp(digest, digest_write(r->problem->model->digest, own)) != 0)
+		wrong_word(r, "schedule", schedule, schedule_names(), count_of(schedule_names()));
+	if (!digest)
+		wrong(r, "model_digest: is missing; this model's is \"%s\"", digest_write(r->problem->model->digest, own));
+	else if (strcmp(digest, digest_write(r->problem->model->digest, own)) != 0)
 		wrong(r, "model_digest: \"%.40s\" is of another model (this one is \"%s\")", digest, own);
 }
 
@@ -203,8 +237,13 @@ int plan_read(const char *path, const struct problem *problem, struct plan *plan
 	memset(plan, 0, sizeof *plan);
 	if (!document)
 		return -1;
+	if (!json_find(document, "stages") && json_find(document, "links")) {
+		wrong(&r, "this is a profile: use --profile");
+		json_free(document);
+		return -1;
+	}
 	if (json_as_integer(json_find(document, "version"), 0) != 1)
-		wrong(&r, "version: must be 1");
+		wrong(&r, "version: %smust be 1", json_find(document, "version") ? "" : "is missing; it ");
 	if (problem->want->layers.count)
 		wrong(&r, "plan.layers of the topology file decides by hand: take it or this plan");
 	read_words(&r, document);

@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LINKS_SAID = 3 };
+
 struct check {
 	const char *path;
-	int errors;
+	int errors, links;
 };
 
 static void differs(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -47,8 +49,9 @@ static void check_key(struct check *c, const struct profile_key *then, const str
 	char a[33], b[33];
 
 	if (!digest_equal(then->build, now->build))
-		differs(c, "measured by another build: \"%s\" (%s), this is \"%s\" (%s)", then->build_text,
-			digest_write(then->build, a), now->build_text, digest_write(now->build, b));
+		differs(c, "measured by another build: \"%s\" (%s), this is \"%s\" (%s)%s", then->build_text,
+			digest_write(then->build, a), now->build_text, digest_write(now->build, b),
+			strcmp(then->build_text, now->build_text) ? "" : " (the sources differ)");
 	if (!digest_equal(then->model, now->model))
 		differs(c, "measured with another model: config.json had the digest %s, now it is %s",
 			digest_write(then->model, a), digest_write(now->model, b));
@@ -114,8 +117,10 @@ static void check_link(struct check *c, const struct profile *profile, const str
 	const struct link_profile *then = profile_link(profile, from, to), *now = profile_link(want, from, to);
 	char a[80], b[80];
 
-	if (then->held && now->held && (!equal(then->held_bytes_s, now->held_bytes_s) ||
-					!equal(then->held_latency_s, now->held_latency_s)))
+	if (!then->held || !now->held || (equal(then->held_bytes_s, now->held_bytes_s) &&
+					  equal(then->held_latency_s, now->held_latency_s)))
+		return;
+	if (c->links++ < LINKS_SAID)
 		differs(c, "the link %s > %s was held to %s, now it declares %s", want->node[from].name,
 			want->node[to].name, held_text(then, a, sizeof a), held_text(now, b, sizeof b));
 }
@@ -131,8 +136,7 @@ static int *places_of(struct check *c, const struct profile *profile, const stru
 			if (!strcmp(profile->node[k].name, want->node[i].name))
 				place[i] = k;
 		if (place[i] < 0)
-			differs(c, "there is no node \"%s\" in it: measure again with edgepipe profile",
-				want->node[i].name);
+			differs(c, "there is no node \"%s\" in it", want->node[i].name);
 	}
 	if (!c->errors)
 		return place;
@@ -157,6 +161,11 @@ static void reorder(struct profile *profile, int nodes, const int *place)
 	free(other);
 }
 
+static int advise(const struct check *c)
+{
+	return error(EXIT_CONFIG, "'%s' does not hold here; measure again: edgepipe profile TOPOLOGY", c->path);
+}
+
 int profile_check(struct profile *profile, const struct profile *want, const char *path)
 {
 	struct check c = {.path = path};
@@ -165,13 +174,15 @@ int profile_check(struct profile *profile, const struct profile *want, const cha
 	check_key(&c, &profile->key, &want->key);
 	place = places_of(&c, profile, want);
 	if (!place)
-		return -1;
+		return advise(&c);
 	reorder(profile, want->nodes, place);
 	free(place);
 	for (int i = 0; i < want->nodes; i++)
 		check_node(&c, &profile->node[i], &want->node[i]);
 	for (int i = 0; i < want->nodes * want->nodes; i++)
 		check_link(&c, profile, want, i / want->nodes, i % want->nodes);
+	if (c.links > LINKS_SAID)
+		differs(&c, "and %d more links differ", c.links - LINKS_SAID);
 	profile_seal(profile);
-	return c.errors ? -1 : 0;
+	return c.errors ? advise(&c) : 0;
 }

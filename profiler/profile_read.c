@@ -375,7 +375,9 @@ static struct profile *read_document(const struct json *document, const char *na
 	struct reader r = {.name = name};
 	char buffer[80];
 
-	if (json_as_integer(json_find(document, "version"), 0) != 1)
+	if (json_find(document, "stages") && !json_find(document, "nodes"))
+		wrong(&r, "this is a plan: use --plan");
+	else if (json_as_integer(json_find(document, "version"), 0) != 1)
 		wrong(&r, "version: %s, not 1",
 		      shown(json_find(document, "version"), buffer, sizeof buffer));
 	else if (json_kind(json_find(document, "nodes")) != JSON_LIST || nodes < 1 || nodes > NODES_MOST)

@@ -138,8 +138,8 @@ static const struct { const char *from, *to, *said; } bad[] = {
 	{"\"version\":1", "\"version\":2", "version: must be 1"},
 	{"\"micro_batch\":", "\"micro_batch\":3,\"was\":", "3 does not divide train.batch 16"},
 	{"\"micro_batch\":", "\"micro_batch\":\"x\",\"was\":", "micro_batch: must be a whole number"},
-	{"\"eager\"", "\"lazy\"", "\"lazy\" is none"},
-	{"\"proportional\"", "\"oracle\"", "\"oracle\" is none"},
+	{"\"eager\"", "\"lazy\"", "schedule: \"lazy\" is none of eager, 1f1b, gpipe"},
+	{"\"proportional\"", "\"oracle\"", "solver: \"oracle\" is none of "},
 	{"\"model_digest\":\"", "\"model_digest\":\"f", "of another model"},
 	{"[\"office\"]", "[\"ofice\"]", "did you mean \"office\"?"},
 	{"[\"office\"]", "[\"lab\"]", "has stage 0 already"},
@@ -154,7 +154,7 @@ static const struct { const char *from, *to, *said; } bad[] = {
 	{"\"stages\":[", "\"stages\":7,\"were\":[", "1 to 3 stages"},
 	{"\"stages\":[", "\"stages\":[1,2,3,4],\"were\":[", "1 to 3 stages"},
 	{"\"stages\":[", "\"stages\":[1,[],{}],\"were\":[", "stages[2].nodes"},
-	{"\"codec\":\"none\"", "\"codec\":\"auto\"", "stages[0].forward_link.codec: \"auto\" is none"},
+	{"\"codec\":\"none\"", "\"codec\":\"auto\"", "stages[0].forward_link.codec: \"auto\" is none of none, bf16, int8, int4"},
 	{"{", "[{", "edgepipe-"},
 };
 
@@ -179,6 +179,10 @@ START_TEST(all_errors_are_said)
 	ck_assert_ptr_nonnull(strstr(error_text(), "version"));
 	ck_assert_ptr_nonnull(strstr(error_text(), "micro_batch"));
 	ck_assert_ptr_nonnull(strstr(error_text(), "there is no node \"x\""));
+	error_hold();
+	ck_assert_int_eq(plan_read(path, &problem, &given), -1);
+	ck_assert_ptr_nonnull(strstr(error_text(), "': schedule: is missing; it must be one of eager, 1f1b, gpipe\n"));
+	ck_assert_ptr_null(strstr(error_text(), ": error: plan"));
 	ck_assert_int_eq(error_code(), EXIT_CONFIG);
 }
 END_TEST
