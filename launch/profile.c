@@ -1,7 +1,10 @@
 /* edgepipe profile: measures nodes and links, and says and writes what it found. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "launch/session.h"
 
@@ -21,7 +24,8 @@ static const char profile_help[] =
 	"Runs blocks, head and embedding of the model (which every node needs, weights and all) on random data with the\n"
 	"threads that train, and sends messages of growing sizes between every two nodes: each direction alone, both at once,\n"
 	"and disjoint pairs at once. Nodes and links that are emulated are measured as they are held. Data are not needed. The\n"
-	"result is also kept in ${XDG_CACHE_HOME:-~/.cache}/edgepipe, where a later `edgepipe train` finds it.\n";
+	"result is also kept in ${XDG_CACHE_HOME:-~/.cache}/edgepipe, where a later `edgepipe train` finds it. A train whose nodes and\n"
+	"links are all held to declared numbers plans with those, and uses a profile only where --profile names it.\n";
 
 enum { OPTION_SET = 256 };
 
@@ -99,10 +103,30 @@ static int keep(struct session *s)
 	return status;
 }
 
+/* Rank 0: measuring takes a minute, after which the file must have a place. */
+static int check_output(struct session *s)
+{
+	const char *path = s->options.profile, *folder = path ? path_folder(&s->arena, path) : NULL;
+	struct stat status;
+
+	if (!path)
+		return 0;
+	if (stat(folder, &status) || access(folder, W_OK))
+		return error(EXIT_CREATE, "cannot create '%s': %s", path, strerror(errno));
+	if (!S_ISDIR(status.st_mode))
+		return error(EXIT_CREATE, "cannot create '%s': '%s' is no folder", path, folder);
+	if (!stat(path, &status) && S_ISDIR(status.st_mode))
+		return error(EXIT_CREATE, "cannot create '%s': it is a folder", path);
+	return 0;
+}
+
 static int run_phases(struct session *s)
 {
 	double start = clock_s();
 	int code = setup_job(s);
+
+	if (!code)
+		code = session_agree(s, s->comm->rank == 0 ? check_output(s) : 0);
 
 	if (!code)
 		code = setup_model(s);

@@ -36,12 +36,15 @@ static bool wants_profile(const struct session *s)
 {
 	const char *solver = s->job.plan.solver ? s->job.plan.solver : standard_solver();
 
-	if (s->options.plan || s->job.plan.layers.count > 0 || s->comm->size == 1 || all_held(&s->job))
+	if (s->options.plan || s->job.plan.layers.count > 0 || s->comm->size == 1)
 		return false;
 	for (size_t i = 0; i < sizeof(blind) / sizeof(*blind); i++)
 		if (!strcmp(solver, blind[i]))
 			return false;
-	return true;
+	if (!all_held(&s->job))
+		return true;
+	say("profile not needed: nodes and links are held to declared numbers; --profile FILE would be used");
+	return false;
 }
 
 /* -- a given one --------------------------------------------------------------------------- */

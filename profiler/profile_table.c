@@ -25,7 +25,16 @@ static double larger(double a, double b)
 	return a > b ? a : b;
 }
 
-static void add_node(struct text *text, const struct node_profile *node, int width, int T)
+/* Whether a node's embedding was measured; where compute is paced it is not, since it has no FLOPs to be paced by. */
+static bool has_embedding(const struct profile *profile, int T)
+{
+	for (int i = 0; i < profile->nodes; i++)
+		if (fit_at(&profile->node[i].embedding_forward, T, T) > 0)
+			return true;
+	return false;
+}
+
+static void add_node(struct text *text, const struct node_profile *node, int width, int T, bool embedding)
 {
 	const struct fit *fits[] = {&node->block_forward, &node->block_backward, &node->head_forward};
 	double error = 0;
@@ -39,7 +48,8 @@ static void add_node(struct text *text, const struct node_profile *node, int wid
 		error = larger(error, fits[i]->error);
 		noisy = noisy || fits[i]->noisy;
 	}
-	add_seconds(text, fit_at(&node->embedding_forward, T, T));
+	if (embedding)
+		add_seconds(text, fit_at(&node->embedding_forward, T, T));
 	add_seconds(text, node->update_s);
 	text_add(text, "  %6.1f%%%s\n", 100 * error, noisy ? "  noisy" : "");
 }
@@ -67,11 +77,13 @@ static void add_link(struct text *text, const struct profile *profile, int from,
 void profile_print(const struct profile *profile, int T, struct text *text)
 {
 	int width = widest(profile, (int)strlen("node"));
+	bool embedding = has_embedding(profile, T);
 
-	text_add(text, "%-*s  %7s  %12s  %10s  %10s  %10s  %10s  %10s  %7s\n", width, "node", "threads", "matmul",
-		 "block fwd", "block bwd", "head", "embedding", "update", "error");
+	text_add(text, "update: the optimizer, of a block's adapters; error: largest deviation of a sample from the fit\n");
+	text_add(text, "%-*s  %7s  %12s  %10s  %10s  %10s%s  %10s  %7s\n", width, "node", "threads", "matmul",
+		 "block fwd", "block bwd", "head", embedding ? "   embedding" : "", "update", "error");
 	for (int i = 0; i < profile->nodes; i++)
-		add_node(text, &profile->node[i], width, T);
+		add_node(text, &profile->node[i], width, T, embedding);
 	if (profile->nodes < 2)
 		return;
 	text_add(text, "%-*s  %10s  %12s  %12s  %12s  %7s\n", 2 * width + 3, "link", "latency", "alone",

@@ -54,6 +54,9 @@ refused() {
 	[ $got = "$code" ] || fail "$name: exit $got instead of $code"
 	grep -q -- "$words" "$work/log" || { cat "$work/log"; fail "$name: '$words' is not said"; }
 }
+sed 's/"build_digest":"./"build_digest":"x/; s/"build_digest":"x/"build_digest":"f/' "$work/one.json" > "$work/build.json"
+refused "other sources" 78 '(the sources differ)' plan "$work/one.yaml" --profile "$work/build.json"
+refused "what to do" 78 'measure again: edgepipe profile TOPOLOGY' plan "$work/one.yaml" --profile "$work/one.json" --set lora.rank=4
 refused "another rank" 78 'measured with lora.rank 8, now it is 4' plan "$work/one.yaml" --profile "$work/one.json" --set lora.rank=4
 refused "a missing node" 78 'no node "other"' plan "$work/one.yaml" --profile "$work/one.json" --set nodes.0.name=other
 head -c 700 "$work/one.json" > "$work/cut.json"
@@ -62,7 +65,11 @@ sed 's/"c1":[^,]*/"c1":-1/' "$work/one.json" > "$work/bad.json"
 refused "a negative number" 65 'nodes\[0\].block_forward.c1: -1, not a number' plan "$work/one.yaml" --profile "$work/bad.json"
 refused "no topology" 2 "which topology file" profile
 refused "an unknown option" 2 "did you mean '--output'" profile "$work/one.yaml" --outpt x
-refused "a folder that is not there" 73 "nowhere" profile "$work/one.yaml" -o "$work/nowhere/p.json"
+refused "a folder that is not there" 73 "cannot create '$work/nowhere/p.json'" profile "$work/one.yaml" -o "$work/nowhere/p.json"
+! grep -q '^profile' "$work/log" || fail "it is measured for a file that cannot be written"
+"$EDGEPIPE" plan "$work/one.yaml" --profile "$work/one.json" -o "$work/one.plan"
+refused "a plan as a profile" 65 'this is a plan: use --plan' plan "$work/one.yaml" --profile "$work/one.plan"
+refused "a profile as a plan" 78 'this is a profile: use --profile' plan "$work/one.yaml" --plan "$work/one.json"
 
 if ! command -v mpirun > /dev/null; then
 	echo "skipped: several nodes: no mpirun"
@@ -107,6 +114,8 @@ refused "another pace" 78 'node "b" was held to 1 GFLOPS, now it declares 3 GFLO
 	--profile "$work/three.json" --set 'nodes.1.compute=3 GFLOPS'
 refused "another link" 78 'the link a > c was held to 40 Mbit/s, 2 ms' plan "$work/three.yaml" \
 	--profile "$work/three.json" --set 'links.default.bandwidth=20 Mbit/s'
+refused "many other links" 78 'and 2 more links differ' plan "$work/three.yaml" \
+	--profile "$work/three.json" --set 'links.default.bandwidth=20 Mbit/s'
 refused "no emulation" 78 'links held to declared numbers, now they are as they are' plan "$work/three.yaml" \
 	--profile "$work/three.json" --set emulate.links=false
 # train plans with it, keeps it, and refuses one that does not hold
@@ -146,7 +155,8 @@ for how in 'none is kept' 'profile from'; do
 	grep -q "$how" "$work/stdout" || fail "train does not say '$how'"
 	test -e "$work/run/profile.json" || fail "train keeps no profile, $how"
 done
-trains && ! grep -q '^profile' "$work/stdout" || fail "what is held to declared numbers is measured"
+trains && ! grep -q 'measuring' "$work/stdout" || fail "what is held to declared numbers is measured"
+grep -q '^profile not needed: nodes and links are held' "$work/stdout" || fail "train does not say why it does not measure"
 trains --set plan.solver=uniform && ! grep -q '^profile' "$work/stdout" || fail "uniform profiles"
 test ! -e "$work/run/profile.json" || fail "uniform keeps a profile"
 refused "too few ranks" 78 "mpirun -np 3 edgepipe profile" profile "$work/three.yaml"
