@@ -40,7 +40,7 @@ static void add_pair(struct text *text, double predicted_s, double measured_s)
 		text_add(text, " %7s", "");
 }
 
-void outcome_say(const struct session *s, const struct measured *m)
+void outcome_say(const struct session *s, struct measured *m)
 {
 	const struct plan *plan = &s->plan;
 	struct text text = {0};
@@ -61,8 +61,8 @@ void outcome_say(const struct session *s, const struct measured *m)
 		say("%s", text.data);
 	}
 	text.bytes = 0;
-	text_add(&text, " step  %-12s", "");
-	add_pair(&text, plan->step_s, m->step_s / (double)m->steps);
+	text_add(&text, " step  %-12s", "(median)");
+	add_pair(&text, plan->step_s, measured_step_s(m));
 	say("%s", text.data);
 	text_release(&text);
 }

@@ -27,10 +27,11 @@ static const char page_style[] =
 	"body{font-family:'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif;color:#222;background:#fff;margin:0}"
 	"main{max-width:1080px;margin:0 auto;padding:24px 20px 60px}"
 	"h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 8px;border-bottom:1px solid #ddd;padding-bottom:4px}"
-	"p{margin:6px 0;line-height:1.45}table{border-collapse:collapse;font-size:13px;margin:8px 0}"
+	"p{margin:6px 0;line-height:1.45}table{border-collapse:collapse;font-size:13px;margin:8px 0;display:block;overflow-x:auto}"
 	"th,td{text-align:right;padding:4px 10px;border-bottom:1px solid #eee}th{font-weight:600;border-bottom:1px solid #999}"
 	"th:first-child,td:first-child,td.t,th.t{text-align:left}"
 	"pre{font-size:12px;background:#f6f8fa;border:1px solid #ddd;padding:10px;overflow-x:auto}"
+	"pre span{display:block;white-space:pre-wrap;min-width:840px}"
 	"svg{max-width:100%;height:auto;display:block}"
 	".tag{font-size:11px;border:1px solid;border-radius:3px;padding:0 4px;white-space:nowrap}"
 	".measured{color:#00573d}.predicted{color:#004a75}.declared{color:#6b4e00}"
@@ -136,6 +137,30 @@ static void add_losses(const struct report *report, struct text *text)
 			valid->value[valid->count - 1]);
 }
 
+/* The node of a stage that a file names. */
+static const char *node_of(const struct report *report, int s)
+{
+	if (s < 0 || s >= report->plan->stages)
+		return "?";
+	return cluster_node(&report->job.cluster, report->plan->stage[s].node)->name;
+}
+
+/* "stage 3 (observatory)", "forward link 0 (library > physics)" */
+static void add_bottleneck(const struct report *report, struct text *text)
+{
+	const char *word = report->plan->bottleneck;
+	char names[160] = "";
+	int s = -1;
+
+	if (sscanf(word, "stage %d", &s) == 1)
+		snprintf(names, sizeof(names), " (%.64s)", node_of(report, s));
+	else if (sscanf(word, "forward link %d", &s) == 1)
+		snprintf(names, sizeof(names), " (%.64s > %.64s)", node_of(report, s), node_of(report, s + 1));
+	else if (sscanf(word, "backward link %d", &s) == 1)
+		snprintf(names, sizeof(names), " (%.64s > %.64s)", node_of(report, s + 1), node_of(report, s));
+	add_row(text, "bottleneck", "predicted", "%s%s", word, names);
+}
+
 static void add_summary(const struct report *report, struct text *text)
 {
 	const struct plan *plan = report->plan;
@@ -149,7 +174,7 @@ static void add_summary(const struct report *report, struct text *text)
 		report->steps);
 	add_losses(report, text);
 	if (report->median_step_s > 0)
-		add_row(text, "step (median)", "measured", "%.4g s", report->median_step_s);
+		add_row(text, "step (median, without the first and those that a validation follows)", "measured", "%.4g s", report->median_step_s);
 	if (report->planned && plan->step_s > 0)
 		add_row(text, "step", "predicted", "%.4g s", plan->step_s);
 	if (report->planned && plan->step_s > 0 && report->median_step_s > 0)
@@ -157,9 +182,9 @@ static void add_summary(const struct report *report, struct text *text)
 	if (report->planned && plan->bound_s > 0)
 		add_row(text, "no schedule of this plan takes less than", "predicted", "%.4g s", plan->bound_s);
 	if (report->planned && plan->bottleneck[0])
-		add_row(text, "bottleneck", "predicted", "%s", plan->bottleneck);
+		add_bottleneck(report, text);
 	if (report->tokens_s > 0)
-		add_row(text, "tokens/s", "measured", "%.0f", report->tokens_s);
+		add_row(text, "tokens/s (mean of the whole run)", "measured", "%.0f", report->tokens_s);
 	if (report->wall_s > 0)
 		add_row(text, "the whole run", "measured", "%.4g s", report->wall_s);
 	text_add(text, "</table>\n");
@@ -246,13 +271,13 @@ static void add_help(const struct report *report, struct text *text)
 	error_hold();
 	if (report->has_predicted && plan_explain(report->plan, &report->problem, &said) == 0) {
 		text_add(text, "<h2>What would help</h2>\n<p>");
-		text_add(text, "Simulated from %s numbers; seconds of one step.</p>\n<pre>", origins_of(report));
+		text_add(text, "Simulated from %s numbers; seconds of one step.</p>\n<pre><span>", origins_of(report));
 		for (char *line = said.data, *end; (end = strchr(line, '\n')); line = end + 1) {
 			*end = '\0';
 			svg_escape(text, line);
 			text_add(text, "\n");
 		}
-		text_add(text, "</pre>\n");
+		text_add(text, "</span></pre>\n");
 	}
 	error_clear();
 	text_release(&said);
@@ -275,7 +300,7 @@ static void add_plan(const struct report *report, struct text *text)
 	text_add(text, "</p>\n");
 	report_cluster(report, text);
 	add_left_out(report, text);
-	text_add(text, "<h2>Limits</h2>\n<p>Bars: measured%s; tick: estimated or predicted; frame: what there is.</p>\n",
+	text_add(text, "<h2>Limits</h2>\n<p>Bars: measured, memory as its peak in the training steps%s; tick: estimated or predicted; frame: what there is.</p>\n",
 		 report->has_measured ? "" : " (links: predicted, since no step was traced)");
 	report_limits(report, text);
 	add_stages(report, text);
@@ -353,6 +378,8 @@ int command_report(int argc, char **argv)
 		status = error(EXIT_USAGE, optind == argc ? "report: which run directory?" : "report: one run at a time");
 	if (!status)
 		status = report_make(argv[optind], output);
+	if (!status && (!output || strcmp(output, "-") != 0))
+		printf("report  %s%s\n", output ? output : argv[optind], output ? "" : "/report.html");
 	if (!status && fflush(stdout))
 		status = error(EXIT_IO, "cannot write to standard output");
 	return status ? error_code() : 0;

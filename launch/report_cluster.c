@@ -37,6 +37,7 @@ static void draw_box(const struct report *report, int s, struct text *text)
 {
 	const struct plan_stage *stage = &report->plan->stage[s];
 	const struct node *node = cluster_node(&report->job.cluster, stage->node);
+	const struct node_profile *found = report->profile ? &report->profile->node[stage->node] : NULL;
 	double x = box_x(s), y = box_y(s), share = 0;
 	char unit[32];
 
@@ -45,7 +46,10 @@ static void draw_box(const struct report *report, int s, struct text *text)
 	svg_rect(text, x, y, BOX, TALL, "rx=\"6\" fill=\"#f6f8fa\" stroke=\"#333\"");
 	svg_text(text, x + 10, y + 20, "start", "strong", strlen(node->name) > 17 ? "%.16s\xe2\x80\xa6" : "%s", node->name);
 	svg_text(text, x + 10, y + 37, "start", "", "%s", report->predicted.held[s]);
-	if (node->compute_flops > 0)
+	if (found && found->block_forward.origin == ORIGIN_MEASURED && found->matmul_flops > 0)
+		svg_text(text, x + 10, y + 53, "start", "small", "%s measured",
+			 unit_write(found->matmul_flops, UNIT_FLOPS, unit, sizeof(unit)));
+	else if (node->compute_flops > 0)
 		svg_text(text, x + 10, y + 53, "start", "small", "%s declared",
 			 unit_write(node->compute_flops, UNIT_FLOPS, unit, sizeof(unit)));
 	svg_text(text, x + 10, y + 68, "start", "small", "%s estimated", unit_write(stage->memory_bytes, UNIT_BYTES, unit,

@@ -78,6 +78,7 @@ static int make_problem(struct report *report)
 		.micro_batch = job->train.micro_batch,
 		.tokens = tokens,
 		.slowdown = job->emulate.links || job->emulate.compute ? job->emulate.slowdown : 1,
+		.links_emulated = job->emulate.links,
 	};
 	describe_nodes(report);
 	open_profile(report);

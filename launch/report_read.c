@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "launch/report.h"
+#include "pipeline/pipeline.h"
 
 /* A line in hand. */
 struct reading {
@@ -86,30 +87,37 @@ static void take_line(struct reading *r)
 	}
 }
 
-static int smaller_first(const void *a, const void *b)
+/* Whether a validation followed a step. */
+static bool validated(const struct report *report, double step)
 {
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
+	for (int i = 0; i < report->valid.count; i++)
+		if (report->valid.step[i] == step)
+			return true;
+	return false;
 }
 
-static double median(const struct curve *curve)
+/* As measured_step_s, of which this is the file's side. */
+static double median_step(const struct report *report)
 {
-	double *sorted = xzalloc((size_t)curve->count + 1, sizeof(*sorted)), middle;
+	const struct curve *took = &report->step_s;
+	double *plain = xzalloc((size_t)took->count + 1, sizeof(*plain)), median;
+	int count = 0;
 
-	if (curve->count)
-		memcpy(sorted, curve->value, (size_t)curve->count * sizeof(*sorted));
-	qsort(sorted, (size_t)curve->count, sizeof(*sorted), smaller_first);
-	middle = sorted[curve->count / 2];
-	free(sorted);
-	return middle;
+	for (int i = 0; i < took->count; i++)
+		if (!validated(report, took->step[i]))
+			plain[count++] = took->value[i];
+	for (int i = 0; i < took->count && count == 0; i++)
+		plain[i] = took->value[i];
+	median = median_of(plain, count > 0 ? count : took->count);
+	free(plain);
+	return median;
 }
 
 static void summarise(struct reading *r)
 {
 	struct report *report = r->report;
 
-	report->median_step_s = median(&report->step_s);
+	report->median_step_s = median_step(report);
 	for (int s = 0; s < report->measures && r->steady; s++) {
 		struct stage_measure *m = &report->measure[s];
 

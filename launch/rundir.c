@@ -129,7 +129,6 @@ int rundir_begin(struct session *s)
 	if (folder_make(path_join(&s->arena, s->run, "log")) ||
 	    folder_sync(path_folder(&s->arena, s->run)))
 		return -1;
-	s->job.train.micro_batch = s->plan.micro_batch;		/* what `auto` came to */
 	config_write(&s->job.config, &s->job, &config);
 	plan_write(&s->plan, &s->problem, &plan);
 	if (write_text(s, "config.resolved.yaml", &config) | write_text(s, "plan.json", &plan))

@@ -164,8 +164,8 @@ void memory_forget(struct session *session);
 
 /* -- outcome.c ----------------------------------------------------------------------------- */
 
-/* Rank 0, as is the other: a table of predicted against measured, per stage. */
-void outcome_say(const struct session *session, const struct measured *measured);
+/* Rank 0, as is the other: a table of predicted against measured, per stage. Sorts what the steps took. */
+void outcome_say(const struct session *session, struct measured *measured);
 /* Writes RUN/profile.measured.json. -1 after an error. */
 int outcome_write(struct session *session, const struct measured *measured);
 

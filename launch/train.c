@@ -158,6 +158,10 @@ static void fill_training(struct session *s, struct training *t)
 	t->identity = s->identity;
 	t->circumstance = s->circumstance;
 	t->predicted_step_s = plan->step_s;
+	if (s->comm->rank == 0 && s->data.steps > t->checkpoint.step) {
+		t->measured->room = s->data.steps - t->checkpoint.step;
+		t->measured->took_s = arena_take(&s->arena, (size_t)t->measured->room * sizeof(double));
+	}
 	t->executor.watchdog = watch_dog(s->watch);
 	t->last_words = watch_words(s->watch);
 	watch_expect(s->watch, s, &t->places);
@@ -186,7 +190,7 @@ static int say_memory(const struct session *s)
 
 		if (comm_broadcast(s->comm, stage->node, &of, sizeof(of)))
 			return -1;
-		say("%s %-12s estimated %s, peak %s (measured)", i == 0 ? "memory " : "       ",
+		say("%s %-12s estimated %s, peak %s (measured, the whole run)", i == 0 ? "memory " : "       ",
 		    s->stage_name[i], unit_write(stage->memory_bytes, UNIT_BYTES, a, sizeof(a)),
 		    unit_write(of, UNIT_BYTES, b, sizeof(b)));
 	}
@@ -227,7 +231,7 @@ static int share_memory(const struct session *s)
 }
 
 /* How the prediction came true. What cannot be written of it ends no run. */
-static void say_outcome(struct session *s, const struct measured *measured)
+static void say_outcome(struct session *s, struct measured *measured)
 {
 	if (s->comm->rank != 0)
 		return;

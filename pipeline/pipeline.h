@@ -280,9 +280,17 @@ enum { WATCH_COMPUTE, WATCH_ACTIVATIONS, WATCH_GRADIENTS, WATCH_SEND, WATCH_DATA
 /* Sums over the steady steps of a run: all but the first, which warms up. */
 struct measured {
 	long long steps;
-	double step_s;
 	struct step_times *times;		/* [ranks], given by the caller; peak_bytes is no sum */
+	/* Each one's seconds, room given by the caller: plain ones from the front, those that a validation follows from
+	 * the back. */
+	double *took_s;
+	long long room, plain;
 };
+/* The step of the report and of the outcome: the median of the plain steady ones; of all of them where a validation follows
+ * every one. Sorts took_s. 0: none. */
+double measured_step_s(struct measured *measured);
+/* The upper median; sorts. 0 of none. */
+double median_of(double *values, long long count);
 
 /* Everything that the loop needs; set up by launch/. All ranks fill it; the fields marked (0) matter on
  * rank 0 only. */

@@ -2,6 +2,7 @@
  * record.c - what rank 0 logs of the training loop: metrics.jsonl and lines for people.
  */
 #include <math.h>
+#include <stdlib.h>
 
 #include "pipeline/loop.h"
 
@@ -65,6 +66,28 @@ static void check_pace(struct loop *loop, const struct step_record *record)
 	     "emulate.slowdown=%.2g should fit", record->step, slowest, PACE_ROOM * slowest * t->slowdown);
 }
 
+static int smaller_first(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+double median_of(double *values, long long count)
+{
+	if (count < 1)
+		return 0;
+	qsort(values, (size_t)count, sizeof(*values), smaller_first);
+	return values[count / 2];
+}
+
+double measured_step_s(struct measured *m)
+{
+	long long steps = m->steps < m->room ? m->steps : m->room;
+
+	return m->plain > 0 ? median_of(m->took_s, m->plain) : median_of(m->took_s + m->room - steps, steps);
+}
+
 /* Adds a steady step to what the run measures. */
 static void add_measured(const struct loop *loop, const struct step_record *record)
 {
@@ -72,8 +95,11 @@ static void add_measured(const struct loop *loop, const struct step_record *reco
 
 	if (!sum || record->step == loop->progress.first_step)
 		return;
+	if (sum->steps < sum->room && validates_after(loop->t, record->step))
+		sum->took_s[sum->room - 1 - (sum->steps - sum->plain)] = record->step_s;
+	else if (sum->steps < sum->room)
+		sum->took_s[sum->plain++] = record->step_s;
 	sum->steps++;
-	sum->step_s += record->step_s;
 	for (int rank = 0; rank < loop->t->comm->size; rank++) {
 		struct step_times *to = &sum->times[rank];
 		const struct step_times *from = &record->times[rank];

@@ -90,16 +90,24 @@ END
 		cat "$work/stdout"
 		fail "three ranks"
 	}
+	cp "$work/stdout" "$work/log"
 	page=$work/three/report.html
 	whole "$page"
-	has "$page" 'predicted: ' 'measured: step 3' 'bottleneck' 'what would help most' '100 Mbit/s' '9 GFLOPS declared' \
-		'limit 1 GiB' 'validation'
+	has "$page" 'predicted: ' 'measured: step 3' 'bottleneck</td><td>stage 2 (west) ' 'mean of the whole run' 'bottleneck' 'what would help most' '100 Mbit/s' '9 GFLOPS declared' \
+		'limit 1 GiB' 'validation' 'peak in the training steps'
+	# One statistic of the step's time: the second step's, since the first is the first and a validation follows the third.
+	second=$(sed -n 's/.*"kind":"step","step":2,.*"step_s":\([0-9.]*\).*/\1/p' "$work/three/metrics.jsonl")
+	has "$page" "that a validation follows)</td><td>$(awk -v s="$second" 'BEGIN { printf "%.4g s", s }') "
+	awk -v s="$second" '/^ step  \(median\)/ { t = $5 * ($6 == "ms" ? 1e-3 : 1); ok = t > s * .99 && t < s * 1.01 } END { exit !ok }' \
+		"$work/log" || fail "the outcome's step is another than the report's"
+	grep -q 'micro_batch: 1' "$work/three/config.resolved.yaml" || fail "the micro-batch that was asked for is gone"
 	# Both panels show the 3 x 8 forwards and 2 x 8 messages of either direction, and one of each is in the key.
 	[ "$(grep -c 'class="forward"/>' "$page")" = 49 ] || fail "another number of forwards"
 	[ "$(grep -c 'class="backward sent"/>' "$page")" = 33 ] || fail "another number of messages"
 
 	cp "$page" "$work/first.html"
-	"$EDGEPIPE" report "$work/three" || fail "report: exit $?"
+	"$EDGEPIPE" report "$work/three" > "$work/stdout" || fail "report: exit $?"
+	has "$work/stdout" "report  $work/three/report.html"
 	cmp "$page" "$work/first.html" || fail "another page from the same files"
 	"$EDGEPIPE" report "$work/three" -o - > "$work/stdout" || fail "report -o -: exit $?"
 	cmp "$page" "$work/stdout" || fail "another page on standard output"
