@@ -16,7 +16,6 @@
 /* Placements of a size that are made into plans, the best by simulation first; and how often an instance is tightened
  * where memory does not hold them. */
 enum { EXACTLY = 8, ROUNDS = 6 };
-enum { COUNT_MOST = 2048 };	/* micro-batches: with a plan found, more of them are not tried */
 
 struct choice {
 	const struct problem *problem;

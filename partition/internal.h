@@ -46,6 +46,8 @@ int plan_size(const struct problem *problem, struct plan *plan, int size, bool l
 
 /* -- choose.c ------------------------------------------------------------------------------ */
 
+enum { COUNT_MOST = 2048 };	/* micro-batches: more of them are not tried where there is a plan with fewer */
+
 /* The best plan that a solver over instances finds, or one of the others' (unless the solver is a pure one), and the next
  * best ones that place otherwise, best first (step_s 0: there are no more); all zeroed by the caller. 1; 0: none fits; -1
  * after an error. */

@@ -22,6 +22,11 @@ sed "s|campus/model|$work/model|; s|campus/|$source/topologies/campus/|g" "$sour
 grep -q 'plan: exact, eager, 16 micro-batches' "$work/stdout" || fail "the default is not exact"
 grep -q 'predict 0.173 s a step.* no plan less than 0.158 s; bottleneck: stage' "$work/stdout" || fail "another prediction or bound"
 grep -q 'left out: music (with it a step takes .* % more)' "$work/stdout" || fail "it is not said why a node is left out"
+"$EDGEPIPE" plan "$work/campus.yaml" --set links.default.latency=50ms > "$work/long" || fail "50 ms: exit $?"
+grep -q 'left out: workshop (with it .* % more (micro-batches of 2))' "$work/long" ||
+	fail "another size of micro-batch is not tried with a node"
+"$EDGEPIPE" plan "$work/campus.yaml" --set links.default.latency=50ms --set train.micro_batch=4 > "$work/long" || fail "size 4: exit $?"
+! grep -q 'left out.*(micro-batches of' "$work/long" || fail "a size that was asked for is not kept"
 for other in search bottleneck proportional uniform; do
 	grep -q "^solver $other: .* s a step" "$work/stdout" || fail "the explanation does not name $other"
 done
