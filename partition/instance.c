@@ -102,14 +102,14 @@ static const struct stage_need *sample_needs(struct arena *arena, const struct p
 	return need;
 }
 
-/* Nodes with as many threads need as much. */
+/* Nodes with as many threads need as much; but where links are emulated, all but node 0 keep copies of what they send it. */
 static void fill_memory(struct arena *arena, const struct problem *problem, struct plan *scratch, struct instance *in)
 {
 	const struct stage_need **need = arena_take(arena, (size_t)in->nodes * sizeof(*need));
 	double *limit = arena_take(arena, (size_t)in->nodes * sizeof(*limit));
 
 	for (int d = 0; d < in->nodes; d++) {
-		for (int before = 0; before < d && !need[d]; before++)
+		for (int before = problem->links_emulated; before < d && !need[d]; before++)
 			if (problem->threads[before] == problem->threads[d])
 				need[d] = need[before];
 		if (!need[d])

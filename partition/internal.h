@@ -91,6 +91,11 @@ bool memory_fill(const struct problem *problem, struct plan *plan);
  * smaller is a micro-batch that fits, 0: none. Returns -1. */
 int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller);
 
+/* -- refuse.c ------------------------------------------------------------------------------ */
+
+/* Says why no placement holds the model, with its numbers, and what would help. Returns -1. */
+int refuse_all(const struct problem *problem);
+
 /* -- blocks.c ------------------------------------------------------------------------------ */
 
 /* What a stage holds, for people: "emb 0-4", "5", "10-11 head", "head". Returns buffer. */

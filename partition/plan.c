@@ -2,11 +2,9 @@
  * plan.c - decides: who holds which blocks, then how large a micro-batch is, and with it how
  * many are in flight and what memory that takes.
  */
-#include "partition/instance.h"
 #include "partition/internal.h"
 
 #include <limits.h>
-#include <math.h>
 #include <string.h>
 
 #define WORTH 1e-3		/* what another order must save, as a share of the step */
@@ -263,35 +261,6 @@ static int smaller_size(const struct problem *problem, const struct plan *plan)
 	return other.micro_batch;
 }
 
-/* No placement fits even with one sequence at a time: what is lacking. Returns -1. */
-static int nothing_fits(const struct problem *problem)
-{
-	struct arena arena = {0};
-	int size = problem->micro_batch ? (int)problem->micro_batch : 1, largest = 0;
-	const struct instance *in = instance_of(&arena, problem, size);
-	double needed = stage_bytes(in, 0, in->blocks, true, 1), all = 0;
-	char a[32], b[32], c[32];
-
-	for (int d = 0; d < in->nodes; d++) {
-		all += in->memory_bytes[d] > 0 ? in->memory_bytes[d] : 0;
-		if (in->memory_bytes[d] > in->memory_bytes[largest])
-			largest = d;
-	}
-	unit_write(fabs(needed - all), UNIT_BYTES, a, sizeof a);
-	unit_write(needed, UNIT_BYTES, b, sizeof b);
-	unit_write(problem->memory_limit_bytes[largest], UNIT_BYTES, c, sizeof c);
-	if (needed > all)
-		report(EXIT_CONFIG, "no placement holds the model: with micro-batches of %d it needs %s more in all (%s "
-		       "besides the processes); the largest node, '%s', has %s", size, a, b,
-		       cluster_node(problem->cluster, largest)->name, c);
-	else
-		report(EXIT_CONFIG, "no placement holds the model: with micro-batches of %d it needs %s besides the "
-		       "processes, which the nodes have in all, but no cut into stages fits; the largest node, '%s', has "
-		       "%s", size, b, cluster_node(problem->cluster, largest)->name, c);
-	arena_release(&arena);
-	return -1;
-}
-
 static int choose_size(const struct problem *problem, struct plan *plan)
 {
 	long long size = problem->given ? problem->given->micro_batch : problem->micro_batch;
@@ -335,7 +304,7 @@ int plan_rank(const struct problem *problem, struct plan *plan, int most)
 	if (solver && solver->search) {
 		rc = choose_plan(problem, solver, plan, plan + 1, most - 1);
 		if (rc == 0)
-			return nothing_fits(problem);
+			return refuse_all(problem);
 	} else {
 		rc = make_ordered(problem, solver, plan);
 	}

@@ -165,9 +165,26 @@ refused "an unknown option" 2 "--explain" "$work/campus.yaml" --explian
 refused "a file that is not there" 66 "none.yaml" none.yaml
 refused "a key that is not there" 78 "learning_rate" "$work/campus.yaml" --set train.learning_rat=1
 refused "memory that does not suffice" 78 "MiB" "$work/campus.yaml" --set nodes.1.memory=2MiB --set plan.solver=proportional
-set --
-for i in 0 1 2 3 4; do set -- "$@" --set nodes.$i.memory=2MiB; done
-refused "memory that suffices nowhere" 78 "no placement holds the model" "$work/campus.yaml" "$@"
+# all_of SIZE: $memory is that for every node
+all_of() {
+	memory=
+	for i in 0 1 2 3 4; do memory="$memory --set nodes.$i.memory=$1"; done
+}
+all_of 2MiB
+refused "memory that suffices nowhere" 78 "no node holds even the process: 24 MiB before any weights; the largest, 'physics', has 2 MiB" \
+	"$work/campus.yaml" $memory
+grep -q '^  what helps: ' "$work/stderr" || fail "it is not said what helps"
+all_of 27MiB
+refused "memory that does not suffice in all" 78 " more than all nodes have left; the largest, 'physics', has 27 MiB" "$work/campus.yaml" $memory
+more=$(sed -n 's/.* each), \([0-9.]*\) MiB more .*/\1/p' "$work/stderr")
+# as much more as is said, evenly, and what whole blocks waste: a quarter of it again
+each=$(echo "$more" | awk '{ printf "%.0f", (27 + $1 / 5 * 1.25) * 1024 + 1024 }')
+all_of "${each}KiB"
+"$EDGEPIPE" plan "$work/campus.yaml" $memory > /dev/null 2> "$work/stderr" || { cat "$work/stderr"; fail "what is lacking in all does not suffice"; }
+all_of 29MiB
+refused "memory that suffices in all" 78 "they hold 9 of 10, and 'workshop' lacks the least for one more" "$work/campus.yaml" $memory
+"$EDGEPIPE" plan "$work/campus.yaml" $memory --set nodes.2.memory=31500KiB > /dev/null 2> "$work/stderr" ||
+	{ cat "$work/stderr"; fail "two MiB more for a node that lacks little do not suffice"; }
 refused "an unknown solver" 78 'did you mean "exact"' "$work/campus.yaml" --set plan.solver=exakt
 bad() {
 	edited "$3"
