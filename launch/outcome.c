@@ -3,7 +3,8 @@
  * measured in the form of a profile, from which the next plan can start.
  *
  * A stage measures the sum of its blocks and ends. What each of them took is what the profile (or the declared speed)
- * says of it, times what the stage took of its prediction. Links are as in the profile: how long frames were on their way
+ * says of it, times what the stage took of its prediction. What a stage does not hold stays as it was; where nothing was
+ * known of it, it is guessed from FLOPs at the speed of what the stage holds. Links are as in the profile: how long frames were on their way
  * says little of a link, since stages wait for each other.
  */
 #include <math.h>
@@ -131,14 +132,31 @@ static struct profile *start_from(const struct session *s)
 	return profile;
 }
 
-static void stretch(struct fit *fit, double by)
+/* By what was measured, where the stage holds it; what is guessed from FLOPs follows, and stays guessed. */
+static void stretch(struct fit *fit, bool held, double by)
 {
+	if ((!held && fit->origin != ORIGIN_GUESSED) || fit->c0 + fit->c1 + fit->c2 <= 0)
+		return;
 	fit->c0 *= by;
 	fit->c1 *= by;
 	fit->c2 *= by;
 	fit->error = 0;
 	fit->noisy = false;
-	fit->origin = ORIGIN_MEASURED;
+	fit->origin = held ? ORIGIN_MEASURED : ORIGIN_GUESSED;
+}
+
+/* Block, embedding, head: as far as a stage holds them. */
+static double held_s(const struct plan_stage *stage, const struct fit *const fit[3], double n, double T)
+{
+	return stage->blocks * fit_at(fit[0], n, T) + stage->embedding * fit_at(fit[1], n, T) +
+	       stage->head * fit_at(fit[2], n, T);
+}
+
+static void stretch_all(const struct plan_stage *stage, struct fit *const fit[3], double by)
+{
+	stretch(fit[0], stage->blocks > 0, by);
+	stretch(fit[1], stage->embedding, by);
+	stretch(fit[2], stage->head, by);
 }
 
 /* Stage i's blocks and ends, by what they took of what the profile says of them. */
@@ -147,32 +165,28 @@ static void correct(const struct session *s, const struct measured *m, int i, st
 	const struct plan_stage *stage = &s->plan.stage[i];
 	struct pass_times took = measured_of(s, m, i);
 	double T = s->data.tokens, n = s->plan.micro_batch * T;
-	double forward = stage->blocks * fit_at(&node->block_forward, n, T) +
-			 stage->embedding * fit_at(&node->embedding_forward, n, T) +
-			 stage->head * fit_at(&node->head_forward, n, T);
-	double backward = stage->blocks * fit_at(&node->block_backward, n, T);
+	struct fit *forward[] = {&node->block_forward, &node->embedding_forward, &node->head_forward};
+	struct fit *backward[] = {&node->block_backward, &node->embedding_backward, &node->head_backward};
+	double expected[] = {held_s(stage, (const struct fit *const *)forward, n, T),
+			     held_s(stage, (const struct fit *const *)backward, n, T)};
 
-	if (forward > 0 && took.forward_s > 0) {
-		stretch(&node->block_forward, took.forward_s / forward);
-		stretch(&node->head_forward, took.forward_s / forward);
-		stretch(&node->embedding_forward, took.forward_s / forward);
-	}
-	/* A stage of the head alone has no backward that a block's could be known by. */
-	if (stage->blocks > 0 && backward > 0 && took.backward_s > 0)
-		stretch(&node->block_backward, took.backward_s / backward);
-	else if (forward > 0)
-		stretch(&node->block_backward, took.forward_s / forward);
-	stretch(&node->embedding_backward, 1);
-	stretch(&node->head_backward, 1);
+	if (expected[0] > 0 && took.forward_s > 0)
+		stretch_all(stage, forward, took.forward_s / expected[0]);
+	/* A stage of the head alone may have no backward that others could be known by. */
+	if (expected[1] > 0 && took.backward_s > 0)
+		stretch_all(stage, backward, took.backward_s / expected[1]);
 }
 
-/* A node of which nothing is known, and that was left out, stays so. */
+/* A node of which nothing was measured or declared keeps no nominal numbers. */
 static void drop_nominal(struct node_profile *node)
 {
 	const struct fit nothing = {.origin = ORIGIN_GUESSED};
 
-	if (node->block_forward.origin == ORIGIN_GUESSED)
-		node->block_forward = node->block_backward = node->head_forward = nothing;
+	if (node->block_forward.origin != ORIGIN_GUESSED)
+		return;
+	node->block_forward = node->block_backward = nothing;
+	if (node->head_forward.origin == ORIGIN_GUESSED)
+		node->head_forward = nothing;
 }
 
 int outcome_write(struct session *s, const struct measured *m)

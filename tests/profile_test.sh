@@ -140,6 +140,24 @@ near "the next plan's forward" "$(number "$work/next.json" '"stage":0.*"forward_
 	"$(grep '"step":2' "$work/run/metrics.jsonl" | sed -n 's/.*"stages":\[{[^}]*"forward_s":\([^,]*\).*/\1/p' | awk '{ print $1 / 2 }')" 0.001
 echo "$stage" | awk -v p="$predicted" '{ s = $4 == "us" ? 1e-6 : $4 == "ms" ? 1e-3 : 1; exit !($3 * s > p * 0.98 && $3 * s < p * 1.02) }' ||
 	fail "the table predicts otherwise than the plan ($predicted): $stage"
+# ends are measured where the stage holds them, and elsewhere what they were
+holder() {
+	sed -n "s/.*\"stage\":$1,\"nodes\":\[\"\([^\"]*\)\".*/\1/p" "$work/run/plan.json"
+}
+part_of() {
+	sed -n "/\"node\":\"$2\"/,/\"process\"/s/.*\"$3\":{\(.*\)},/\1/p" "$1"
+}
+last=$(grep -c '"stage":' "$work/run/plan.json")
+first=$(holder 0) last=$(holder $((last - 1)))
+[ -n "$first" ] && [ -n "$last" ] && [ "$first" != "$last" ] || fail "no two stages"
+for pair in "$first head_forward" "$first head_backward" "$last embedding_forward"; do
+	set -- $pair
+	[ -n "$(part_of "$work/three.json" "$1" "$2")" ] &&
+		[ "$(part_of "$work/three.json" "$1" "$2")" = "$(part_of "$work/run/profile.measured.json" "$1" "$2")" ] ||
+		fail "$2 of $1, which does not hold it, is another after the run"
+done
+[ "$(part_of "$work/three.json" "$last" head_forward)" != "$(part_of "$work/run/profile.measured.json" "$last" head_forward)" ] ||
+	fail "the head of $last is not measured"
 # links that carry less than the profile says are named before the training
 sed -E 's/"bandwidth_bytes_s":[0-9.e+]*,"both_bytes_s":[0-9.e+]*/"bandwidth_bytes_s":2e7,"both_bytes_s":2e7/' "$work/three.json" \
 	> "$work/fast.json"
