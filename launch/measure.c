@@ -106,7 +106,9 @@ static int measure_node(struct measure *m)
 		.micro_batch = s->job.train.micro_batch,
 		.pace_flops = node->held_flops / m->profile->key.slowdown,
 		.box_s = m->box_s,
-		.memory_bytes = facts->memory_limit_bytes - facts->overhead_bytes,
+		/* Above 0 also where the process alone takes all that there is: 0 would mean any. */
+		.memory_bytes = facts->memory_limit_bytes > 0 ?
+				fmax(facts->memory_limit_bytes - facts->overhead_bytes, 1) : 0,
 		.throttled = (quota > 0 && quota < facts->threads + 0.5) || crowded(s),
 	};
 

@@ -17,6 +17,8 @@
 #define SAMPLE_S 0.15		/* what repetitions of a size may take together */
 #define THROTTLED_S 0.5		/* the same under a quota: many of its periods */
 #define PACED_S 0.1		/* both at a declared pace, which leaves little to chance */
+#define CLOCK_S 1e-9		/* what the clock tells apart: no time is 0 */
+#define SLIGHT 0.01		/* a backward, of its forward: too little to matter */
 #define OWN_WEIGHT 4.0		/* of a size that the planner may ask for */
 enum { SIZES = 24, REPEATS_LEAST = 3, REPEATS_MOST = 200 };
 
@@ -114,13 +116,14 @@ static void add_timing(struct series *series, const struct size *size, int parts
 	forward.n = backward.n = (double)size->sequences * size->tokens;
 	forward.T = backward.T = size->tokens;
 	forward.weight = backward.weight = size->weight;
-	forward.s /= parts;
-	backward.s /= parts;
+	forward.s = fmax(forward.s / parts, CLOCK_S);
+	backward.s = fmax(backward.s / parts, CLOCK_S);
 	series->forward[i] = forward;
 	series->backward[i] = backward;
 }
 
-/* All sizes that the time allows, at least one; the optimizer's update after the last one. */
+/* Sizes that time and memory allow, the first one whatever time it takes; none where memory holds not even that. The
+ * optimizer's update after the last one. */
 static int run_part(const struct compute_spec *spec, enum part part, double end_s, struct series *series,
 		    double *update_s)
 {
@@ -135,8 +138,8 @@ static int run_part(const struct compute_spec *spec, enum part part, double end_
 
 		if (series->count > 0 && !size[i].must && (once_s > (spec->pace_flops > 0 ? PACED_S : GROW_S) || clock_s() > end_s))
 			continue;
-		if (probe_bytes(spec, part, size[i].sequences, size[i].tokens) > spec->memory_bytes &&
-		    spec->memory_bytes > 0 && series->count > 0)
+		if (spec->memory_bytes > 0 &&
+		    probe_bytes(spec, part, size[i].sequences, size[i].tokens) > spec->memory_bytes)
 			break;
 		probe = probe_open(spec, part, size[i].sequences, size[i].tokens);
 		if (!probe)
@@ -156,25 +159,29 @@ static void fit_part(const struct series *series, struct fit *forward, struct fi
 	*backward = fit_samples(series->backward, series->count);
 }
 
-static double error_of(const struct fit *forward, const struct fit *backward)
+/* A backward that is next to nothing, as the head's is, may be as noisy as it likes. */
+static double error_of(const struct series *series, const struct fit *forward, const struct fit *backward)
 {
-	return fmax(forward->error, backward->error);
+	const struct timing *last = &series->backward[series->count - 1];
+	bool matters = last->s > SLIGHT * series->forward[series->count - 1].s;
+
+	return matters ? fmax(forward->error, backward->error) : forward->error;
 }
 
-/* Measures a part; once more where the samples disagree, and keeps the better fit. backward null: it has none. */
+/* Measures a part; once more where the samples disagree, and keeps the better fit. What does not fit memory is guessed. */
 static int measure_part(const struct compute_spec *spec, enum part part, double end_s, struct fit *forward,
 			struct fit *backward, double *update_s)
 {
 	struct series series;
-	struct fit again[2], none;
+	struct fit again[2];
 
-	backward = backward ? backward : &none;
+	*forward = *backward = (struct fit){.origin = ORIGIN_GUESSED};
 	if (run_part(spec, part, end_s, &series, update_s))
 		return -1;
+	if (series.count == 0)
+		return 0;
 	fit_part(&series, forward, backward);
-	if (backward == &none)
-		none.error = 0;
-	if (error_of(forward, backward) <= FIT_NOISY || clock_s() > end_s)
+	if (error_of(&series, forward, backward) <= FIT_NOISY || clock_s() > end_s)
 		return 0;
 	if (run_part(spec, part, end_s, &series, update_s))
 		return -1;
@@ -188,21 +195,35 @@ static int measure_part(const struct compute_spec *spec, enum part part, double 
 
 /* -- all ----------------------------------------------------------------------------------- */
 
+static void warn_guessed(const struct node_profile *node)
+{
+	bool block = node->block_forward.origin == ORIGIN_GUESSED, head = node->head_forward.origin == ORIGIN_GUESSED;
+
+	if (block || head)
+		warn("node '%s' has no memory for %s of the model: its speed is guessed, not measured", node->name,
+		     block && head ? "a block or the head" : block ? "a block" : "the head");
+}
+
 int compute_measure(const struct compute_spec *spec, struct node_profile *node)
 {
-	const struct fit nothing = {.origin = ORIGIN_MEASURED};
+	const struct fit nothing = {.origin = ORIGIN_DECLARED};
 	double start = clock_s(), box = spec->box_s;
 	int status;
 
-	node->embedding_forward = node->embedding_backward = node->head_backward = nothing;
 	node->matmul_flops = probe_matmul(spec);
 	status = measure_part(spec, PART_BLOCK, start + 0.6 * box, &node->block_forward, &node->block_backward,
 			      &node->update_s);
 	if (!status)
-		status = measure_part(spec, PART_HEAD, start + 0.9 * box, &node->head_forward, NULL, NULL);
-	/* At a declared pace the embedding passes while the stage's blocks are held. */
+		status = measure_part(spec, PART_HEAD, start + 0.9 * box, &node->head_forward, &node->head_backward,
+				      NULL);
 	if (!status && spec->pace_flops <= 0)
-		status = measure_part(spec, PART_EMBEDDING, start + box, &node->embedding_forward, NULL, NULL);
+		status = measure_part(spec, PART_EMBEDDING, start + box, &node->embedding_forward,
+				      &node->embedding_backward, NULL);
+	/* A declared pace has no time for these: they pass while the stage is held for its blocks and head. */
+	if (spec->pace_flops > 0)
+		node->embedding_forward = node->embedding_backward = node->head_backward = nothing;
+	if (!status)
+		warn_guessed(node);
 	malloc_trim(0);
 	return status;
 }
