@@ -4,7 +4,8 @@
  *
  * In rounds, as a tournament is played: in each, every rank has one partner (or none, where their number is odd), and
  * after the last one everybody has met everybody. Pairs of a round are measured one after the other, then all at once;
- * where links are held to declared numbers and share no interface, they cannot disturb each other: then at once only.
+ * where links are held to declared numbers and share no interface, they cannot disturb each other: then at once only,
+ * and what that does to a link is not measured.
  */
 #include "profiler/flow.h"
 #include "profiler/profiler.h"
@@ -14,7 +15,7 @@
 
 enum { TIMES_MOST = 12, SIZES_LEAST = 2, TRIES = 2, TAG_AGAIN = 51 };
 #define LESS 0.9		/* of sample_s: long enough */
-#define FASTEST 2.0		/* of what the largest sample reached, in time that its size does not explain */
+#define LATE 0.5			/* of a sample: more than that is not taken for its latency */
 #define SHORT_S 0.02		/* shorter ones are repeated more often */
 
 struct links {
@@ -83,8 +84,9 @@ static int time_size(struct links *l, size_t bytes, double *s)
 	return 0;
 }
 
-/* Sizes that grow until one takes long enough. */
-static int time_sizes(struct links *l, double latency_s, struct timing *timing, int *count, double *most)
+/* Sizes that grow until one takes long enough. *fastest: the best rate that any of them reached. */
+static int time_sizes(struct links *l, double latency_s, struct timing *timing, int *count, double *most,
+		      double *fastest)
 {
 	size_t bytes = FLOW_LEAST;
 	double s = 0;
@@ -95,6 +97,7 @@ static int time_sizes(struct links *l, double latency_s, struct timing *timing, 
 		/* The latency comes once, however much is sent: it has been measured. */
 		timing[(*count)++] = (struct timing){.n = (double)bytes, .s = fmax(s - latency_s, 0.01 * s), .weight = 1};
 		*most = (double)bytes;
+		*fastest = fmax(*fastest, (double)bytes / fmax(s - latency_s, (1 - LATE) * s));
 		if (bytes >= FLOW_MOST || (s >= LESS * l->spec->sample_s && *count >= SIZES_LEAST))
 			break;
 		bytes = whole_frames((double)bytes * fmin(fmax(l->spec->sample_s / s, 2), 8));
@@ -128,18 +131,16 @@ static int measure(struct links *l, struct link_profile *link)
 {
 	struct timing timing[TIMES_MOST];
 	struct fit fit;
-	double most = 0;
+	double most = 0, fastest = 0;
 	int count;
 
 	if (pair_ping(&l->pair, true, &link->latency_s) ||
-	    time_sizes(l, link->latency_s, timing, &count, &most) || send_end(l))
+	    time_sizes(l, link->latency_s, timing, &count, &most, &fastest) || send_end(l))
 		return -1;
 	fit = fit_samples(timing, count);
 	link->origin = ORIGIN_MEASURED;
-	/* Samples that disagree may leave next to nothing that grows with the bytes. */
-	link->bandwidth_bytes_s = FASTEST * most / timing[count - 1].s;
-	if (fit.c1 > 1 / link->bandwidth_bytes_s)
-		link->bandwidth_bytes_s = 1 / fit.c1;
+	/* Samples that disagree may leave next to nothing that grows with the bytes: no rate is measured that none had. */
+	link->bandwidth_bytes_s = fit.c1 > 1 / fastest ? 1 / fit.c1 : fastest;
 	link->bytes = most;
 	link->error = fit.error;
 	link->noisy = fit.noisy;
@@ -195,14 +196,8 @@ static int rate_to(struct links *l, bool sends, double *bytes_s)
 /* Each direction alone, then both together. */
 static int measure_pair(struct links *l)
 {
-	struct link_profile *link = &l->row[l->pair.peer];
-
-	if (measure_direction(l, is_lower(l)) || measure_direction(l, !is_lower(l)) ||
-	    rate_to(l, true, &link->both_bytes_s))
-		return -1;
-	/* Alone it is no slower than with the other direction. */
-	link->bandwidth_bytes_s = fmax(link->bandwidth_bytes_s, link->both_bytes_s);
-	return 0;
+	return measure_direction(l, is_lower(l)) || measure_direction(l, !is_lower(l)) ||
+	       rate_to(l, true, &l->row[l->pair.peer].both_bytes_s) ? -1 : 0;
 }
 
 /* While the other pairs of the round do the same: one direction, then the other. */
@@ -251,9 +246,7 @@ static int run_round(struct links *l, int round)
 		status = measure_pair(l);
 	if (!status)
 		status = comm_barrier(comm);
-	if (!status && peer >= 0 && l->spec->apart && pairs_in(comm->size) > 1)
-		l->row[peer].disjoint_bytes_s = l->row[peer].bandwidth_bytes_s;	/* as measured */
-	else if (!status && peer >= 0 && pairs_in(comm->size) > 1)
+	if (!status && peer >= 0 && !l->spec->apart && pairs_in(comm->size) > 1)
 		status = measure_disjoint(l);
 	if (peer >= 0)
 		pair_close(&l->pair);

@@ -115,7 +115,7 @@ struct link_profile {
 	double latency_s;
 	double bandwidth_bytes_s;	/* alone; 0: unlimited, where that is declared */
 	double both_bytes_s;		/* while the other direction is busy as well; 0: not known */
-	double disjoint_bytes_s;	/* while disjoint pairs are busy as well; 0: there is no such pair */
+	double disjoint_bytes_s;	/* while disjoint pairs are busy as well; 0: not measured */
 	double bytes;			/* that the fit used */
 	double error;			/* as a fit's */
 	bool noisy;
@@ -185,7 +185,7 @@ struct compute_spec {
 	long long batch, micro_batch;	/* sequences; micro_batch 0: any divisor of batch may be asked for */
 	double pace_flops;		/* that every op is held to, as the executor does; 0: none */
 	double box_s;			/* all of it; a size that was begun is finished */
-	double memory_bytes;		/* that a stage may take; 0: any */
+	double memory_bytes;		/* that a stage may take; 0: any. A part that needs more is guessed */
 	bool throttled;			/* by a quota or by others: mean times count, not medians */
 };
 /* Runs real stages on random data of real magnitude and fills node's fits, update_s, matmul_flops. -1 after an error. */
