@@ -52,10 +52,10 @@ void prediction_add(const struct problem *problem, const struct plan *plan, stru
 /* -- wanted.c ------------------------------------------------------------------------------ */
 
 struct rank_facts;	/* session.h */
-/* A profile without measurements: what one must be of to hold for this job (profile_check). facts, of all ranks, or
- * null: their hardware is not known. Null after an error. */
+/* A profile without measurements: what one must be of to hold for this job (profile_check), with
+ * sequences of so many tokens. facts, of all ranks, or null: their hardware is not known. Null after an error. */
 struct profile *profile_wanted(const struct job *job, const struct model_config *model, const struct lora *lora,
-			       const struct rank_facts *facts);
+			       int tokens, const struct rank_facts *facts);
 
 /* -- one file per sub-command -------------------------------------------------------------- */
 

@@ -272,7 +272,7 @@ int measure_cluster(struct session *s)
 	struct measure m = {.session = s};
 	int code;
 
-	m.profile = profile_wanted(&s->job, s->model, s->lora, s->facts);
+	m.profile = profile_wanted(&s->job, s->model, s->lora, s->data.tokens, s->facts);
 	code = session_agree(s, m.profile ? 0 : -1);
 	if (!code) {
 		schedule(&m);

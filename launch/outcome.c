@@ -109,7 +109,7 @@ static void declare_link(const struct session *s, struct link_profile *to, int f
 /* What the plan was made from: the profile, else what is declared. */
 static struct profile *start_from(const struct session *s)
 {
-	struct profile *profile = profile_wanted(&s->job, s->model, s->lora, s->facts);
+	struct profile *profile = profile_wanted(&s->job, s->model, s->lora, s->data.tokens, s->facts);
 
 	for (int i = 0; profile && i < profile->nodes; i++) {
 		struct node_profile *node = &profile->node[i];

@@ -158,7 +158,7 @@ static int read_options(struct plan_command *c, int argc, char **argv)
 /* -- the problem --------------------------------------------------------------------------- */
 
 /* Reads the profile and checks it against this job. */
-static int open_profile(struct plan_command *c)
+static int open_profile(struct plan_command *c, int tokens)
 {
 	struct profile *want;
 	int status;
@@ -166,7 +166,7 @@ static int open_profile(struct plan_command *c)
 	if (!c->profile_path)
 		return 0;
 	c->profile = profile_read(c->profile_path);
-	want = c->profile ? profile_wanted(&c->job, c->model, c->lora, NULL) : NULL;
+	want = c->profile ? profile_wanted(&c->job, c->model, c->lora, tokens, NULL) : NULL;
 	status = want ? profile_check(c->profile, want, c->profile_path) : -1;
 	profile_free(want);
 	return status;
@@ -215,7 +215,7 @@ static int make_problem(struct plan_command *c)
 		return -1;
 	c->lora = lora_resolve(c->model, &c->job.lora);
 	tokens = c->lora ? dataset_sequence(&c->job.data, c->model) : -1;
-	if (tokens < 0 || open_profile(c))
+	if (tokens < 0 || open_profile(c, tokens))
 		return -1;
 	describe_nodes(c);
 	c->problem = (struct problem){

@@ -51,7 +51,7 @@ static bool wants_profile(const struct session *s)
 
 static int read_given(struct session *s)
 {
-	struct profile *want = profile_wanted(&s->job, s->model, s->lora, s->facts);
+	struct profile *want = profile_wanted(&s->job, s->model, s->lora, s->data.tokens, s->facts);
 	int status;
 
 	s->profile = want ? profile_read(s->options.profile) : NULL;
@@ -80,7 +80,7 @@ void memory_forget(struct session *s)
 /* Rank 0: whether one is kept. */
 static bool find_kept(struct session *s)
 {
-	struct profile *want = profile_wanted(&s->job, s->model, s->lora, s->facts);
+	struct profile *want = profile_wanted(&s->job, s->model, s->lora, s->data.tokens, s->facts);
 
 	if (want)
 		s->profile = cache_find(&s->arena, want);

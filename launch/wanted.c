@@ -12,7 +12,7 @@ static const char *const precisions[] = {"fp32", "bf16"};
 static const char *const kernels[] = {"auto", "reference", "openblas", "onednn"};
 
 static int fill_key(struct profile_key *key, const struct job *job, const struct model_config *model,
-		    const struct lora *lora)
+		    const struct lora *lora, int tokens)
 {
 	struct text text = {0};
 
@@ -27,6 +27,7 @@ static int fill_key(struct profile_key *key, const struct job *job, const struct
 	text_release(&text);
 	key->model = model->digest;
 	key->lora_rank = lora->rank;
+	key->tokens = tokens;
 	snprintf(key->precision, sizeof(key->precision), "%s", precisions[job->train.precision]);
 	snprintf(key->kernels, sizeof(key->kernels), "%s", kernels[job->train.kernels]);
 	key->emulate_links = job->emulate.links;
@@ -63,12 +64,12 @@ static void fill_link(struct link_profile *to, const struct job *job, int from, 
 }
 
 struct profile *profile_wanted(const struct job *job, const struct model_config *model, const struct lora *lora,
-			       const struct rank_facts *facts)
+			       int tokens, const struct rank_facts *facts)
 {
 	int nodes = job->cluster.nodes.count;
 	struct profile *profile = profile_open(nodes);
 
-	if (fill_key(&profile->key, job, model, lora)) {
+	if (fill_key(&profile->key, job, model, lora, tokens)) {
 		profile_free(profile);
 		return NULL;
 	}

@@ -68,6 +68,10 @@ static void check_key(struct check *c, const struct profile_key *then, const str
 			held(now->emulate_compute));
 	if (!equal(then->slowdown, now->slowdown))
 		differs(c, "measured with emulate.slowdown %g, now it is %g", then->slowdown, now->slowdown);
+	/* Fits hold for other lengths, if less well: a warning, since a plan may be made without the data that know theirs. */
+	if (then->tokens != now->tokens && then->tokens > 0 && now->tokens > 0)
+		warn("'%s': measured with sequences of %d tokens: its times are extrapolated to %d", c->path, then->tokens,
+		     now->tokens);
 }
 
 static void check_hardware(struct check *c, const char *name, const struct hardware *then,

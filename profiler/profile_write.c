@@ -37,8 +37,9 @@ static void add_head(struct text *text, const struct profile_key *key)
 	add_key(text, "precision", key->precision);
 	text_add(text, ",");
 	add_key(text, "kernels", key->kernels);
-	text_add(text, ",\n \"emulate\":{\"links\":%s,\"compute\":%s,\"slowdown\":%.17g},\n",
-		 flag(key->emulate_links), flag(key->emulate_compute), key->slowdown);
+	text_add(text, ",\n \"emulate\":{\"links\":%s,\"compute\":%s,\"slowdown\":%.17g},\"sequence\":%d,\n",
+		 flag(key->emulate_links), flag(key->emulate_compute), key->slowdown,
+		 key->tokens);
 }
 
 static void add_hardware(struct text *text, const struct hardware *h)

@@ -131,6 +131,7 @@ struct profile_key {
 	char precision[16], kernels[16];
 	bool emulate_links, emulate_compute;
 	double slowdown;
+	int tokens;			/* T of the samples; others are extrapolated */
 };
 /* What a cluster measured. */
 struct profile {

@@ -129,7 +129,7 @@ static struct profile *some_profile(void)
 	static const char *const names[] = {"library", "lab", "kiosk"};
 	struct profile *profile = profile_open(3);
 	struct profile_key key = {"edgepipe 1 (abc, Release)", {1, 2}, {3, 4}, 8, "c_attn c_proj", "fp32", "auto",
-				  true, true, 2.5};
+				  true, true, 2.5, 64};
 
 	profile->key = key;
 	for (int i = 0; i < 3; i++)
@@ -178,7 +178,7 @@ START_TEST(what_is_not_known_is_read)
 	struct profile *profile = profile_open(2), *other;
 	struct text text = {0};
 
-	profile->key.lora_rank = 1;
+	profile->key.lora_rank = profile->key.tokens = 1;
 	snprintf(profile->node[0].name, 64, "a");
 	snprintf(profile->node[1].name, 64, "b");
 	profile_write(profile, &text);
@@ -344,6 +344,20 @@ START_TEST(a_profile_of_something_else_is_refused)
 }
 END_TEST
 
+/* Another length of sequences is another entry of the cache, but a file that is given serves, with a warning. */
+START_TEST(another_sequence_is_another_profile)
+{
+	struct profile *profile = some_profile(), *want = some_profile();
+
+	want->key.tokens = 256;
+	ck_assert(!digest_equal(profile_identity(profile), profile_identity(want)));
+	ck_assert_int_eq(profile_check(profile, want, "p.json"), 0);
+	ck_assert_int_eq(profile->key.tokens, 64);
+	profile_free(profile);
+	profile_free(want);
+}
+END_TEST
+
 /* The file's nodes in another order, and one more: a part of a cluster needs no new profile. */
 START_TEST(nodes_are_put_in_order)
 {
@@ -393,6 +407,7 @@ int main(void)
 	tcase_add_loop_test(tests, faults_are_named, 0, COUNT(faults));
 	tcase_add_test(tests, broken_files_are_refused);
 	tcase_add_loop_test(tests, a_profile_of_something_else_is_refused, 0, DIFFERENCES);
+	tcase_add_test(tests, another_sequence_is_another_profile);
 	tcase_add_test(tests, nodes_are_put_in_order);
 	tcase_add_test(tests, rate_of_a_cut);
 	suite_add_tcase(suite, tests);

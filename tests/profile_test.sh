@@ -57,6 +57,8 @@ refused() {
 sed 's/"build_digest":"./"build_digest":"x/; s/"build_digest":"x/"build_digest":"f/' "$work/one.json" > "$work/build.json"
 refused "other sources" 78 '(the sources differ)' plan "$work/one.yaml" --profile "$work/build.json"
 refused "what to do" 78 'measure again: edgepipe profile TOPOLOGY' plan "$work/one.yaml" --profile "$work/one.json" --set lora.rank=4
+refused "another sequence" 0 "one.json': measured with sequences of .* tokens: its times are extrapolated to 48" plan \
+	"$work/one.yaml" --profile "$work/one.json" --set data.sequence=48
 refused "another rank" 78 'measured with lora.rank 8, now it is 4' plan "$work/one.yaml" --profile "$work/one.json" --set lora.rank=4
 refused "a missing node" 78 'no node "other"' plan "$work/one.yaml" --profile "$work/one.json" --set nodes.0.name=other
 head -c 700 "$work/one.json" > "$work/cut.json"
