@@ -2,6 +2,7 @@
  * report_plan.c - the plan that a run followed, with what was predicted of it: the file's own numbers, not what would be
  * decided today. The problem around it is there for the simulator and for what would help.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,6 +141,53 @@ static void take_stage(struct plan *plan, const struct json *from, int s)
 	stage->memory_limit_bytes = number(from, "memory_limit_bytes");
 }
 
+/* What a hand, or a disk, has put out of any range. */
+static int refuse(const char *path, const char *what)
+{
+	return error(EXIT_DATA, "'%s': %s", path, what);
+}
+
+static bool is_time(const struct json *map, const char *key)
+{
+	double value = json_as_number(json_find(map, key), 0);
+
+	return isfinite(value) && value >= 0;
+}
+
+/* The simulator plays what stands there: every count and time must be one that a plan can have. */
+static int check_stage(const struct plan *plan, const struct json *stage, const char *path)
+{
+	static const char *const times[] = {"forward_s", "backward_s", "memory_bytes", "memory_limit_bytes", "flops_share"};
+	static const char *const links[] = {"forward_link", "backward_link"}, *const of_link[] = {"bytes", "seconds", "latency_s"};
+	long long in_flight = json_as_integer(json_find(stage, "in_flight"), 1);
+
+	if (in_flight < 1 || in_flight > plan->micro_batches)
+		return refuse(path, "in_flight of a stage is not between 1 and micro_batches");
+	for (size_t i = 0; i < sizeof(times) / sizeof(*times); i++)
+		if (!is_time(stage, times[i]))
+			return refuse(path, "a number of a stage is not a finite one of at least 0");
+	for (size_t i = 0; i < 6; i++)
+		if (!is_time(json_find(stage, links[i / 3]), of_link[i % 3]))
+			return refuse(path, "a number of a link is not a finite one of at least 0");
+	return 0;
+}
+
+static int check_plan(const struct report *report, const struct plan *plan, const char *path)
+{
+	const struct json *file = report->file, *predicted = json_find(file, "predicted");
+	long long count = json_as_integer(json_find(file, "micro_batches"), 1);
+	const char *order = json_as_text(json_find(file, "order"), "strict");
+
+	/* plan_read has the number of stages within PLAN_STAGES_MAX, and micro_batch at least 1. */
+	if (count < 1 || count > report->problem.batch || count * plan->micro_batch != report->problem.batch)
+		return refuse(path, "micro_batches times micro_batch is not train.batch");
+	if (strcmp(order, "strict") != 0 && strcmp(order, "greedy") != 0)
+		return refuse(path, "order is not strict, and not greedy");
+	if (!is_time(predicted, "simulated_step_s") || !is_time(predicted, "lower_bound_s"))
+		return refuse(path, "a predicted number is not a finite one of at least 0");
+	return 0;
+}
+
 static int read_plan(struct report *report)
 {
 	const char *path = path_join(&report->arena, report->run, "plan.json");
@@ -149,11 +197,15 @@ static int read_plan(struct report *report)
 	report->file = json_read(path);
 	if (!report->file || plan_read(path, &report->problem, plan) < 0)
 		return -1;
+	if (check_plan(report, plan, path))
+		return -1;
 	plan->micro_batches = (int)json_as_integer(json_find(report->file, "micro_batches"), 1);
 	snprintf(plan->order, sizeof(plan->order), "%s", json_as_text(json_find(report->file, "order"), "strict"));
 	for (int s = 0; s < plan->stages; s++) {
 		const struct json *stage = json_at(json_find(report->file, "stages"), (size_t)s);
 
+		if (check_stage(plan, stage, path))
+			return -1;
 		take_stage(plan, stage, s);
 		take_links(report, stage, s);
 	}

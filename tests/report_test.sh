@@ -112,6 +112,21 @@ END
 	"$EDGEPIPE" report "$work/three" -o - > "$work/stdout" || fail "report -o -: exit $?"
 	cmp "$page" "$work/stdout" || fail "another page on standard output"
 
+	# Numbers that no plan can have: the page says why nothing is predicted, and nothing is played.
+	cp "$work/three/plan.json" "$work/plan.json"
+	for change in 's/"micro_batches":[0-9]*/"micro_batches":-1/' 's/"micro_batches":[0-9]*/"micro_batches":2000000000/' \
+		's/"order":"[a-z]*"/"order":"bogus"/' 's/"in_flight":[0-9]*/"in_flight":-1/' \
+		's/"in_flight":[0-9]*/"in_flight":2000000000/' 's/"forward_s":[0-9.e-]*/"forward_s":-1/' \
+		's/"seconds":[0-9.e-]*/"seconds":-1/' 's/"simulated_step_s":[0-9.e-]*/"simulated_step_s":-1/'; do
+		sed "$change" "$work/plan.json" > "$work/three/plan.json"
+		! cmp -s "$work/plan.json" "$work/three/plan.json" || fail "$change changes nothing"
+		timeout 20 "$EDGEPIPE" report "$work/three" > /dev/null || fail "$change: exit $?"
+		has "$page" 'It cannot be shown' 'plan.json' ' is not '
+		! grep -q 'predicted: ' "$page" || fail "$change: something is predicted"
+		whole "$page"
+	done
+	mv "$work/plan.json" "$work/three/plan.json"
+
 	# Resumed without a trace: the old one is of no use, and the measures are those of the second start.
 	timeout 100 mpirun -np 3 "$EDGEPIPE" train "$work/three.yaml" --out "$work/three" --resume --set train.steps=5 \
 		--set train.trace=0 > "$work/stdout" 2>&1 || {
