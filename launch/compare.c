@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed, as plan does */
-
 /* -- the setting --------------------------------------------------------------------------- */
 
 /* Who serves and who is a client; servers compute at the rate that is achieved. */

@@ -33,7 +33,9 @@ static void add(const struct session *s, struct flow *flow, int *count, int cut,
 /* The planner knows of interfaces that are declared; and what follows a trace may be slower just now. */
 static bool may_be_slow(const struct session *s, int from, int to)
 {
-	return cluster_link(&s->job.cluster, from, to).trace || cluster_node(&s->job.cluster, from)->nic || cluster_node(&s->job.cluster, to)->nic;
+	const struct cluster *cluster = &s->job.cluster;
+
+	return cluster_link(cluster, from, to).trace || cluster_node(cluster, from)->nic || cluster_node(cluster, to)->nic;
 }
 
 static void judge(const struct session *s, const struct flow *flow)

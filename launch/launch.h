@@ -49,6 +49,10 @@ void plan_warn_set(const char *path, const char *const *set, int count);
 /* A line of what a step would take, what limits it, and its closed form, or that this cannot be known. */
 void prediction_add(const struct problem *problem, const struct plan *plan, struct text *text);
 
+/* Of a process without a stage, where none was measured. Guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were
+ * measured. */
+#define PROCESS_BYTES (24.0 * (1 << 20))
+
 /* -- wanted.c ------------------------------------------------------------------------------ */
 
 struct rank_facts;	/* session.h */

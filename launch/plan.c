@@ -41,7 +41,6 @@ static const char plan_help[] =
 
 enum { OPTION_EXPLAIN = 256, OPTION_SET, OPTION_PLAN, OPTION_PROFILE, OPTION_LP, OPTION_JITTER, OPTION_SVG, OPTION_TOP };
 enum { TOP_MOST = 100 };
-#define PROCESS_BYTES (24.0 * (1 << 20))	/* guessed: MPI's and OpenBLAS's buffers, code; 20 to 24 MiB were measured */
 
 static const struct option long_options[] = {
 	{"output", required_argument, NULL, 'o'},

@@ -3,10 +3,10 @@
  *
  * A label is a plan's end: a set of classes' members, the class of its first node, the block p it starts at, the sum of
  * its stages and ways. Of two labels with the same set, class and p one with a smaller sum can do whatever the other can:
- * counts in flight follow from the sum, and grow with it. (They are no function of the number of stages.) Where all blocks are alike, so can one that starts at an earlier block, if what it costs more
- * is less than those blocks would cost on any node that is left: whatever stages stand before the other one, they
- * stand before it too, with as many blocks less, as long as that leaves each of them one. So only those labels are kept
- * that none other beats. A label is dropped where what is left costs so much, at least (rest.c), that the whole is
+ * counts in flight follow from the sum, and grow with it. (They are no function of the number of stages.) Where all
+ * blocks are alike, so can one that starts at an earlier block, if what it costs more is less than those blocks would
+ * cost on any node that is left: whatever stages stand before the other one, they stand before it too, with as many
+ * blocks less, as long as that leaves each of them one. So only those labels are kept that none other beats. A label is dropped where what is left costs so much, at least (rest.c), that the whole is
  * not wanted.
  */
 #include "partition/lattice.h"

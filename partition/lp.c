@@ -3,8 +3,9 @@
  *
  * y_d_p_q is 1 where node d runs blocks p..q-1 and hands over, z_d_p where it runs blocks p.. and the head, x_i_j_p where
  * node i hands over to node j at the cut before block p; T is the period. A plan is a path over cuts, which only rise, so
- * no cycle needs to be forbidden; the head alone stands behind the last cut. In-flight counts follow from T by a rule that is not linear, so a stage is in the program only if it has
- * room for all M micro-batches: where memory is short of that, the program's optimum is no less than J.
+ * no cycle needs to be forbidden; the head alone stands behind the last cut. In-flight counts follow from T by a rule
+ * that is not linear, so a stage is in the program only if it has room for all M micro-batches: where memory is short of
+ * that, the program's optimum is no less than J.
  */
 #include <math.h>
 

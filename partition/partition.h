@@ -10,11 +10,11 @@
 #include "pipeline/pipeline.h"
 #include "profiler/profiler.h"
 
-/* -- problem.c ----------------------------------------------------------------------------- */
+/* -- problem ------------------------------------------------------------------------------- */
 
 /* The `plan` section of a job. */
 struct plan_config {
-	const char *solver;		/* null: the best that is built (proportional) */
+	const char *solver;		/* null: the first of solver_names that applies */
 	long long stages;		/* 0: free */
 	const char *schedule;		/* a name of schedule_names() */
 	struct texts layers;		/* blocks per node, or "out"; count 0: none */
@@ -57,7 +57,7 @@ struct plan_stage {
 	int first_block, blocks;	/* blocks 0: head alone, first_block past the last */
 	bool embedding, head;
 	int in_flight, edges;		/* room K; buffers of the cuts */
-	double forward_s, backward_s;	/* of a micro-batch, predicted from what is declared; 0: unknown */
+	double forward_s, backward_s;	/* of a micro-batch, predicted; 0: unknown */
 	double memory_bytes, memory_limit_bytes;
 	double share;			/* of the model's FLOPs */
 };
@@ -65,7 +65,7 @@ struct plan_stage {
 struct plan_link {
 	int codec_forward, codec_backward;	/* enum codec_kind */
 	double bytes_forward, bytes_backward;	/* with headers */
-	double seconds_forward, seconds_backward, latency_forward, latency_backward;	/* declared */
+	double seconds_forward, seconds_backward, latency_forward, latency_backward;	/* measured or declared */
 };
 /* Plain data, so that rank 0 can broadcast it as bytes. */
 struct plan {
@@ -74,7 +74,7 @@ struct plan {
 	int stages;
 	struct plan_stage stage[PLAN_STAGES_MAX];
 	struct plan_link link[PLAN_STAGES_MAX];	/* the cut between stages i and i + 1 */
-	/* Predicted from what is declared; 0: unknown. The bound: B.4, of this plan. */
+	/* Predicted from what is measured or declared; 0: unknown. The bound: B.4, of this plan. */
 	double step_s, bound_s;
 	char bottleneck[32];		/* what is occupied longest: "stage 2", "forward link 0", "interface air" */
 	/* Of solvers that decide everything; 0: not known. J of this plan, the least J found for its size of micro-batch, and
