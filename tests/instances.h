@@ -54,6 +54,7 @@ static inline void draw_blocks(struct arena *arena, struct draws *d, const struc
 	double *f = take_doubles(arena, n * row, 0), *b = take_doubles(arena, n * row, 0);
 	double *ends = take_doubles(arena, 4 * n, 0), *size = take_doubles(arena, row, 1);
 	double embedding = draw(d, 0, 0.3), head = draw(d, 0, 2), ratio = draw(d, 0.8, 2);
+	double returned = fmax(draw(d, -0.3, 0.3), 0);	/* the embedding's backward, in half of them */
 
 	for (size_t p = 0; p < row && w->uneven; p++)
 		size[p] = draw(d, 0.3, 2);
@@ -66,6 +67,7 @@ static inline void draw_blocks(struct arena *arena, struct draws *d, const struc
 			b[i * row + p] = b[i * row + p - 1] + slow * size[p - 1] * ratio;
 		}
 		ends[i] = embedding * slow;
+		ends[n + i] = returned * slow;
 		ends[2 * n + i] = head * slow;
 		ends[3 * n + i] = head * slow * 0.5;
 	}
@@ -81,6 +83,7 @@ static inline void draw_links(struct arena *arena, struct draws *d, const struct
 {
 	size_t n = (size_t)w->nodes, types = w->types ? (size_t)w->types : n;
 	double *x = take_doubles(arena, 4 * n * n, 0), *cut = take_doubles(arena, (size_t)w->blocks + 1, 1);
+	double *back = take_doubles(arena, (size_t)w->blocks + 1, draw(d, 0, 1) < 0.5 ? 1 : draw(d, 0.3, 2));
 
 	for (size_t i = 0; i < n; i++)
 		for (size_t j = 0; j < n; j++) {
@@ -99,9 +102,12 @@ static inline void draw_links(struct arena *arena, struct draws *d, const struct
 				for (size_t k = 0; k < 4; k++)
 					x[k * n * n + at] = x[k * n * n + i % types * n + i % types];
 		}
-	for (int p = 0; p <= w->blocks && w->uneven; p++)
+	for (int p = 0; p <= w->blocks && w->uneven; p++) {
 		cut[p] = draw(d, 0.3, 2);
-	in->cut_forward = in->cut_backward = cut;
+		back[p] = draw(d, 0.3, 2);
+	}
+	in->cut_forward = cut;
+	in->cut_backward = back;
 	in->link_forward_s = x;
 	in->link_backward_s = x + n * n;
 	in->latency_forward_s = x + 2 * n * n;
