@@ -6,6 +6,7 @@
  */
 #include "base/base.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -44,6 +45,14 @@ void *xrealloc(void *memory, size_t bytes)
 	if (!data)
 		no_memory(bytes);
 	return data;
+}
+
+void heap_trim(void)
+{
+	/* A sanitizer has a heap of its own, and glibc's does not expect to be trimmed before it was used. */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	malloc_trim(0);
+#endif
 }
 
 void *xzalloc(size_t count, size_t bytes)

@@ -120,6 +120,8 @@ void text_release(struct text *text);
 void *xalloc(size_t bytes);
 void *xzalloc(size_t count, size_t bytes);
 void *xrealloc(void *memory, size_t bytes);
+/* Gives free memory back to the system, so that what is resident is what is used. */
+void heap_trim(void);
 char *xcopy(const char *text);
 
 /* -- clock.c ------------------------------------------------------------------------------- */

@@ -1,5 +1,4 @@
 /* The phases between the command line and the first step. */
-#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -249,7 +248,7 @@ static int warm_links(struct session *s)
 /* Measured once data are read and libraries are warm. */
 int setup_overhead(struct session *s)
 {
-	malloc_trim(0);		/* a stage may be made of what libraries freed, which would count twice */
+	heap_trim();		/* a stage may be made of what libraries freed, which would count twice */
 	s->facts[s->comm->rank].overhead_bytes = memory_resident_bytes() + FIRST_TOUCH_BYTES;
 	for (int i = 0; i < s->comm->size; i++)
 		if (comm_broadcast(s->comm, i, &s->facts[i].overhead_bytes, sizeof(double)))

@@ -3,7 +3,6 @@
  * that is measured now, where the solver asks for more than declared numbers.
  */
 #include <fcntl.h>
-#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -69,7 +68,7 @@ void memory_forget(struct session *s)
 	for (int i = 0; i < s->weights->files; i++)
 		for (int k = 0; k < s->weights->file[i]->count; k++)
 			safetensor_forget(&s->weights->file[i]->tensor[k], s->weights->file[i]->tensor[k].bytes);
-	malloc_trim(0);
+	heap_trim();
 	if (peak < 0)
 		return;
 	if (write(peak, "5", 1) != 1)

@@ -1,9 +1,9 @@
 /*
  * instance.c - from a problem to numbers, and what placements of it cost.
  *
- * Memory is the allocator's own arithmetic, sampled for every number of blocks with and without the ends; what cuts and
- * emulated links take is not in it, so it is never more than the plan's own. What is accepted here is checked again,
- * exactly, when the plan is made.
+ * Memory is the allocator's own arithmetic, sampled for every number of blocks with and without the ends; the frames of cuts
+ * are not in it, so it is never more than the plan's own. What is accepted here is checked again, exactly, when the plan
+ * is made.
  */
 #include "partition/instance.h"
 
@@ -63,6 +63,7 @@ int stage_room(const struct instance *in, int node, int p, int q, bool last)
 	return low;
 }
 
+/* By the allocator, without the frames of cuts: which codec they will have is not known. */
 static double sampled(const struct problem *problem, struct plan *scratch, struct plan_stage stage)
 {
 	scratch->stages = 1;
@@ -70,12 +71,13 @@ static double sampled(const struct problem *problem, struct plan *scratch, struc
 	return (double)plan_memory(problem, scratch, 0).total;
 }
 
-/* The allocator's arithmetic is affine in slots and in edges. */
-static struct stage_need sample_need(const struct problem *problem, struct plan *scratch, int node, int blocks, bool first,
-				     bool last)
+/* The allocator's arithmetic is affine in slots and in edges, up to rounding: no sample is below the row. */
+static struct stage_need sample_need(const struct problem *problem, struct plan *scratch, struct plan_stage stage)
 {
-	struct plan_stage stage = {.node = node, .blocks = blocks, .embedding = first, .head = last};
+	static const int in_flight[] = {1, 2, EDGES_LEAST, 2 * EDGES_LEAST};
+	bool alone = stage.embedding && stage.head;
 	double least, slots, edges;
+	struct stage_need need;
 
 	stage.in_flight = stage.edges = EDGES_LEAST;
 	least = sampled(problem, scratch, stage);
@@ -83,11 +85,51 @@ static struct stage_need sample_need(const struct problem *problem, struct plan 
 	edges = sampled(problem, scratch, stage);
 	stage.in_flight = 2 * EDGES_LEAST;
 	slots = sampled(problem, scratch, stage);
-	return (struct stage_need){
-		.slot = (slots - edges) / EDGES_LEAST,
-		.edge = (edges - least) / EDGES_LEAST,
-		.fixed = least - (slots - edges) - (edges - least),
-	};
+	need = (struct stage_need){.fixed = INFINITY, .slot = (slots - edges) / EDGES_LEAST,
+				   .edge = (edges - least) / EDGES_LEAST};
+	for (size_t i = 0; i < sizeof in_flight / sizeof *in_flight; i++) {
+		int k = in_flight[i];
+
+		stage.in_flight = k;
+		stage.edges = alone || k > EDGES_LEAST ? k : EDGES_LEAST;
+		need.fixed = fmin(need.fixed, sampled(problem, scratch, stage) - k * need.slot - stage.edges * need.edge);
+	}
+	return need;
+}
+
+/* Whether every block has as many adapters, so that it does not matter which of them a stage holds. */
+static bool alike(const struct lora *lora, int blocks)
+{
+	int from, to, first_from, first_to;
+
+	lora_range(lora, 0, 1, &first_from, &first_to);
+	for (int b = 1; b < blocks; b++) {
+		lora_range(lora, b, 1, &from, &to);
+		if (to - from != first_to - first_from)
+			return false;
+	}
+	return true;
+}
+
+/* Of stages with so many blocks and these ends, wherever they lie, the least. */
+static struct stage_need least_need(const struct problem *problem, struct plan *scratch, int node, int ends, int blocks,
+				    bool any)
+{
+	int last = problem->model->blocks - blocks, p = ends & 2 ? 0 : ends & 1 ? last : last > 0;
+	struct plan_stage stage = {.node = node, .blocks = blocks, .first_block = p, .embedding = ends & 2,
+				   .head = ends & 1};
+	struct stage_need need = sample_need(problem, scratch, stage);
+
+	for (p++; ends == 0 && !any && p < last; p++) {
+		struct stage_need other;
+
+		stage.first_block = p;
+		other = sample_need(problem, scratch, stage);
+		need.fixed = fmin(need.fixed, other.fixed);
+		need.slot = fmin(need.slot, other.slot);
+		need.edge = fmin(need.edge, other.edge);
+	}
+	return need;
 }
 
 static const struct stage_need *sample_needs(struct arena *arena, const struct problem *problem, struct plan *scratch,
@@ -95,10 +137,11 @@ static const struct stage_need *sample_needs(struct arena *arena, const struct p
 {
 	int row = problem->model->blocks + 1;
 	struct stage_need *need = arena_take(arena, 4 * (size_t)row * sizeof(*need));
+	bool any = alike(problem->lora, problem->model->blocks);
 
 	for (int ends = 0; ends < 4; ends++)
 		for (int blocks = ends != 1; blocks < row; blocks++)
-			need[ends * row + blocks] = sample_need(problem, scratch, node, blocks, ends & 2, ends & 1);
+			need[ends * row + blocks] = least_need(problem, scratch, node, ends, blocks, any);
 	return need;
 }
 

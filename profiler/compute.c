@@ -9,7 +9,6 @@
  */
 #include "profiler/probe.h"
 
-#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -224,6 +223,6 @@ int compute_measure(const struct compute_spec *spec, struct node_profile *node)
 		node->embedding_forward = node->embedding_backward = node->head_backward = nothing;
 	if (!status)
 		warn_guessed(node);
-	malloc_trim(0);
+	heap_trim();
 	return status;
 }
