@@ -195,7 +195,7 @@ best() {
 	shift 2
 	"$build/edgepipe" plan "$file" "$@" --top "$top" -o "$work/best.json" > "$work/ranks" 2>&1 || { cat "$work/ranks" >&2; exit 1; }
 	: > "$work/steps"
-	for rank in $(seq "$(grep -c '^rank ' "$work/ranks")"); do
+	for rank in $(seq "$(grep -c '^plan [0-9]' "$work/ranks")"); do
 		chosen=$work/best.json
 		[ "$rank" = 1 ] || chosen=$chosen.$rank
 		train "c-$cluster-$rank" "$file" "$chosen" "$@"
