@@ -90,7 +90,7 @@ ranks=3 refused "a wrong -np" 78 "mpirun -np 2"
 refused "more stages than nodes" 78 "stages" --set plan.stages=7
 refused "layers that do not add up" 78 "plan.layers" --set 'plan.layers=[3,3]'
 refused "memory that does not suffice" 78 "MiB" --set nodes.1.memory=2MiB --set plan.solver=uniform
-refused "memory that suffices nowhere" 78 "no placement holds the model" --set nodes.0.memory=2MiB --set nodes.1.memory=2MiB \
+refused "memory that suffices nowhere" 78 "no node holds even the process" --set nodes.0.memory=2MiB --set nodes.1.memory=2MiB \
 	--set nodes.0.compute=1GFLOPS --set nodes.1.compute=1GFLOPS
 refused "a micro-batch that does not divide the batch" 78 "micro_batch" --set train.micro_batch=3
 refused "a bare number" 78 "GiB" --set nodes.0.memory=4
