@@ -406,7 +406,7 @@ static Suite *suite(void)
 	Suite *s = suite_create("exact");
 	TCase *tcase = tcase_create("exact"), *quick = tcase_create("quick");
 
-	tcase_set_timeout(tcase, 120);
+	tcase_set_timeout(tcase, 240);
 	tcase_add_test(tcase, solvers_equal_brute_force);
 	tcase_add_test(tcase, in_flight_is_no_function_of_stages);
 	tcase_add_test(tcase, bottleneck_is_the_least);
