@@ -12,7 +12,13 @@
 #include "tests/instances.h"
 #include "tests/suite.h"
 
-enum { RANDOM = 1000, TRAPS = 60, SIMULATED = 5 };
+/* A sanitizer makes everything about ten times slower: fewer instances then. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { RANDOM = 200 };
+#else
+enum { RANDOM = 1000 };
+#endif
+enum { TRAPS = 60, SIMULATED = 5 };
 #define CLOSE 1e-9
 
 /* What every placement of an instance says. */
