@@ -252,6 +252,28 @@ static int add_bottleneck(struct choice *c, const struct instance *in, int micro
 	return rc;
 }
 
+/* Fills a pool, and counts what no plan of this size is below; that. */
+static double bound_size(struct choice *c, const struct instance *in, struct pool *pool)
+{
+	double bound_s;
+
+	search_solve(in, pool);
+	bound_s = least_bound(in, pool);
+	c->least_bound_s = fmin(c->least_bound_s, bound_s);
+	return bound_s;
+}
+
+/* A size that is not tried: the bound is of all plans nevertheless. */
+static void bound_instance(struct choice *c, int micro_batch)
+{
+	struct arena arena = {0};
+	struct pool pool = {0};
+
+	bound_size(c, instance_of(&arena, c->problem, micro_batch), &pool);
+	pool_release(&pool);
+	arena_release(&arena);
+}
+
 /* Everything for micro-batches of a size. -1 after an error. */
 static int try_instance(struct choice *c, int micro_batch)
 {
@@ -261,9 +283,7 @@ static int try_instance(struct choice *c, int micro_batch)
 	double most_s = limit_s(c), bound_s;
 	int rc = c->solver->pure ? 0 : add_others(c, in, &pool, micro_batch);
 
-	search_solve(in, &pool);
-	bound_s = least_bound(in, &pool);
-	c->least_bound_s = fmin(c->least_bound_s, bound_s);
+	bound_s = bound_size(c, in, &pool);
 	if (rc == 0 && bound_s < most_s && c->numbered && !c->solver->pure)
 		rc = add_bottleneck(c, in, micro_batch);
 	if (rc == 0 && bound_s < most_s)
@@ -287,8 +307,9 @@ static int try_sizes(struct choice *c)
 		if (problem->batch % size)
 			continue;
 		if (c->best->step_s > 0 && problem->batch / size > COUNT_MOST)
-			break;
-		rc = try_instance(c, (int)size);
+			bound_instance(c, (int)size);
+		else
+			rc = try_instance(c, (int)size);
 	}
 	return rc;
 }
@@ -350,6 +371,12 @@ static int settle_all(struct choice *c)
 	return rc;
 }
 
+/* A bound that rounding alone lifts above a step is that step; one that is above it by more stays, and is found out. */
+static double but_for_rounding(double bound_s, double step_s)
+{
+	return bound_s > step_s && bound_s <= step_s * (1 + 1e-9) ? step_s : bound_s;
+}
+
 int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan, struct plan *other,
 		int others)
 {
@@ -369,7 +396,7 @@ int choose_plan(const struct problem *problem, const struct solver *solver, stru
 	if (rc == 0 && plan->step_s > 0)
 		rc = settle_all(&c);
 	if (rc == 0 && plan->step_s > 0)
-		plan->least_bound_s = fmin(c.least_bound_s, plan->step_s);
+		plan->least_bound_s = but_for_rounding(c.least_bound_s, plan->step_s);
 	free(c.lack_bytes);
 	free(c.draft);
 	return rc < 0 ? -1 : plan->step_s > 0;

@@ -145,6 +145,14 @@ grep -q 'closed form 0.1945 s (the least is 0.1900 s, proved)$' "$work/stdout" |
 "$EDGEPIPE" plan "$work/campus.yaml" --set train.batch=65536 --set plan.solver=proportional > "$work/stdout" || fail "a long step"
 grep -q '^predict [0-9.]* min a step, [0-9]*0 tokens/s' "$work/stdout" || fail "a long step in seconds"
 
+# No size of a micro-batch takes less than the bound over all of them, those included that are too small to be tried.
+bound=$("$EDGEPIPE" plan "$work/campus.yaml" --set train.batch=8192 -o - | sed -n 's/.*"lower_bound_s":\([^,]*\),.*/\1/p')
+for size in 1 2 4; do
+	"$EDGEPIPE" plan "$work/campus.yaml" --set train.batch=8192 --set train.micro_batch=$size -o - |
+		sed -n 's/.*"simulated_step_s":\([^,]*\),.*/\1/p' | awk -v b="$bound" '{ exit !(b > 0 && b <= $1) }' ||
+		fail "micro-batches of $size take less than the least, $bound s"
+done
+
 # refused NAME CODE WORDS OPTIONS...
 refused() {
 	name=$1 code=$2 words=$3
