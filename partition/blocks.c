@@ -56,14 +56,10 @@ static long long next_size(const struct problem *problem, long long size, int by
 /* With the plan's size, and where it was to be chosen with those next to it, SIZES_MOST in all. */
 static struct with best_with(const struct problem *problem, const struct plan *plan, int node)
 {
-	struct placement at = {.stages = plan->stages};
+	struct placement at = placement_of(plan);
 	struct with best = {INFINITY, plan->micro_batch};
 	long long down = plan->micro_batch, up = down;
 
-	for (int s = 0; s < plan->stages; s++) {
-		at.node[s] = plan->stage[s].node;
-		at.first[s + 1] = plan->stage[s].first_block + plan->stage[s].blocks;
-	}
 	try_with(problem, &at, node, plan->micro_batch, &best);
 	for (int tried = 1; !problem->micro_batch && tried < SIZES_MOST && (down || up);) {
 		down = down ? next_size(problem, down, -1) : 0;

@@ -136,17 +136,6 @@ static int consider(struct choice *c, const struct placement *at, int micro_batc
 
 /* -- one size ------------------------------------------------------------------------------ */
 
-static bool placed(const struct plan *plan, struct placement *at)
-{
-	at->stages = plan->stages;
-	for (int s = 0; s < plan->stages; s++) {
-		at->node[s] = plan->stage[s].node;
-		at->first[s] = plan->stage[s].first_block;
-		at->first[s + 1] = at->first[s] + plan->stage[s].blocks;
-	}
-	return plan->stages > 0;
-}
-
 /* The plans of the solvers that keep file order. */
 static int add_others(struct choice *c, const struct instance *in, struct pool *pool, int micro_batch)
 {
@@ -160,7 +149,8 @@ static int add_others(struct choice *c, const struct instance *in, struct pool *
 			continue;
 		memset(c->draft, 0, sizeof *c->draft);
 		error_mute();
-		if (other->solve(c->problem, c->draft) == 0 && placed(c->draft, &at)) {
+		if (other->solve(c->problem, c->draft) == 0) {
+			at = placement_of(c->draft);
 			model_step(in, &at);
 			pool_add(pool, &at);
 			rc = consider(c, &at, micro_batch) < 0 ? -1 : 0;

@@ -266,6 +266,17 @@ const struct instance *instance_of(struct arena *arena, const struct problem *pr
 
 /* -- placements ---------------------------------------------------------------------------- */
 
+struct placement placement_of(const struct plan *plan)
+{
+	struct placement at = {.stages = plan->stages};
+
+	for (int s = 0; s < plan->stages; s++) {
+		at.node[s] = plan->stage[s].node;
+		at.first[s + 1] = plan->stage[s].first_block + plan->stage[s].blocks;
+	}
+	return at;
+}
+
 bool placement_valid(const struct instance *in, const struct placement *at)
 {
 	int stages = at->stages;

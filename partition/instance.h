@@ -35,7 +35,7 @@ struct instance {
 
 /* What a stage takes by the allocator, bytes: fixed + K slot + E edge, where E is K, but at least EDGES_LEAST between stages. */
 struct stage_need { double fixed, slot, edge; };
-enum { EDGES_LEAST = 3 };
+enum { EDGES_LEAST = 3 };	/* so that validation can send one, compute one and receive one */
 
 /* Which node holds which blocks: stage s has blocks first[s]..first[s + 1] - 1 on node[s]. */
 struct placement {
@@ -93,6 +93,8 @@ const struct instance *instance_of(struct arena *arena, const struct problem *pr
 /* What a placement costs, for the simulator and the bound, from the arena. */
 const struct costs *instance_costs(struct arena *arena, const struct instance *instance,
 				   const struct placement *placement);
+/* Where a plan has its blocks. */
+struct placement placement_of(const struct plan *plan);
 /* Whether a placement is one: every block once, in order, on different linked nodes, as many stages as asked for. */
 bool placement_valid(const struct instance *instance, const struct placement *placement);
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #define WORTH 1e-3		/* what another order must save, as a share of the step */
-enum { VALID_EDGES = 3 };	/* so that validation can send one, compute one and receive one */
 
 /* A solver that was asked for; null after an error where it cannot be had. */
 static const struct solver *applies(const struct problem *problem, const struct solver *solver)
@@ -129,7 +128,7 @@ int stage_edges(const struct plan *plan, const struct schedule *schedule, int s)
 {
 	int edges = schedule->edge[s];
 
-	return plan->stages > 1 && edges < VALID_EDGES ? VALID_EDGES : edges;
+	return plan->stages > 1 && edges < EDGES_LEAST ? EDGES_LEAST : edges;
 }
 
 int plan_places(const struct problem *problem, struct plan *plan)

@@ -17,7 +17,6 @@ struct shortage {
 };
 
 enum role { FIRST, INNER, LAST, WHOLE };
-enum { EDGES = 3 };		/* of a cut at least, as plan.c has it */
 
 static const char *name_of(const struct shortage *s, int node)
 {
@@ -41,7 +40,7 @@ static double role_bytes(const struct shortage *s, int node, enum role role, int
 		.embedding = role == FIRST || role == WHOLE,
 		.head = role == LAST || role == WHOLE,
 		.in_flight = 1,
-		.edges = role == WHOLE ? 1 : EDGES,
+		.edges = role == WHOLE ? 1 : EDGES_LEAST,
 	};
 	return (double)plan_memory(s->problem, plan, at).total;
 }

@@ -813,11 +813,7 @@ START_TEST(instances_cost_what_plans_cost)
 		bench.want.solver = draw(0, 1) ? "uniform" : "proportional";
 		ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
 		in = instance_of(&arena, &bench.problem, plan.micro_batch);
-		at.stages = plan.stages;
-		for (int s = 0; s < plan.stages; s++) {
-			at.node[s] = plan.stage[s].node;
-			at.first[s + 1] = plan.stage[s].first_block + plan.stage[s].blocks;
-		}
+		at = placement_of(&plan);
 		ck_assert(placement_valid(in, &at));
 		ck_assert_double_eq_tol(placement_bound(in, &at) / plan.bound_s, 1, 1e-9);
 		alone += plan.stage[plan.stages - 1].blocks == 0;
