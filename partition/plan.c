@@ -2,6 +2,7 @@
  * plan.c - decides: who holds which blocks, then how large a micro-batch is, and with it how
  * many are in flight and what memory that takes.
  */
+#include "partition/instance.h"
 #include "partition/internal.h"
 
 #include <limits.h>
