@@ -69,9 +69,9 @@ struct run {
 
 /* -- linear.c ------------------------------------------------------------------------------ */
 
-/* y = the linear of x; u (n, r) is kept for backward where the linear is adapted. */
+/* y = the linear of x + beta y; u (n, r) is kept for backward where the linear is adapted. */
 void linear_forward(const struct run *run, struct matrix y, struct matrix u, struct matrix x,
-		    const struct linear *linear);
+		    const struct linear *linear, float beta);
 /*
  * dx = (or +=, with accumulate) the gradient of the input, unless dx.data is null; gradients of A and B +=.
  * x is read only where the linear is adapted. The frozen weight gets no gradient.
@@ -81,14 +81,14 @@ void linear_backward(const struct run *run, struct matrix dx, struct matrix dy, 
 
 /* -- gpt2.c, llama.c ----------------------------------------------------------------------- */
 
-/* y = the block of s->x1; fills s. */
-void gpt2_forward(const struct run *run, struct matrix y, struct saved *s,
+/* x (n, C) = the block of x; fills s. */
+void gpt2_forward(const struct run *run, struct matrix x, struct saved *s,
 		  const struct block *block);
 /* d (n, C): the gradient of the output on entry, of the input on return; with `lowest`, nothing below needs a
  * gradient and d is left undefined. */
 void gpt2_backward(const struct run *run, struct matrix d, const struct saved *s,
 		   const struct block *block, bool lowest);
-void llama_forward(const struct run *run, struct matrix y, struct saved *s,
+void llama_forward(const struct run *run, struct matrix x, struct saved *s,
 		   const struct block *block);
 void llama_backward(const struct run *run, struct matrix d, const struct saved *s,
 		    const struct block *block, bool lowest);

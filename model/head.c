@@ -25,11 +25,13 @@ static bool any_trained(const int32_t *labels, int rows)
 static void norm(const struct run *run, const struct head *head, struct matrix h,
 		 struct matrix stats, struct matrix x)
 {
+	struct matrix none = {0};
+
 	if (run->config->family->gpt2)
-		run->dev->k.layer_norm(run->dev, h, stats, x, head->norm, head->norm_bias,
+		run->dev->k.layer_norm(run->dev, h, none, stats, x, head->norm, head->norm_bias,
 				       run->config->norm_epsilon);
 	else
-		run->dev->k.rms_norm(run->dev, h, stats, x, head->norm, run->config->norm_epsilon);
+		run->dev->k.rms_norm(run->dev, h, none, stats, x, head->norm, run->config->norm_epsilon);
 }
 
 /* d_h becomes the gradient of x, in x's place. */
@@ -37,15 +39,14 @@ static void norm_backward(const struct run *run, const struct head *head, struct
 			  struct matrix d_h, struct matrix stats)
 {
 	struct device *dev = run->dev;
-	struct matrix dx = matrix_rows(head->h, 0, x.rows);
+	struct matrix dx = matrix_rows(head->h, 0, x.rows), none = {0};
 
 	dev->k.fill(dev, dx, 0);
 	if (run->config->family->gpt2)
-		dev->k.layer_norm_backward(dev, dx, d_h, x, stats, head->norm);
+		dev->k.layer_norm_backward(dev, dx, none, d_h, x, stats, head->norm);
 	else
-		dev->k.rms_norm_backward(dev, dx, d_h, x, stats, head->norm, true);
-	dev->k.fill(dev, x, 0);
-	dev->k.add(dev, x, dx);
+		dev->k.rms_norm_backward(dev, dx, none, d_h, x, stats, head->norm, true);
+	dev->k.copy(dev, x, dx);
 }
 
 /* One chunk of rows, the first of them `first`; returns the sum of its losses. */
@@ -56,19 +57,15 @@ static double chunk_run(const struct run *run, const struct head *head, struct m
 	struct matrix h = matrix_rows(head->h, 0, x.rows);
 	struct matrix d_h = matrix_rows(head->d_h, 0, x.rows);
 	struct matrix stats = matrix_rows(head->stats, 0, x.rows);
-	struct matrix logits = matrix_rows(head->logits, 0, x.rows);
+	struct matrix logits = matrix_rows(head->logits, 0, x.rows), none = {0};
 	double sum = 0;
 
 	norm(run, head, h, stats, x);
 	dev->k.matmul(dev, logits, h, false, head->w, true, 1, 0);
-	if (all_logits.data) {
-		struct matrix to = matrix_rows(all_logits, first, x.rows);
-
-		dev->k.fill(dev, to, 0);
-		dev->k.add(dev, to, logits);
-	}
-	dev->k.cross_entropy(dev, head->losses, logits, head->labels + first, micro->loss_scale,
-			     micro->train);
+	if (all_logits.data)
+		dev->k.copy(dev, matrix_rows(all_logits, first, x.rows), logits);
+	dev->k.cross_entropy(dev, head->losses, micro->train ? logits : none, logits,
+			     head->labels + first, micro->loss_scale);
 	dev->download(dev, head->host_losses, head->losses, (size_t)x.rows * sizeof(double));
 	for (int i = 0; i < x.rows; i++)
 		sum += head->host_losses[i];

@@ -207,15 +207,13 @@ static void layout_adapters(struct stage *stage, struct slab *slab)
 
 /* -- activations and work ------------------------------------------------------------------ */
 
-/* The first block's input is one of the stage's inputs, which come and go with the edges. */
 static void layout_saved(const struct stage *stage, struct saved *s, const struct block *block,
 			 struct slab *slab)
 {
 	const struct model_config *c = stage->config;
 	int n = stage->n, queries = c->heads * c->head_size, keys = c->kv_heads * c->head_size;
 
-	if (block != stage->block)
-		s->x1 = take(slab, n, c->width);
+	s->x1 = take(slab, n, c->width);
 	if (c->family->gpt2) {
 		s->qkv = take(slab, n, 3 * c->width);
 		s->q = matrix_cols(s->qkv, 0, c->width);
@@ -258,12 +256,13 @@ static int widest_input(const struct stage *stage)
 
 /* The most that any block's attention needs: blocks with and without a window differ. */
 static size_t scratch_bytes(const struct stage *stage, int threads,
-			    size_t (*scratch)(int threads, struct attention shape))
+			    size_t (*scratch)(int threads, struct attention shape,
+					      enum dtype dtype))
 {
 	size_t most = 0;
 
 	for (int i = 0; i < stage->spec.blocks; i++) {
-		size_t bytes = scratch(threads, stage->block[i].attention);
+		size_t bytes = scratch(threads, stage->block[i].attention, DTYPE_F32);
 
 		most = bytes > most ? bytes : most;
 	}
@@ -271,7 +270,8 @@ static size_t scratch_bytes(const struct stage *stage, int threads,
 }
 
 static void layout_work(struct stage *stage, struct slab *slab, int threads,
-			size_t (*scratch)(int threads, struct attention shape))
+			size_t (*scratch)(int threads, struct attention shape,
+					  enum dtype dtype))
 {
 	const struct model_config *c = stage->config;
 	struct work *w = &stage->work;
@@ -333,7 +333,7 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 {
 	const struct stage_spec *spec = &stage->spec;
 	struct kernels cpu = kernels_cpu();
-	size_t (*scratch)(int threads, struct attention shape) =
+	size_t (*scratch)(int threads, struct attention shape, enum dtype dtype) =
 		stage->dev ? stage->dev->k.attention_scratch : cpu.attention_scratch;
 	struct visit visit = {stage, weights, slab, host_memory, NULL, 0};
 	size_t used;
@@ -351,7 +351,7 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 				     &stage->block[i], slab);
 	for (int e = 0; e < spec->edges; e++) {
 		stage->edge[e] = take(slab, stage->n, stage->config->width);
-		stage->input[e] = spec->blocks > 0
+		stage->input[e] = spec->blocks > 0 && !spec->embedding
 					  ? take(slab, stage->n, stage->config->width)
 					  : stage->edge[e];
 	}

@@ -38,17 +38,15 @@ static struct matrix adapter_input(const struct run *run, struct matrix x,
 }
 
 void linear_forward(const struct run *run, struct matrix y, struct matrix u, struct matrix x,
-		    const struct linear *linear)
+		    const struct linear *linear, float beta)
 {
 	struct device *dev = run->dev;
 
-	dev->k.matmul(dev, y, x, false, linear->w, !linear->transposed, 1, 0);
-	if (linear->bias.data)
-		dev->k.add_bias(dev, y, linear->bias);
+	dev->k.linear(dev, y, x, linear->w, !linear->transposed, linear->bias, beta);
 	if (!linear->adapted)
 		return;
-	dev->k.matmul(dev, u, adapter_input(run, x, linear), false, linear->a, true, 1, 0);
-	dev->k.matmul(dev, y, u, false, linear->b, true, run->lora_scale, 1);
+	dev->k.thin(dev, u, adapter_input(run, x, linear), false, linear->a, true, 1, 0);
+	dev->k.thin(dev, y, u, false, linear->b, true, run->lora_scale, 1);
 }
 
 static void adapter_backward(const struct run *run, struct matrix dx, struct matrix dy,
@@ -57,18 +55,18 @@ static void adapter_backward(const struct run *run, struct matrix dx, struct mat
 	struct device *dev = run->dev;
 	struct matrix du = run->work->du;
 
-	dev->k.matmul(dev, du, dy, false, linear->b, false, run->lora_scale, 0);
-	dev->k.matmul(dev, linear->grad_b, dy, true, u, false, run->lora_scale, 1);
-	dev->k.matmul(dev, linear->grad_a, du, true, adapter_input(run, x, linear), false, 1, 1);
+	dev->k.thin(dev, du, dy, false, linear->b, false, run->lora_scale, 0);
+	dev->k.thin(dev, linear->grad_b, dy, true, u, false, run->lora_scale, 1);
+	dev->k.thin(dev, linear->grad_a, du, true, adapter_input(run, x, linear), false, 1, 1);
 	if (!dx.data)
 		return;
 	if (run->dropout == 0) {
-		dev->k.matmul(dev, dx, du, false, linear->a, false, 1, 1);
+		dev->k.thin(dev, dx, du, false, linear->a, false, 1, 1);
 		return;
 	}
 	struct matrix d_dropped = matrix_cols(run->work->d_dropped, 0, linear->in);
 
-	dev->k.matmul(dev, d_dropped, du, false, linear->a, false, 1, 0);
+	dev->k.thin(dev, d_dropped, du, false, linear->a, false, 1, 0);
 	dev->k.dropout_backward(dev, dx, d_dropped, mask_of(run, linear));
 }
 

@@ -124,11 +124,7 @@ static struct run run_of(const struct stage *stage, const struct micro_batch *mi
 /* What the blocks keep of a micro-batch. */
 static struct saved *saved_of(struct stage *stage, int m)
 {
-	struct saved *saved = &stage->saved[m % stage->spec.slots * stage->spec.blocks];
-
-	if (stage->spec.blocks > 0)
-		saved->x1 = input_of(stage, m);
-	return saved;
+	return &stage->saved[m % stage->spec.slots * stage->spec.blocks];
 }
 
 /* What a codec does to what crosses the cut after the stage's i-th block. */
@@ -149,10 +145,11 @@ static void pass_cut(struct stage *stage, const struct micro_batch *micro, struc
 		dev->upload(dev, x.data, host, bytes);
 }
 
-static void forward_input(struct stage *stage, int m, const struct micro_batch *micro)
+/* x = what the stage begins with: embedded ids, or what was received. */
+static void forward_input(struct stage *stage, int m, const struct micro_batch *micro,
+			  struct matrix x)
 {
 	struct device *dev = stage->dev;
-	struct matrix x = input_of(stage, m);
 
 	if (stage->spec.embedding) {
 		dev->upload(dev, stage->ids, micro->ids, (size_t)stage->n * sizeof(int32_t));
@@ -161,6 +158,8 @@ static void forward_input(struct stage *stage, int m, const struct micro_batch *
 	} else if (stage->host) {
 		dev->upload(dev, x.data, host_input(stage, m),
 			    cut_elements(stage) * sizeof(float));
+	} else if (x.data != input_of(stage, m).data) {
+		dev->k.copy(dev, x, input_of(stage, m));
 	}
 }
 
@@ -170,8 +169,7 @@ static void keep_output(struct stage *stage, int m)
 
 	if (!stage->spec.dump)
 		return;
-	dev->k.fill(dev, stage->dump_output, 0);
-	dev->k.add(dev, stage->dump_output, edge_of(stage, m));
+	dev->k.copy(dev, stage->dump_output, edge_of(stage, m));
 }
 
 void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, double *loss)
@@ -180,16 +178,15 @@ void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, 
 	struct run run = run_of(stage, micro);
 	int blocks = stage->spec.blocks;
 	struct saved *saved = saved_of(stage, m);
+	struct matrix x = edge_of(stage, m);
 
-	forward_input(stage, m, micro);
+	forward_input(stage, m, micro, x);
 	for (int i = 0; i < blocks; i++) {
-		struct matrix y = i + 1 < blocks ? saved[i + 1].x1 : edge_of(stage, m);
-
 		if (stage->config->family->gpt2)
-			gpt2_forward(&run, y, &saved[i], &stage->block[i]);
+			gpt2_forward(&run, x, &saved[i], &stage->block[i]);
 		else
-			llama_forward(&run, y, &saved[i], &stage->block[i]);
-		pass_cut(stage, micro, y, i, false);
+			llama_forward(&run, x, &saved[i], &stage->block[i]);
+		pass_cut(stage, micro, x, i, false);
 	}
 	stage->last = m;
 	keep_output(stage, m);

@@ -49,8 +49,9 @@ static size_t thread_floats(struct attention shape)
 	return 2 * BLOCK * width_of(shape) + BLOCK;
 }
 
-static size_t cpu_attention_scratch(int threads, struct attention shape)
+static size_t cpu_attention_scratch(int threads, struct attention shape, enum dtype dtype)
 {
+	(void)dtype;
 	return (size_t)threads * thread_floats(shape) * sizeof(float);
 }
 

@@ -28,34 +28,19 @@ VECTOR static void add_row(float *y, const float *x, int n)
 		y[j] += x[j];
 }
 
-ROWS(add_bias_rows)
+ROWS(copy_rows)
 {
 	const struct maps *a = arg;
 
 	for (int i = first; i < end; i++)
-		add_row(row_of(a->y, i), a->x.data, a->y.cols);
+		memcpy(row_of(a->y, i), row_of(a->x, i), (size_t)a->y.cols * sizeof(float));
 }
 
-static void cpu_add_bias(struct device *dev, struct matrix y, struct matrix bias)
-{
-	struct maps a = {.y = y, .x = bias};
-
-	run_rows(dev, add_bias_rows, &a, y.rows, (size_t)y.cols);
-}
-
-ROWS(add_rows)
-{
-	const struct maps *a = arg;
-
-	for (int i = first; i < end; i++)
-		add_row(row_of(a->y, i), row_of(a->x, i), a->y.cols);
-}
-
-static void cpu_add(struct device *dev, struct matrix y, struct matrix x)
+static void cpu_copy(struct device *dev, struct matrix y, struct matrix x)
 {
 	struct maps a = {.y = y, .x = x};
 
-	run_rows(dev, add_rows, &a, y.rows, (size_t)y.cols);
+	run_rows(dev, copy_rows, &a, y.rows, (size_t)y.cols);
 }
 
 ROWS(fill_rows)
@@ -284,8 +269,7 @@ static void cpu_swiglu_backward(struct device *dev, struct matrix dgate, struct 
 
 void cpu_elementwise_slots(struct kernels *k)
 {
-	k->add_bias = cpu_add_bias;
-	k->add = cpu_add;
+	k->copy = cpu_copy;
 	k->fill = cpu_fill;
 	k->embed = cpu_embed;
 	k->rope = cpu_rope;

@@ -13,10 +13,9 @@
 
 struct losses {
 	double *losses;
-	struct matrix logits;
+	struct matrix gradient, logits;
 	const int32_t *labels;
 	float scale;
-	bool gradient;
 };
 
 VECTOR static float most_of(const float *x, int n)
@@ -24,9 +23,10 @@ VECTOR static float most_of(const float *x, int n)
 	return row_most(x, n);
 }
 
-/* The sum of e = exp(x - most); y = e. */
+/* The sum of e = exp(x - most); y = e; y may be x. */
 VECTOR static float exp_into(float *y, const float *x, float most, int n)
 {
+	EACH_ALONE
 	for (int j = 0; j < n; j++)
 		y[j] = vector_exp(x[j] - most);
 	return row_sum(y, n);
@@ -38,31 +38,42 @@ VECTOR static void scale_row(float *x, float factor, int n)
 		x[j] *= factor;
 }
 
-/* The sum of exp(logit - most); with keep, the logits become its terms. */
-static double exp_sum(float *logits, int V, float most, bool keep)
+/* The sum of exp(logit - most). */
+static double exp_sum(const float *logits, int V, float most)
 {
 	float chunk[CHUNK];
 	double sum = 0;
 
 	for (int j = 0; j < V; j += CHUNK)
-		sum += (double)exp_into(keep ? logits + j : chunk, logits + j, most,
-					V - j < CHUNK ? V - j : CHUNK);
+		sum += (double)exp_into(chunk, logits + j, most, V - j < CHUNK ? V - j : CHUNK);
 	return sum;
 }
 
-/* loss = log(sum of exp(logit)) - logit[label], so dlogit = p - 1 at the label and p elsewhere.
- */
-static double loss_row(float *logits, int V, int label, float scale, bool gradient)
+/* dlogit = (p - 1 at the label and p elsewhere) * scale, a chunk at a time: the gradient may
+ * lie in the logits' place. */
+static void gradient_row(float *gradient, const float *logits, int V, int label, float most,
+			 double sum, float scale)
 {
-	float most = most_of(logits, V), picked = logits[label];
-	double sum = exp_sum(logits, V, most, gradient);
+	double p = exp((double)logits[label] - most) / sum;
 
-	if (gradient) {
-		double p = logits[label] / sum;
+	for (int j = 0; j < V; j += CHUNK) {
+		int n = V - j < CHUNK ? V - j : CHUNK;
 
-		scale_row(logits, (float)(scale / sum), V);
-		logits[label] = (float)((p - 1) * scale);
+		exp_into(gradient + j, logits + j, most, n);
+		scale_row(gradient + j, (float)(scale / sum), n);
 	}
+	gradient[label] = (float)((p - 1) * scale);
+}
+
+static double loss_row(const struct losses *a, int i, int label)
+{
+	float *logits = row_of(a->logits, i);
+	int V = a->logits.cols;
+	float most = most_of(logits, V), picked = logits[label];
+	double sum = exp_sum(logits, V, most);
+
+	if (a->gradient.data)
+		gradient_row(row_of(a->gradient, i), logits, V, label, most, sum, a->scale);
 	return log(sum) - ((double)picked - most);
 }
 
@@ -71,21 +82,19 @@ static void loss_rows(const void *arg, int first, int end)
 	const struct losses *a = arg;
 
 	for (int i = first; i < end; i++) {
-		float *logits = row_of(a->logits, i);
-
 		a->losses[i] = 0;
 		if (a->labels[i] >= 0)
-			a->losses[i] = loss_row(logits, a->logits.cols, a->labels[i], a->scale,
-						a->gradient);
-		else if (a->gradient)
-			memset(logits, 0, (size_t)a->logits.cols * sizeof *logits);
+			a->losses[i] = loss_row(a, i, a->labels[i]);
+		else if (a->gradient.data)
+			memset(row_of(a->gradient, i), 0,
+			       (size_t)a->logits.cols * sizeof(float));
 	}
 }
 
-static void cpu_cross_entropy(struct device *dev, double *losses, struct matrix logits,
-			      const int32_t *labels, float scale, bool gradient)
+static void cpu_cross_entropy(struct device *dev, double *losses, struct matrix gradient,
+			      struct matrix logits, const int32_t *labels, float scale)
 {
-	struct losses a = {losses, logits, labels, scale, gradient};
+	struct losses a = {losses, gradient, logits, labels, scale};
 
 	run_rows(dev, loss_rows, &a, logits.rows, 2 * (size_t)logits.cols);
 }

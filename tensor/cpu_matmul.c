@@ -9,6 +9,7 @@
 #include <cblas.h>
 
 #include "tensor/internal.h"
+#include "tensor/vector.h"
 
 /* A tile is worth a thread's while from so many floating-point operations on. */
 #define TILE_WORK 4e6
@@ -29,7 +30,7 @@ static const struct cut_goal {
 #define ALIGN 16 /* what kernels do at once */
 
 struct product {
-	struct matrix c, a, b;
+	struct matrix c, a, b, bias;
 	bool a_t, b_t;
 	float alpha, beta;
 	int inner;
@@ -40,6 +41,12 @@ struct product {
 static int at_most(int x, int most)
 {
 	return x < most ? x : most;
+}
+
+VECTOR static void add_row(float *restrict y, const float *restrict x, int n)
+{
+	for (int j = 0; j < n; j++)
+		y[j] += x[j];
 }
 
 static void tile(void *arg, int index, int thread)
@@ -56,6 +63,8 @@ static void tile(void *arg, int index, int thread)
 	cblas_sgemm(CblasRowMajor, p->a_t ? CblasTrans : CblasNoTrans,
 		    p->b_t ? CblasTrans : CblasNoTrans, rows, cols, p->inner, p->alpha, a,
 		    (int)p->a.ld, b, (int)p->b.ld, p->beta, row_of(p->c, i) + j, (int)p->c.ld);
+	for (int r = i; p->bias.data && r < i + rows; r++)
+		add_row(row_of(p->c, r) + j, (float *)p->bias.data + j, cols);
 }
 
 /* One of so many parts of a side, in whole kernels. */
@@ -113,6 +122,14 @@ static void cut(struct product *p)
 	p->row_tiles = (m - 1) / p->row_step + 1;
 }
 
+static void run_product(struct device *dev, struct product *p)
+{
+	if (p->c.rows < 1 || p->c.cols < 1)
+		return;
+	cut(p);
+	pool_run(dev->pool, p->row_tiles * p->col_tiles, tile, p);
+}
+
 static void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta)
 {
@@ -125,13 +142,27 @@ static void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, boo
 			    .beta = beta,
 			    .inner = a_t ? a.rows : a.cols};
 
-	if (c.rows < 1 || c.cols < 1)
-		return;
-	cut(&p);
-	pool_run(dev->pool, p.row_tiles * p.col_tiles, tile, &p);
+	run_product(dev, &p);
+}
+
+static void cpu_linear(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
+		       bool w_t, struct matrix bias, float beta)
+{
+	struct product p = {.c = y,
+			    .a = x,
+			    .b = w,
+			    .bias = bias,
+			    .b_t = w_t,
+			    .alpha = 1,
+			    .beta = beta,
+			    .inner = x.cols};
+
+	run_product(dev, &p);
 }
 
 void cpu_matmul_slots(struct kernels *k)
 {
 	k->matmul = cpu_matmul;
+	k->linear = cpu_linear;
+	k->thin = cpu_matmul;
 }

@@ -4,13 +4,14 @@
  * it).
  */
 #include <math.h>
+#include <string.h>
 
 #include "tensor/internal.h"
 #include "tensor/vector.h"
 
 struct norm {
-	struct matrix y, stats, x, gain, bias; /* forward */
-	struct matrix dx, dy;		       /* backward */
+	struct matrix y, copy, stats, x, gain, bias; /* forward */
+	struct matrix dx, dy;			     /* backward */
 	float epsilon;
 	bool accumulate;
 };
@@ -108,6 +109,12 @@ VECTOR static void add_gradient(float *dx, const float *dy, const float *x, cons
 		dx[j] += rstd * (dy[j] * gain[j] - middle - (x[j] - mean) * slope);
 }
 
+static void keep_row(struct matrix copy, int i, const float *x, int n)
+{
+	if (copy.data)
+		memcpy(row_of(copy, i), x, (size_t)n * sizeof *x);
+}
+
 static void layer_norm_rows(const void *arg, int first, int end)
 {
 	const struct norm *a = arg;
@@ -120,17 +127,23 @@ static void layer_norm_rows(const void *arg, int first, int end)
 
 		normalise(row_of(a->y, i), x, a->gain.data, a->bias.data, (float)mean,
 			  (float)rstd, C);
+		keep_row(a->copy, i, x, C);
 		row_of(a->stats, i)[0] = (float)mean;
 		row_of(a->stats, i)[1] = (float)rstd;
 	}
 }
 
-static void cpu_layer_norm(struct device *dev, struct matrix y, struct matrix stats,
-			   struct matrix x, struct matrix gain, struct matrix bias,
-			   float epsilon)
+static void cpu_layer_norm(struct device *dev, struct matrix y, struct matrix copy,
+			   struct matrix stats, struct matrix x, struct matrix gain,
+			   struct matrix bias, float epsilon)
 {
-	struct norm a = {
-	    .y = y, .stats = stats, .x = x, .gain = gain, .bias = bias, .epsilon = epsilon};
+	struct norm a = {.y = y,
+			 .copy = copy,
+			 .stats = stats,
+			 .x = x,
+			 .gain = gain,
+			 .bias = bias,
+			 .epsilon = epsilon};
 
 	run_rows(dev, layer_norm_rows, &a, x.rows, (size_t)x.cols);
 }
@@ -149,13 +162,16 @@ static void layer_norm_gradient_rows(const void *arg, int first, int end)
 				   (float)(moment / C * rstd * rstd)};
 
 		add_gradient(row_of(a->dx, i), dy, x, gain, factor, C);
+		keep_row(a->copy, i, row_of(a->dx, i), C);
 	}
 }
 
-static void cpu_layer_norm_backward(struct device *dev, struct matrix dx, struct matrix dy,
-				    struct matrix x, struct matrix stats, struct matrix gain)
+static void cpu_layer_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
+				    struct matrix dy, struct matrix x, struct matrix stats,
+				    struct matrix gain)
 {
-	struct norm a = {.dx = dx, .dy = dy, .x = x, .stats = stats, .gain = gain};
+	struct norm a = {
+	    .dx = dx, .copy = copy, .dy = dy, .x = x, .stats = stats, .gain = gain};
 
 	run_rows(dev, layer_norm_gradient_rows, &a, x.rows, (size_t)x.cols);
 }
@@ -170,14 +186,17 @@ static void rms_norm_rows(const void *arg, int first, int end)
 		double rstd = 1 / sqrt(spread_of(x, 0, C) / C + a->epsilon);
 
 		scale(row_of(a->y, i), x, a->gain.data, (float)rstd, C);
+		keep_row(a->copy, i, x, C);
 		row_of(a->stats, i)[0] = (float)rstd;
 	}
 }
 
-static void cpu_rms_norm(struct device *dev, struct matrix y, struct matrix stats,
-			 struct matrix x, struct matrix gain, float epsilon)
+static void cpu_rms_norm(struct device *dev, struct matrix y, struct matrix copy,
+			 struct matrix stats, struct matrix x, struct matrix gain,
+			 float epsilon)
 {
-	struct norm a = {.y = y, .stats = stats, .x = x, .gain = gain, .epsilon = epsilon};
+	struct norm a = {
+	    .y = y, .copy = copy, .stats = stats, .x = x, .gain = gain, .epsilon = epsilon};
 
 	run_rows(dev, rms_norm_rows, &a, x.rows, (size_t)x.cols);
 }
@@ -198,15 +217,21 @@ static void rms_norm_gradient_rows(const void *arg, int first, int end)
 			add_gradient(row_of(a->dx, i), dy, x, gain, factor, C);
 		else
 			spread_gradient(row_of(a->dx, i), dy, x, gain, factor, C);
+		keep_row(a->copy, i, row_of(a->dx, i), C);
 	}
 }
 
-static void cpu_rms_norm_backward(struct device *dev, struct matrix dx, struct matrix dy,
-				  struct matrix x, struct matrix stats, struct matrix gain,
-				  bool accumulate)
+static void cpu_rms_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
+				  struct matrix dy, struct matrix x, struct matrix stats,
+				  struct matrix gain, bool accumulate)
 {
-	struct norm a = {
-	    .dx = dx, .dy = dy, .x = x, .stats = stats, .gain = gain, .accumulate = accumulate};
+	struct norm a = {.dx = dx,
+			 .copy = copy,
+			 .dy = dy,
+			 .x = x,
+			 .stats = stats,
+			 .gain = gain,
+			 .accumulate = accumulate};
 
 	run_rows(dev, rms_norm_gradient_rows, &a, x.rows, (size_t)x.cols);
 }

@@ -25,14 +25,21 @@ static void far_matmul(struct device *dev, struct matrix c, struct matrix a, boo
 	kernels_cpu().matmul(dev, NEAR(c), NEAR(a), a_t, NEAR(b), b_t, alpha, beta);
 }
 
-static void far_add_bias(struct device *dev, struct matrix y, struct matrix bias)
+static void far_linear(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
+		       bool w_t, struct matrix bias, float beta)
 {
-	kernels_cpu().add_bias(dev, NEAR(y), NEAR(bias));
+	kernels_cpu().linear(dev, NEAR(y), NEAR(x), NEAR(w), w_t, NEAR(bias), beta);
 }
 
-static void far_add(struct device *dev, struct matrix y, struct matrix x)
+static void far_thin(struct device *dev, struct matrix c, struct matrix a, bool a_t,
+		     struct matrix b, bool b_t, float alpha, float beta)
 {
-	kernels_cpu().add(dev, NEAR(y), NEAR(x));
+	kernels_cpu().thin(dev, NEAR(c), NEAR(a), a_t, NEAR(b), b_t, alpha, beta);
+}
+
+static void far_copy(struct device *dev, struct matrix y, struct matrix x)
+{
+	kernels_cpu().copy(dev, NEAR(y), NEAR(x));
 }
 
 static void far_fill(struct device *dev, struct matrix x, float value)
@@ -46,33 +53,36 @@ static void far_embed(struct device *dev, struct matrix y, const int32_t *ids,
 	kernels_cpu().embed(dev, NEAR(y), near(dev, ids), NEAR(tokens), NEAR(positions), T);
 }
 
-static void far_layer_norm(struct device *dev, struct matrix y, struct matrix stats,
-			   struct matrix x, struct matrix gain, struct matrix bias,
-			   float epsilon)
+static void far_layer_norm(struct device *dev, struct matrix y, struct matrix copy,
+			   struct matrix stats, struct matrix x, struct matrix gain,
+			   struct matrix bias, float epsilon)
 {
-	kernels_cpu().layer_norm(dev, NEAR(y), NEAR(stats), NEAR(x), NEAR(gain), NEAR(bias),
-				 epsilon);
+	kernels_cpu().layer_norm(dev, NEAR(y), NEAR(copy), NEAR(stats), NEAR(x), NEAR(gain),
+				 NEAR(bias), epsilon);
 }
 
-static void far_layer_norm_backward(struct device *dev, struct matrix dx, struct matrix dy,
-				    struct matrix x, struct matrix stats, struct matrix gain)
+static void far_layer_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
+				    struct matrix dy, struct matrix x, struct matrix stats,
+				    struct matrix gain)
 {
-	kernels_cpu().layer_norm_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), NEAR(stats),
-					  NEAR(gain));
+	kernels_cpu().layer_norm_backward(dev, NEAR(dx), NEAR(copy), NEAR(dy), NEAR(x),
+					  NEAR(stats), NEAR(gain));
 }
 
-static void far_rms_norm(struct device *dev, struct matrix y, struct matrix stats,
-			 struct matrix x, struct matrix gain, float epsilon)
+static void far_rms_norm(struct device *dev, struct matrix y, struct matrix copy,
+			 struct matrix stats, struct matrix x, struct matrix gain,
+			 float epsilon)
 {
-	kernels_cpu().rms_norm(dev, NEAR(y), NEAR(stats), NEAR(x), NEAR(gain), epsilon);
+	kernels_cpu().rms_norm(dev, NEAR(y), NEAR(copy), NEAR(stats), NEAR(x), NEAR(gain),
+			       epsilon);
 }
 
-static void far_rms_norm_backward(struct device *dev, struct matrix dx, struct matrix dy,
-				  struct matrix x, struct matrix stats, struct matrix gain,
-				  bool accumulate)
+static void far_rms_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
+				  struct matrix dy, struct matrix x, struct matrix stats,
+				  struct matrix gain, bool accumulate)
 {
-	kernels_cpu().rms_norm_backward(dev, NEAR(dx), NEAR(dy), NEAR(x), NEAR(stats),
-					NEAR(gain), accumulate);
+	kernels_cpu().rms_norm_backward(dev, NEAR(dx), NEAR(copy), NEAR(dy), NEAR(x),
+					NEAR(stats), NEAR(gain), accumulate);
 }
 
 static void far_rope(struct device *dev, struct matrix x, struct matrix table, int head_size,
@@ -134,11 +144,11 @@ static void far_dropout_backward(struct device *dev, struct matrix dx, struct ma
 	kernels_cpu().dropout_backward(dev, NEAR(dx), NEAR(dy), d);
 }
 
-static void far_cross_entropy(struct device *dev, double *losses, struct matrix logits,
-			      const int32_t *labels, float scale, bool gradient)
+static void far_cross_entropy(struct device *dev, double *losses, struct matrix gradient,
+			      struct matrix logits, const int32_t *labels, float scale)
 {
-	kernels_cpu().cross_entropy(dev, near(dev, losses), NEAR(logits), near(dev, labels),
-				    scale, gradient);
+	kernels_cpu().cross_entropy(dev, near(dev, losses), NEAR(gradient), NEAR(logits),
+				    near(dev, labels), scale);
 }
 
 static void far_squared_norm(struct device *dev, double *sum, struct matrix x)
@@ -158,8 +168,9 @@ struct kernels kernels_far(void)
 
 	k.name = "far";
 	k.matmul = far_matmul;
-	k.add_bias = far_add_bias;
-	k.add = far_add;
+	k.linear = far_linear;
+	k.thin = far_thin;
+	k.copy = far_copy;
 	k.fill = far_fill;
 	k.embed = far_embed;
 	k.layer_norm = far_layer_norm;

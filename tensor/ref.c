@@ -25,6 +25,22 @@ static REAL *row(struct matrix m, int i)
 	return (REAL *)m.data + (size_t)i * m.ld;
 }
 
+/* Element (i, j), whatever it is stored as. */
+static double value(struct matrix m, int i, int j)
+{
+	if (m.dtype == DTYPE_BF16)
+		return bf16_value(((uint16_t *)m.data)[(size_t)i * m.ld + (size_t)j]);
+	return row(m, i)[j];
+}
+
+static void set(struct matrix m, int i, int j, double x)
+{
+	if (m.dtype == DTYPE_BF16)
+		((uint16_t *)m.data)[(size_t)i * m.ld + (size_t)j] = bf16_of((float)x);
+	else
+		row(m, i)[j] = x;
+}
+
 static double dot(const REAL *a, const REAL *b, int n)
 {
 	double sum = 0;
@@ -40,34 +56,34 @@ static void ref_matmul(UNUSED struct device *dev, struct matrix c, struct matrix
 		       struct matrix b, bool b_t, float alpha, float beta)
 {
 	int inner = a_t ? a.rows : a.cols;
-	size_t a_step = a_t ? a.ld : 1, b_step = b_t ? 1 : b.ld;
 
 	for (int i = 0; i < c.rows; i++) {
 		for (int j = 0; j < c.cols; j++) {
-			const REAL *x = (REAL *)a.data + (size_t)i * (a_t ? 1 : a.ld);
-			const REAL *y = (REAL *)b.data + (size_t)j * (b_t ? b.ld : 1);
-			REAL *out = &row(c, i)[j];
 			double sum = 0;
 
 			for (int l = 0; l < inner; l++)
-				sum += (double)x[l * a_step] * y[l * b_step];
-			*out = beta == 0 ? alpha * sum : alpha * sum + beta * (double)*out;
+				sum += value(a, a_t ? l : i, a_t ? i : l) *
+				       value(b, b_t ? j : l, b_t ? l : j);
+			set(c, i, j, beta == 0 ? alpha * sum
+					       : alpha * sum + beta * value(c, i, j));
 		}
 	}
 }
 
-static void ref_add_bias(UNUSED struct device *dev, struct matrix y, struct matrix bias)
+static void ref_linear(UNUSED struct device *dev, struct matrix y, struct matrix x,
+		       struct matrix w, bool w_t, struct matrix bias, float beta)
 {
-	for (int i = 0; i < y.rows; i++)
+	ref_matmul(dev, y, x, false, w, w_t, 1, beta);
+	for (int i = 0; bias.data && i < y.rows; i++)
 		for (int j = 0; j < y.cols; j++)
-			row(y, i)[j] += row(bias, 0)[j];
+			set(y, i, j, value(y, i, j) + value(bias, 0, j));
 }
 
-static void ref_add(UNUSED struct device *dev, struct matrix y, struct matrix x)
+static void ref_copy(UNUSED struct device *dev, struct matrix y, struct matrix x)
 {
 	for (int i = 0; i < y.rows; i++)
 		for (int j = 0; j < y.cols; j++)
-			row(y, i)[j] += row(x, i)[j];
+			set(y, i, j, value(x, i, j));
 }
 
 static void ref_fill(UNUSED struct device *dev, struct matrix x, float value)
@@ -89,9 +105,9 @@ static void ref_embed(UNUSED struct device *dev, struct matrix y, const int32_t 
 
 /* -- norms --------------------------------------------------------------------------------- */
 
-static void ref_layer_norm(UNUSED struct device *dev, struct matrix y, struct matrix stats,
-			   struct matrix x, struct matrix gain, struct matrix bias,
-			   float epsilon)
+static void ref_layer_norm(struct device *dev, struct matrix y, struct matrix copy,
+			   struct matrix stats, struct matrix x, struct matrix gain,
+			   struct matrix bias, float epsilon)
 {
 	const REAL *g = row(gain, 0), *b = row(bias, 0);
 	int C = x.cols;
@@ -112,13 +128,15 @@ static void ref_layer_norm(UNUSED struct device *dev, struct matrix y, struct ma
 		row(stats, i)[0] = mean;
 		row(stats, i)[1] = rstd;
 	}
+	if (copy.data)
+		ref_copy(dev, copy, x);
 }
 
 /*
  * y = xhat * g + b, xhat = (x - mean) * rstd. With d = dy * g: mean takes mean(d) away, rstd
  * takes xhat * mean(d * xhat) away.
  */
-static void ref_layer_norm_backward(UNUSED struct device *dev, struct matrix dx,
+static void ref_layer_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
 				    struct matrix dy, struct matrix x, struct matrix stats,
 				    struct matrix gain)
 {
@@ -141,10 +159,13 @@ static void ref_layer_norm_backward(UNUSED struct device *dev, struct matrix dx,
 			    rstd * ((double)din[j] * g[j] - sum / C - xhat * sum_xhat / C);
 		}
 	}
+	if (copy.data)
+		ref_copy(dev, copy, dx);
 }
 
-static void ref_rms_norm(UNUSED struct device *dev, struct matrix y, struct matrix stats,
-			 struct matrix x, struct matrix gain, float epsilon)
+static void ref_rms_norm(struct device *dev, struct matrix y, struct matrix copy,
+			 struct matrix stats, struct matrix x, struct matrix gain,
+			 float epsilon)
 {
 	int C = x.cols;
 
@@ -156,12 +177,14 @@ static void ref_rms_norm(UNUSED struct device *dev, struct matrix y, struct matr
 			row(y, i)[j] = in[j] * rstd * row(gain, 0)[j];
 		row(stats, i)[0] = rstd;
 	}
+	if (copy.data)
+		ref_copy(dev, copy, x);
 }
 
 /* y = x * rstd * g, rstd = (mean(x²) + epsilon)^(-1/2), so d rstd / dx = -rstd³ x / C. */
-static void ref_rms_norm_backward(UNUSED struct device *dev, struct matrix dx, struct matrix dy,
-				  struct matrix x, struct matrix stats, struct matrix gain,
-				  bool accumulate)
+static void ref_rms_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
+				  struct matrix dy, struct matrix x, struct matrix stats,
+				  struct matrix gain, bool accumulate)
 {
 	const REAL *g = row(gain, 0);
 	int C = x.cols;
@@ -179,6 +202,8 @@ static void ref_rms_norm_backward(UNUSED struct device *dev, struct matrix dx, s
 			row(dx, i)[j] = accumulate ? row(dx, i)[j] + d : d;
 		}
 	}
+	if (copy.data)
+		ref_copy(dev, copy, dx);
 }
 
 /* -- rope ---------------------------------------------------------------------------------- */
@@ -223,7 +248,8 @@ static REAL *head(struct matrix m, struct attention shape, int s, int i, int h)
 	return row(m, s * shape.tokens + i) + (size_t)h * shape.head_size;
 }
 
-static size_t ref_attention_scratch(UNUSED int threads, struct attention shape)
+static size_t ref_attention_scratch(UNUSED int threads, struct attention shape,
+				    UNUSED enum dtype dtype)
 {
 	return ((size_t)shape.tokens + 2 * (size_t)shape.head_size) * sizeof(double);
 }
@@ -454,31 +480,33 @@ static void ref_dropout_backward(UNUSED struct device *dev, struct matrix dx, st
  * loss = log(sum of exp(logit)) - logit[label], taken after the largest logit; so dlogit = p -
  * 1 at the label and p elsewhere.
  */
-static double cross_entropy_row(REAL *logits, int V, int label, double scale, bool gradient)
+static double cross_entropy_row(struct matrix gradient, struct matrix logits, int i, int label,
+				double scale)
 {
+	int V = logits.cols;
 	double most = -INFINITY, sum = 0;
 
 	for (int j = 0; j < V; j++)
-		most = fmax(most, logits[j]);
+		most = fmax(most, value(logits, i, j));
 	for (int j = 0; j < V; j++)
-		sum += exp(logits[j] - most);
-	double loss = log(sum) - (logits[label] - most);
+		sum += exp(value(logits, i, j) - most);
+	double loss = log(sum) - (value(logits, i, label) - most);
 
-	for (int j = 0; gradient && j < V; j++)
-		logits[j] = (exp(logits[j] - most) / sum - (j == label)) * scale;
+	for (int j = 0; gradient.data && j < V; j++)
+		set(gradient, i, j,
+		    (exp(value(logits, i, j) - most) / sum - (j == label)) * scale);
 	return loss;
 }
 
-static void ref_cross_entropy(UNUSED struct device *dev, double *losses, struct matrix logits,
-			      const int32_t *labels, float scale, bool gradient)
+static void ref_cross_entropy(UNUSED struct device *dev, double *losses, struct matrix gradient,
+			      struct matrix logits, const int32_t *labels, float scale)
 {
 	for (int i = 0; i < logits.rows; i++) {
 		losses[i] = 0;
 		if (labels[i] >= 0)
-			losses[i] = cross_entropy_row(row(logits, i), logits.cols, labels[i],
-						      scale, gradient);
-		else if (gradient)
-			memset(row(logits, i), 0, (size_t)logits.cols * sizeof(REAL));
+			losses[i] = cross_entropy_row(gradient, logits, i, labels[i], scale);
+		for (int j = 0; labels[i] < 0 && gradient.data && j < logits.cols; j++)
+			set(gradient, i, j, 0);
 	}
 }
 
@@ -517,8 +545,9 @@ static void ref_adamw(UNUSED struct device *dev, struct matrix p, struct matrix 
 const struct kernels KERNELS_REF = {
     .name = "reference",
     .matmul = ref_matmul,
-    .add_bias = ref_add_bias,
-    .add = ref_add,
+    .linear = ref_linear,
+    .thin = ref_matmul,
+    .copy = ref_copy,
     .fill = ref_fill,
     .embed = ref_embed,
     .layer_norm = ref_layer_norm,

@@ -8,6 +8,10 @@
  * Matrices are row-major; every pointer is device memory. Argument order: device, outputs, inputs,
  * weights, sizes.
  *
+ * Numbers: matrices are F32 unless a slot says "any", which is F32 or BF16, matrix by matrix.
+ * Arithmetic is F32 (sums of norms and losses double) whatever is stored; BF16 is rounded to
+ * nearest even when it is stored. A matrix whose data is null is not there.
+ *
  * Accumulate contract: outputs are written (=), except for the ones marked "+=", which are the
  * gradients that flow into a residual stream or sum over micro-batches.
  *
@@ -36,6 +40,10 @@ struct matrix {
 static inline struct matrix matrix(void *data, int rows, int cols)
 {
 	return (struct matrix){data, rows, cols, (size_t)cols, DTYPE_F32};
+}
+static inline struct matrix matrix_of(enum dtype dtype, void *data, int rows, int cols)
+{
+	return (struct matrix){data, rows, cols, (size_t)cols, dtype};
 }
 /* Rows first..first+rows-1, or columns first..first+cols-1, of a view. */
 struct matrix matrix_rows(struct matrix m, int first, int rows);
@@ -76,37 +84,45 @@ struct kernels {
 	 * read. a (m,k), b (k,n), c (m,n) after op. */
 	void (*matmul)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta);
-	/* Every row of y += bias (1, cols). */
-	void (*add_bias)(struct device *dev, struct matrix y, struct matrix bias);
-	/* y += x */
-	void (*add)(struct device *dev, struct matrix y, struct matrix x);
+	/* y = x op(w) + bias + beta y; bias (1, cols). */
+	void (*linear)(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
+		       bool w_t, struct matrix bias, float beta);
+	/* As matmul, where the inner dimension or a side of c is a rank: a, b and c any. */
+	void (*thin)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
+		     struct matrix b, bool b_t, float alpha, float beta);
+	/* y = x; any */
+	void (*copy)(struct device *dev, struct matrix y, struct matrix x);
 	void (*fill)(struct device *dev, struct matrix x, float value);
-	/* y (n,C) = tokens[ids[i]] (V,C), + positions[i % T] unless positions.data is null. */
+	/* y (n,C) = tokens[ids[i]] (V,C; F32, F16 or BF16) + positions[i % T] (F32). */
 	void (*embed)(struct device *dev, struct matrix y, const int32_t *ids,
 		      struct matrix tokens, struct matrix positions, int T);
 
-	/* y = (x - mean) * rstd * gain + bias; stats (n,2) = mean, rstd, kept for backward. */
-	void (*layer_norm)(struct device *dev, struct matrix y, struct matrix stats,
-			   struct matrix x, struct matrix gain, struct matrix bias, float epsilon);
-	/* dx += */
-	void (*layer_norm_backward)(struct device *dev, struct matrix dx, struct matrix dy,
-				    struct matrix x, struct matrix stats, struct matrix gain);
-	/* y = x * rstd * gain; stats (n,1) = rstd. */
-	void (*rms_norm)(struct device *dev, struct matrix y, struct matrix stats, struct matrix x,
-			 struct matrix gain, float epsilon);
-	/* dx += with accumulate, else dx =; dx may be dy */
-	void (*rms_norm_backward)(struct device *dev, struct matrix dx, struct matrix dy,
-				  struct matrix x, struct matrix stats, struct matrix gain,
-				  bool accumulate);
+	/* y = (x - mean) * rstd * gain + bias; copy = x; stats (n,2) = mean, rstd, kept for
+	 * backward. y, copy and x any. */
+	void (*layer_norm)(struct device *dev, struct matrix y, struct matrix copy,
+			   struct matrix stats, struct matrix x, struct matrix gain,
+			   struct matrix bias, float epsilon);
+	/* dx += , and copy = what it is then; copy, dy and x any */
+	void (*layer_norm_backward)(struct device *dev, struct matrix dx, struct matrix copy,
+				    struct matrix dy, struct matrix x, struct matrix stats,
+				    struct matrix gain);
+	/* y = x * rstd * gain; copy = x; stats (n,1) = rstd. y, copy and x any. */
+	void (*rms_norm)(struct device *dev, struct matrix y, struct matrix copy,
+			 struct matrix stats, struct matrix x, struct matrix gain,
+			 float epsilon);
+	/* dx += with accumulate, else dx =, and copy = what it is then; dx may be dy. All any. */
+	void (*rms_norm_backward)(struct device *dev, struct matrix dx, struct matrix copy,
+				  struct matrix dy, struct matrix x, struct matrix stats,
+				  struct matrix gain, bool accumulate);
 
 	/* Rotary positions in place: x (n, heads*D), table (T, D) = cos (D/2) then sin (D/2); pairs
-	 * are (i, i + D/2) as in LLaMA. backward rotates the other way (the transpose). */
+	 * are (i, i + D/2) as in LLaMA. backward rotates the other way (the transpose). x any. */
 	void (*rope)(struct device *dev, struct matrix x, struct matrix table, int head_size,
 		     bool backward);
 
 	/* o (n, H*D) = softmax(scale q kᵀ) v; lse (n, H) = log-sum-exp of the scaled scores. q (n,
-	 * H*D), k, v (n, G*D), each with its own ld. scratch: attention_scratch bytes of device
-	 * memory. */
+	 * H*D), k, v (n, G*D), each with its own ld; all of one dtype, F32 or BF16. scratch: attention_scratch bytes
+	 * of device memory. */
 	void (*attention)(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
 			  struct matrix k, struct matrix v, struct attention shape,
 			  void *scratch);
@@ -115,8 +131,9 @@ struct kernels {
 				   struct matrix dv, struct matrix d_o, struct matrix q,
 				   struct matrix k, struct matrix v, struct matrix o,
 				   struct matrix lse, struct attention shape, void *scratch);
-	size_t (*attention_scratch)(int threads, struct attention shape);
+	size_t (*attention_scratch)(int threads, struct attention shape, enum dtype dtype);
 
+	/* From here to swiglu_backward all any. */
 	void (*gelu)(struct device *dev, struct matrix y, struct matrix x, enum gelu kind);
 	/* dx may be dy */
 	void (*gelu_backward)(struct device *dev, struct matrix dx, struct matrix dy,
@@ -133,11 +150,12 @@ struct kernels {
 
 	/*
 	 * Rows of logits (n, V) and labels (n); a negative label is not trained. losses[i] = -log
-	 * p(label) in double, 0 for an untrained row. With gradient, logits become d loss / d
-	 * logits times scale (0 for untrained rows), else they are left as they are.
+	 * p(label) in double, 0 for an untrained row. gradient (any) = d loss / d logits times
+	 * scale (0 for untrained rows); it may be the logits, or BF16 in their place, row by row
+	 * (ld twice theirs).
 	 */
-	void (*cross_entropy)(struct device *dev, double *losses, struct matrix logits,
-			      const int32_t *labels, float scale, bool gradient);
+	void (*cross_entropy)(struct device *dev, double *losses, struct matrix gradient,
+			      struct matrix logits, const int32_t *labels, float scale);
 
 	/* *sum = the sum of squares in double, over rows then columns in order. */
 	void (*squared_norm)(struct device *dev, double *sum, struct matrix x);
@@ -169,6 +187,27 @@ const char *device_describe(const struct device *dev, char *buffer, size_t bytes
 
 /* count numbers of a file's dtype (F32, F64, F16, BF16) to float; host memory, any alignment. */
 void convert_to_f32(float *to, const void *from, enum dtype dtype, size_t count);
+/* The nearest bfloat16, ties to even; a NaN stays one. */
+static inline uint16_t bf16_of(float x)
+{
+	union {
+		float x;
+		uint32_t bits;
+	} u = {x};
+
+	if (x != x)
+		return (uint16_t)(u.bits >> 16 | 0x40);
+	return (uint16_t)((u.bits + 0x7fff + (u.bits >> 16 & 1)) >> 16);
+}
+static inline float bf16_value(uint16_t half)
+{
+	union {
+		uint32_t bits;
+		float x;
+	} u = {(uint32_t)half << 16};
+
+	return u.x;
+}
 
 /* -- ref.c, cpu.c, far.c ------------------------------------------------------------------- */
 

@@ -115,11 +115,14 @@ struct forward {
 
 static const struct kernels *const k = &kernels_double;
 
+/* A matrix that is not there. */
+static const struct matrix none = {0};
+
 static double layer_norm_loss(void *arg)
 {
 	struct forward *f = arg;
 
-	k->layer_norm(NULL, f->y, f->stats, f->x, f->gain, f->bias, 1e-5f);
+	k->layer_norm(NULL, f->y, none, f->stats, f->x, f->gain, f->bias, 1e-5f);
 	return inner(f->weight, f->y);
 }
 
@@ -135,7 +138,7 @@ START_TEST(layer_norm_gradient)
 	struct matrix dx = made(&b, 3, 7, 1), before = copied(&b, dx);
 
 	layer_norm_loss(&f);
-	k->layer_norm_backward(NULL, dx, f.weight, f.x, f.stats, f.gain);
+	k->layer_norm_backward(NULL, dx, none, f.weight, f.x, f.stats, f.gain);
 	subtract(dx, before);
 	check_gradient("layer_norm", f.x, dx, layer_norm_loss, &f);
 	release(&b);
@@ -146,7 +149,7 @@ static double rms_norm_loss(void *arg)
 {
 	struct forward *f = arg;
 
-	k->rms_norm(NULL, f->y, f->stats, f->x, f->gain, 1e-6f);
+	k->rms_norm(NULL, f->y, none, f->stats, f->x, f->gain, 1e-6f);
 	return inner(f->weight, f->y);
 }
 
@@ -161,13 +164,13 @@ START_TEST(rms_norm_gradient)
 	struct matrix dx = made(&b, 3, 7, 1), before = copied(&b, dx);
 
 	rms_norm_loss(&f);
-	k->rms_norm_backward(NULL, dx, f.weight, f.x, f.stats, f.gain, true);
+	k->rms_norm_backward(NULL, dx, none, f.weight, f.x, f.stats, f.gain, true);
 	subtract(dx, before);
 	check_gradient("rms_norm, added", f.x, dx, rms_norm_loss, &f);
-	k->rms_norm_backward(NULL, dx, f.weight, f.x, f.stats, f.gain, false);
+	k->rms_norm_backward(NULL, dx, none, f.weight, f.x, f.stats, f.gain, false);
 	check_gradient("rms_norm", f.x, dx, rms_norm_loss, &f);
 	dx = copied(&b, f.weight);
-	k->rms_norm_backward(NULL, dx, dx, f.x, f.stats, f.gain, false);
+	k->rms_norm_backward(NULL, dx, none, dx, f.x, f.stats, f.gain, false);
 	check_gradient("rms_norm, in place", f.x, dx, rms_norm_loss, &f);
 	release(&b);
 }
@@ -276,7 +279,7 @@ static double cross_entropy_loss(void *arg)
 	struct forward *f = arg;
 	double losses[4], sum = 0;
 
-	k->cross_entropy(NULL, losses, f->x, some_labels, 0, false);
+	k->cross_entropy(NULL, losses, none, f->x, some_labels, 0);
 	for (int i = 0; i < 4; i++)
 		sum += losses[i];
 	return 0.5 * sum;
@@ -289,7 +292,7 @@ START_TEST(cross_entropy_gradient)
 	struct matrix dx = copied(&b, f.x);
 	double losses[4];
 
-	k->cross_entropy(NULL, losses, dx, some_labels, 0.5f, true);
+	k->cross_entropy(NULL, losses, dx, dx, some_labels, 0.5f);
 	check_gradient("cross_entropy", f.x, dx, cross_entropy_loss, &f);
 	release(&b);
 }
@@ -320,7 +323,7 @@ static struct attended attended(struct bench *b, struct attention s)
 {
 	int n = s.sequences * s.tokens, wide = s.heads * s.head_size;
 	int narrow = s.kv_heads * s.head_size;
-	void *scratch = xalloc(kernels_double.attention_scratch(1, s));
+	void *scratch = xalloc(kernels_double.attention_scratch(1, s, DTYPE_F32));
 
 	b->memory[b->memories++] = scratch;
 	return (struct attended){s,
@@ -472,9 +475,9 @@ START_TEST(norms_are_torch)
 	double y[8], stats[2];
 	struct matrix kept = {stats, 1, 2, 2, DTYPE_F64};
 
-	k->layer_norm(NULL, row8(y), kept, row8(x8), row8(gain8), row8(bias8), 1e-5f);
+	k->layer_norm(NULL, row8(y), none, kept, row8(x8), row8(gain8), row8(bias8), 1e-5f);
 	check_row("layer norm", y, layer8, 8);
-	k->rms_norm(NULL, row8(y), kept, row8(x8), row8(gain8), 1e-6f);
+	k->rms_norm(NULL, row8(y), none, kept, row8(x8), row8(gain8), 1e-6f);
 	check_row("rms norm", y, rms8, 8);
 }
 END_TEST
@@ -489,7 +492,7 @@ START_TEST(cross_entropy_is_torch)
 	double x[8], loss;
 
 	memcpy(x, x8, sizeof x);
-	k->cross_entropy(NULL, &loss, row8(x), &label, 1, true);
+	k->cross_entropy(NULL, &loss, row8(x), row8(x), &label, 1);
 	check_row("loss", &loss, (const double[]){3.839233166318726}, 1);
 	check_row("gradient", x, want, 8);
 }

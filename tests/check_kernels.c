@@ -97,6 +97,12 @@ static void run_linear(struct run *r, const struct sizes *s)
 
 		r->dev->k.matmul(r->dev, c, a, a_t, b, b_t, factors[i][0], factors[i][1]);
 		output(r, c);
+		r->dev->k.thin(r->dev, c, a, a_t, b, b_t, factors[i][0], factors[i][1]);
+		output(r, c);
+		if (a_t)
+			continue;
+		r->dev->k.linear(r->dev, c, a, b, b_t, input(r, 1, n, 0, 1), factors[i][1]);
+		output(r, c);
 	}
 }
 
@@ -106,8 +112,7 @@ static void run_sums(struct run *r, const struct sizes *s)
 	struct matrix x = input(r, s->B * s->T, s->C, s->gap + 1, 1);
 	struct matrix z = input(r, s->B * s->T, s->C, s->gap, 1);
 
-	r->dev->k.add_bias(r->dev, y, input(r, 1, s->C, 0, 1));
-	r->dev->k.add(r->dev, y, x);
+	r->dev->k.copy(r->dev, y, x);
 	r->dev->k.fill(r->dev, z, 0.375f);
 	output(r, y);
 	output(r, z);
@@ -137,9 +142,14 @@ static void run_layer_norm(struct run *r, const struct sizes *s)
 	struct matrix stats = input(r, n, 2, 1, 1), gain = input(r, 1, s->C, 0, 2);
 	struct matrix dx = input(r, n, s->C, s->gap, 1);
 
-	r->dev->k.add_bias(r->dev, x, input(r, 1, s->C, 0, 100)); /* outlying channels */
-	r->dev->k.layer_norm(r->dev, y, stats, x, gain, input(r, 1, s->C, 0, 1), 1e-5f);
-	r->dev->k.layer_norm_backward(r->dev, dx, y, x, stats, gain);
+	struct matrix copy = input(r, n, s->C, s->gap, 1), again = input(r, n, s->C, s->gap, 1);
+
+	r->dev->k.linear(r->dev, x, input(r, n, 1, 0, 0), input(r, 1, s->C, 0, 0), false,
+			 input(r, 1, s->C, 0, 100), 1); /* outlying channels */
+	r->dev->k.layer_norm(r->dev, y, copy, stats, x, gain, input(r, 1, s->C, 0, 1), 1e-5f);
+	r->dev->k.layer_norm_backward(r->dev, dx, again, y, x, stats, gain);
+	output(r, copy);
+	output(r, again);
 	output(r, y);
 	output(r, stats);
 	output(r, dx);
@@ -152,14 +162,18 @@ static void run_rms_norm(struct run *r, const struct sizes *s)
 	struct matrix stats = input(r, n, 1, 1, 1), gain = input(r, 1, s->C, 0, 2);
 	struct matrix dx = input(r, n, s->C, s->gap, 1), dy = input(r, n, s->C, s->gap, 1);
 
-	r->dev->k.rms_norm(r->dev, y, stats, x, gain, 1e-6f);
-	r->dev->k.rms_norm_backward(r->dev, dx, dy, x, stats, gain, true);
+	struct matrix copy = input(r, n, s->C, s->gap, 1), none = {0};
+
+	r->dev->k.rms_norm(r->dev, y, copy, stats, x, gain, 1e-6f);
+	output(r, copy);
+	r->dev->k.rms_norm_backward(r->dev, dx, copy, dy, x, stats, gain, true);
+	output(r, copy);
 	output(r, y);
 	output(r, stats);
 	output(r, dx);
-	r->dev->k.rms_norm_backward(r->dev, dx, dy, x, stats, gain, false);
+	r->dev->k.rms_norm_backward(r->dev, dx, none, dy, x, stats, gain, false);
 	output(r, dx);
-	r->dev->k.rms_norm_backward(r->dev, dy, dy, x, stats, gain, false);
+	r->dev->k.rms_norm_backward(r->dev, dy, none, dy, x, stats, gain, false);
 	output(r, dy);
 }
 
@@ -183,7 +197,7 @@ static void run_attention(struct run *r, const struct sizes *s)
 	struct matrix lse = input(r, n, s->H, 1, 1), d_o = input(r, n, wide, s->gap, 1);
 	struct matrix dq = input(r, n, wide, s->gap + 2, 1), dk = input(r, n, narrow, 5, 1);
 	struct matrix dv = input(r, n, narrow, s->gap, 1);
-	size_t bytes = r->dev->k.attention_scratch(pool_threads(r->dev->pool), shape);
+	size_t bytes = r->dev->k.attention_scratch(pool_threads(r->dev->pool), shape, DTYPE_F32);
 	char *noise = xalloc(bytes);
 
 	memset(noise, 0xff, bytes); /* NaN: scratch brings nothing along */
@@ -262,8 +276,9 @@ static void run_cross_entropy(struct run *r, const struct sizes *s)
 	double *far_losses = on_device(r, losses, (size_t)n * sizeof *losses);
 
 	for (int gradient = 0; gradient < 2; gradient++) {
-		r->dev->k.cross_entropy(r->dev, far_losses, logits, far_labels, 0.25f,
-					gradient);
+		r->dev->k.cross_entropy(r->dev, far_losses,
+					gradient ? logits : (struct matrix){0}, logits,
+					far_labels, 0.25f);
 		output(r, logits);
 		r->dev->download(r->dev, losses, far_losses, (size_t)n * sizeof *losses);
 		for (int i = 0; i < n; i++) {
@@ -327,8 +342,8 @@ static const struct slot {
 	void (*run)(struct run *r, const struct sizes *s);
 	float tolerance;
 } slots[] = {
-    {"matmul", run_linear, 2e-6f},	/* sums of up to 128 in float */
-    {"add_bias add fill", run_sums, 0}, /* the same operations */
+    {"matmul linear thin", run_linear, 2e-6f},	/* sums of up to 128 in float */
+    {"copy fill", run_sums, 0}, /* the same operations */
     {"embed", run_embed, 0},
     {"layer_norm", run_layer_norm, 2e-6f}, /* x - mean in float, x 20 times its spread */
     {"rms_norm", run_rms_norm, 5e-7f},
@@ -595,7 +610,7 @@ START_TEST(not_a_number)
 	dev->k.matmul(dev, matrix(c, 2, 2), matrix(a, 2, 3), false, matrix(a, 2, 3), true, 1,
 		      0);
 	ck_assert(c[0] == 14 && c[1] == 32 && c[2] == 32 && c[3] == 77);
-	dev->k.cross_entropy(dev, &loss, matrix(x, 1, 3), &label, 1, false);
+	dev->k.cross_entropy(dev, &loss, (struct matrix){0}, matrix(x, 1, 3), &label, 1);
 	ck_assert(isnan(loss));
 	device_close(dev);
 }

@@ -273,10 +273,17 @@ START_TEST(stored_activations)
 	per_token = 10 * C + 4 * 4 + (size_t)g.config->heads + 4;
 	bytes = ROWS * sizeof(float) * ((size_t)g.config->blocks * per_token + C);
 	ck_assert_uint_eq(two.activations, 2 * memory.activations);
-	/* One more edge: an input and an output, and nothing of the blocks. */
+	/* One more edge: an input (unless ids come in) and an output, nothing of the blocks. */
 	ck_assert_uint_eq(cut, ROWS * sizeof(float) * C);
-	ck_assert_uint_ge(edges.activations, memory.activations + 2 * cut);
-	ck_assert_uint_lt(edges.activations, memory.activations + 2 * (cut + SLAB_ALIGN));
+	ck_assert_uint_ge(edges.activations, memory.activations + cut);
+	ck_assert_uint_lt(edges.activations, memory.activations + cut + SLAB_ALIGN);
+	spec.embedding = false;
+	two = stage_memory(g.config, g.weights, g.lora, &spec, 1);
+	spec.edges = 1;
+	edges = stage_memory(g.config, g.weights, g.lora, &spec, 1);
+	ck_assert_uint_ge(two.activations, edges.activations + 2 * cut);
+	ck_assert_uint_lt(two.activations, edges.activations + 2 * (cut + SLAB_ALIGN));
+	spec.edges = 2;
 	spec.blocks = 0;
 	ck_assert_uint_ge(stage_memory(g.config, g.weights, g.lora, &spec, 1).activations, 2 * cut);
 	ck_assert_uint_lt(stage_memory(g.config, g.weights, g.lora, &spec, 1).activations,
