@@ -2,13 +2,60 @@
 # programs write.
 # shellcheck shell=sh disable=SC2154,SC2034
 
-# -- the program -----------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------
 
 # fail MESSAGE [CODE]: ends the script; without a code: wrong usage
 fail() {
 	echo "edgepipe: error: $1" >&2
 	exit "${2:-2}"
 }
+
+# variable_of OPTION ENTRIES...: where the value of that option goes; nothing where no entry is that option
+variable_of() {
+	option=$1
+	shift
+	for entry in "$@"; do
+		[ "--${entry%%=*}" != "$option" ] || echo "${entry#*=}" | tr -- - _
+	done
+}
+
+# take_options "NAME NAME=VARIABLE WORD ..." "$@": the value of --NAME goes to the variable of that name, with _ for -, or
+# to VARIABLE. A WORD in capitals is the one argument that is no option, and goes to that name in small letters.
+take_options() {
+	entries=$1
+	shift
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+		-*) take_named "$@"; shift 2 ;;
+		*) take_word "$1"; shift ;;
+		esac
+	done
+}
+
+# take_named OPTION VALUE: only names that the script itself gave are evaluated
+take_named() {
+	case $1 in *[!a-z-]*) unknown "$1" ;; esac
+	# shellcheck disable=SC2086
+	variable=$(variable_of "$1" $entries)
+	[ "$variable" ] || unknown "$1"
+	case ${2---} in --*) fail "$1 needs a value" ;; esac
+	eval "$variable=\$2"
+}
+
+take_word() {
+	variable=$(echo "$entries" | grep -o '[A-Z][A-Z]*' | tr '[:upper:]' '[:lower:]')
+	[ "$variable" ] || unknown "$1"
+	eval "first=\$$variable"
+	[ -z "$first" ] || fail "one $variable at a time; '$1' is a second one"
+	eval "$variable=\$1"
+}
+
+unknown() {
+	fail "unknown option '$1'; there are: $(echo "$entries" | sed 's/[A-Z]* *//; s/=[a-z_]*//g; s/\([a-z][a-z-]*\)/--\1/g')"
+}
+
+# -- the program -----------------------------------------------------------------------------
 
 # Refuses a $build without the program, and makes it absolute, since others may start it from elsewhere; $work: a folder
 # that goes when the script ends.

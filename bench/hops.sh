@@ -27,24 +27,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/bench/common.sh"
 
 hops='1 2 3 4 5' codecs='none int8' efficiency=0.4 micro=20 steps=6 slowdown=2 folder='' build=$root/build
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--hops) hops=$2 ;;
-	--codecs) codecs=$2 ;;
-	--efficiency) efficiency=$2 ;;
-	--micro-batches) micro=$2 ;;
-	--steps) steps=$2 ;;
-	--slowdown) slowdown=$2 ;;
-	--folder) folder=$2 ;;
-	--build) build=$2 ;;
-	*) fail "unknown option '$1'; see --help" ;;
-	esac
-	shift 2
-done
+take_options 'hops codecs efficiency micro-batches=micro steps slowdown folder build' "$@"
 [ "$steps" -ge 2 ] || fail "--steps: at least 2"
 need_build
 [ -n "$folder" ] || folder=$work

@@ -22,21 +22,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/bench/common.sh"
 
 steps=15 rates='20 10 7' seconds=8 tcp=no build=$root/build
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--steps) steps=$2 ;;
-	--rates) rates=$2 ;;
-	--seconds) seconds=$2 ;;
-	--tcp) tcp=$2 ;;
-	--build) build=$2 ;;
-	*) fail "unknown option '$1'; see --help" ;;
-	esac
-	shift 2
-done
+take_options 'steps rates seconds tcp build' "$@"
 [ "$steps" -ge 4 ] || fail "--steps: at least 4"
 
 need_build

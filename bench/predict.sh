@@ -29,26 +29,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 
 only='a b c' steps=8 topologies='' solvers='exact proportional uniform' slowdown=2 rates='100 20' top=5 keep='' folder=''
 build=$root/build
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--only) only=$2 ;;
-	--steps) steps=$2 ;;
-	--topologies) topologies=$2 ;;
-	--solvers) solvers=$2 ;;
-	--slowdown) slowdown=$2 ;;
-	--rates) rates=$2 ;;
-	--top) top=$2 ;;
-	--keep) keep=$2 ;;
-	--folder) folder=$2 ;;
-	--build) build=$2 ;;
-	*) fail "unknown option '$1'; see --help" ;;
-	esac
-	shift 2
-done
+take_options 'only steps topologies solvers slowdown rates top keep folder build' "$@"
 [ "$steps" -ge 2 ] || fail "--steps: at least 2"
 if [ ! "$topologies" ]; then
 	for file in "$root"/topologies/*.yaml; do

@@ -20,21 +20,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/bench/common.sh"
 
 models='' texts='' steps=200 first_seed=1 build=$root/build
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--models) models=$2 ;;
-	--texts) texts=$2 ;;
-	--steps) steps=$2 ;;
-	--seed) first_seed=$2 ;;
-	--build) build=$2 ;;
-	*) fail "unknown option '$1'; see --help" ;;
-	esac
-	shift 2
-done
+take_options 'models texts steps seed=first_seed build' "$@"
 
 need_build
 

@@ -17,24 +17,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/bench/common.sh"
 
 model='' ranks=5 sequence=256 batch=8 micro=1 steps=8 folder='' build=$root/build
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--ranks) ranks=$2 ;;
-	--sequence) sequence=$2 ;;
-	--batch) batch=$2 ;;
-	--micro-batch) micro=$2 ;;
-	--steps) steps=$2 ;;
-	--folder) folder=$2 ;;
-	--build) build=$2 ;;
-	-*) fail "unknown option '$1'; see --help" ;;
-	*) [ -z "$model" ] || fail "one model at a time; '$1' is a second one"; model=$1; shift; continue ;;
-	esac
-	shift 2
-done
+take_options 'MODEL ranks sequence batch micro-batch=micro steps folder build' "$@"
 [ -n "$model" ] || fail "which model? For example: sh bench/ranks.sh gpt2"
 
 need_build

@@ -25,26 +25,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 
 clusters='40,40,40,40,40 20,30,40,50,60' rate=400 layers=3,3,2,2,2 rounds=2 steps=2 drop=1 peers=${EDGEPIPE_PEERS:-} keep=''
 folder='' build=$root/build
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--clusters) clusters=$2 ;;
-	--rate) rate=$2 ;;
-	--layers) layers=$2 ;;
-	--rounds) rounds=$2 ;;
-	--steps) steps=$2 ;;
-	--drop) drop=$2 ;;
-	--peers) peers=$2 ;;
-	--keep) keep=$2 ;;
-	--folder) folder=$2 ;;
-	--build) build=$2 ;;
-	*) fail "unknown option '$1'; see --help" ;;
-	esac
-	shift 2
-done
+take_options 'clusters rate layers rounds steps drop peers keep folder build' "$@"
 
 need_build
 [ -n "$folder" ] || folder=$work

@@ -24,28 +24,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 
 model='' sequence=512 batch=4 micro=4 steps=4 drop=1 rounds=3 targets='' folder='' peer='' build=$root/build
 threads=$(getconf _NPROCESSORS_ONLN)
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--sequence) sequence=$2 ;;
-	--batch) batch=$2 ;;
-	--micro-batch) micro=$2 ;;
-	--steps) steps=$2 ;;
-	--drop) drop=$2 ;;
-	--threads) threads=$2 ;;
-	--rounds) rounds=$2 ;;
-	--targets) targets=$2 ;;
-	--folder) folder=$2 ;;
-	--build) build=$2 ;;
-	--peer) peer=$2 ;;
-	-*) fail "unknown option '$1'; see --help" ;;
-	*) [ -z "$model" ] || fail "one model at a time; '$1' is a second one"; model=$1; shift; continue ;;
-	esac
-	shift 2
-done
+take_options 'MODEL sequence batch micro-batch=micro steps drop threads rounds targets folder build peer' "$@"
 [ -n "$model" ] || fail "which model? For example: sh bench/train.sh gpt2"
 [ -n "$targets" ] || case $model in qwen*) targets='[q_proj, k_proj, v_proj, o_proj]' ;; *) targets=attention ;; esac
 

@@ -25,24 +25,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/bench/common.sh"
 
 peers=${EDGEPIPE_PEERS:-} rates='max 400 100 20 5' codecs='bf16 int8' rounds=2 steps=1 drop=1 folder='' build=$root/build
-while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-	--*) [ $# -ge 2 ] || fail "$1 needs a value" ;;
-	esac
-	case $1 in
-	--peers) peers=$2 ;;
-	--rates) rates=$2 ;;
-	--codecs) codecs=$2 ;;
-	--rounds) rounds=$2 ;;
-	--steps) steps=$2 ;;
-	--drop) drop=$2 ;;
-	--folder) folder=$2 ;;
-	--build) build=$2 ;;
-	*) fail "unknown option '$1'; see --help" ;;
-	esac
-	shift 2
-done
+take_options 'peers rates codecs rounds steps drop folder build' "$@"
 case $rates in max*) ;; *) fail "--rates: max must come first, the others are compared with it" ;; esac
 
 need_build
