@@ -49,10 +49,22 @@ static size_t thread_floats(struct attention shape)
 	return 2 * BLOCK * width_of(shape) + BLOCK;
 }
 
+/* All matrices of backward in F32, where they are stored as BF16. */
+static size_t widened_floats(struct attention shape)
+{
+	size_t n = (size_t)shape.sequences * (size_t)shape.tokens;
+
+	return n * (size_t)shape.head_size *
+	       (3 * (size_t)shape.heads + 4 * (size_t)shape.kv_heads);
+}
+
 static size_t cpu_attention_scratch(int threads, struct attention shape, enum dtype dtype)
 {
-	(void)dtype;
-	return (size_t)threads * thread_floats(shape) * sizeof(float);
+	size_t floats = (size_t)threads * thread_floats(shape);
+
+	if (dtype == DTYPE_BF16)
+		floats += widened_floats(shape);
+	return floats * sizeof(float);
 }
 
 static struct heads heads_of(struct matrix q, struct matrix k, struct matrix v, struct matrix o,
@@ -163,7 +175,7 @@ static void attend_block(void *arg, int index, int thread)
 		divide_row(o + (size_t)i * a->o.ld, D, sums[i]);
 }
 
-static void cpu_attention(struct device *dev, struct matrix o, struct matrix lse,
+static void attention_f32(struct device *dev, struct matrix o, struct matrix lse,
 			  struct matrix q, struct matrix k, struct matrix v,
 			  struct attention shape, void *scratch)
 {
@@ -267,18 +279,90 @@ static void head_gradient(void *arg, int index, int thread)
 	}
 }
 
-static void cpu_attention_backward(struct device *dev, struct matrix dq, struct matrix dk,
+static void attention_backward_f32(struct device *dev, struct matrix dq, struct matrix dk,
 				   struct matrix dv, struct matrix d_o, struct matrix q,
-				   struct matrix k, struct matrix v, struct matrix o,
-				   struct matrix lse, struct attention shape, void *scratch)
+				   struct matrix k, struct matrix v, struct matrix lse,
+				   struct attention shape, void *scratch)
 {
-	struct heads a = heads_of(q, k, v, o, lse, shape, scratch);
+	struct heads a = heads_of(q, k, v, (struct matrix){0}, lse, shape, scratch);
 
 	a.dq = dq;
 	a.dk = dk;
 	a.dv = dv;
 	a.d_o = d_o;
 	pool_run(dev->pool, shape.sequences * shape.kv_heads, head_gradient, &a);
+}
+
+/* -- BF16: widened, computed as F32, and rounded ------------------------------------------- */
+
+static struct matrix taken(float **scratch, struct matrix like)
+{
+	struct matrix m = matrix(*scratch, like.rows, like.cols);
+
+	*scratch += (size_t)like.rows * (size_t)like.cols;
+	return m;
+}
+
+static struct matrix widened(float **scratch, struct matrix m)
+{
+	struct matrix wide = taken(scratch, m);
+
+	for (int i = 0; i < m.rows; i++)
+		convert_to_f32(row_of(wide, i), (uint16_t *)m.data + (size_t)i * m.ld, m.dtype,
+			       (size_t)m.cols);
+	return wide;
+}
+
+static void round_to(struct matrix m, struct matrix wide)
+{
+	for (int i = 0; i < m.rows; i++)
+		for (int j = 0; j < m.cols; j++)
+			((uint16_t *)m.data)[(size_t)i * m.ld + (size_t)j] =
+				bf16_of(row_of(wide, i)[j]);
+}
+
+static void cpu_attention(struct device *dev, struct matrix o, struct matrix lse,
+			  struct matrix q, struct matrix k, struct matrix v,
+			  struct attention shape, void *scratch)
+{
+	struct matrix wide = o;
+	float *rest = scratch;
+
+	if (o.dtype == DTYPE_BF16) {
+		wide = taken(&rest, o);
+		q = widened(&rest, q);
+		k = widened(&rest, k);
+		v = widened(&rest, v);
+	}
+	attention_f32(dev, wide, lse, q, k, v, shape, rest);
+	if (o.dtype == DTYPE_BF16)
+		round_to(o, wide);
+}
+
+static void cpu_attention_backward(struct device *dev, struct matrix dq, struct matrix dk,
+				   struct matrix dv, struct matrix d_o, struct matrix q,
+				   struct matrix k, struct matrix v, struct matrix o,
+				   struct matrix lse, struct attention shape, void *scratch)
+{
+	struct matrix wide_dq = dq, wide_dk = dk, wide_dv = dv;
+	float *rest = scratch;
+
+	(void)o;
+	if (dq.dtype == DTYPE_BF16) {
+		wide_dq = taken(&rest, dq);
+		wide_dk = taken(&rest, dk);
+		wide_dv = taken(&rest, dv);
+		d_o = widened(&rest, d_o);
+		q = widened(&rest, q);
+		k = widened(&rest, k);
+		v = widened(&rest, v);
+	}
+	attention_backward_f32(dev, wide_dq, wide_dk, wide_dv, d_o, q, k, v, lse, shape, rest);
+	if (dq.dtype == DTYPE_BF16) {
+		round_to(dq, wide_dq);
+		round_to(dk, wide_dk);
+		round_to(dv, wide_dv);
+	}
 }
 
 void cpu_attention_slots(struct kernels *k)

@@ -242,27 +242,41 @@ static int first_key(struct attention shape, int i)
 	return shape.window > 0 && i >= shape.window ? i - shape.window + 1 : 0;
 }
 
-/* Head h of token i of sequence s. */
-static REAL *head(struct matrix m, struct attention shape, int s, int i, int h)
+/* Number d of head h of token i of sequence s. */
+static double head_value(struct matrix m, struct attention shape, int s, int i, int h, int d)
 {
-	return row(m, s * shape.tokens + i) + (size_t)h * shape.head_size;
+	return value(m, s * shape.tokens + i, h * shape.head_size + d);
 }
 
+/* Head ah of token i of a, times head bh of token j of b. */
+static double head_dot(struct attention shape, int s, struct matrix a, int i, int ah,
+		       struct matrix b, int j, int bh)
+{
+	double sum = 0;
+
+	for (int d = 0; d < shape.head_size; d++)
+		sum += head_value(a, shape, s, i, ah, d) * head_value(b, shape, s, j, bh, d);
+	return sum;
+}
+
+/* Doubles: a probability of every token; in backward two heads, and a number of every query. */
 static size_t ref_attention_scratch(UNUSED int threads, struct attention shape,
 				    UNUSED enum dtype dtype)
 {
-	return ((size_t)shape.tokens + 2 * (size_t)shape.head_size) * sizeof(double);
+	size_t T = (size_t)shape.tokens;
+
+	return (T + 2 * (size_t)shape.head_size + T * (size_t)shape.heads) * sizeof(double);
 }
 
 /* One query of one head; p has room for a probability of every token. Returns its lse. */
-static double attend(REAL *o, const REAL *query, struct matrix k, struct matrix v,
+static double attend(struct matrix o, struct matrix q, struct matrix k, struct matrix v,
 		     struct attention shape, int s, int i, int h, double *p)
 {
 	int kv = h / (shape.heads / shape.kv_heads), first = first_key(shape, i);
 	double most = -INFINITY, sum = 0;
 
 	for (int j = first; j <= i; j++) {
-		p[j] = shape.scale * dot(query, head(k, shape, s, j, kv), shape.head_size);
+		p[j] = shape.scale * head_dot(shape, s, q, i, h, k, j, kv);
 		most = fmax(most, p[j]);
 	}
 	for (int j = first; j <= i; j++)
@@ -271,8 +285,8 @@ static double attend(REAL *o, const REAL *query, struct matrix k, struct matrix 
 		double out = 0;
 
 		for (int j = first; j <= i; j++)
-			out += p[j] / sum * head(v, shape, s, j, kv)[d];
-		o[d] = out;
+			out += p[j] / sum * head_value(v, shape, s, j, kv, d);
+		set(o, s * shape.tokens + i, h * shape.head_size + d, out);
 	}
 	return most + log(sum);
 }
@@ -285,32 +299,52 @@ static void ref_attention(UNUSED struct device *dev, struct matrix o, struct mat
 		for (int h = 0; h < shape.heads; h++)
 			for (int i = 0; i < shape.tokens; i++)
 				row(lse, s * shape.tokens + i)[h] =
-				    attend(head(o, shape, s, i, h), head(q, shape, s, i, h), k,
-					   v, shape, s, i, h, scratch);
+				    attend(o, q, k, v, shape, s, i, h, scratch);
 }
 
 /* What backward takes. */
 struct attention_gradients {
-	struct matrix dq, dk, dv, d_o, q, k, v, o, lse;
+	struct matrix dq, dk, dv, d_o, q, k, v, lse;
 	struct attention shape;
+	double *delta; /* (tokens, heads) of a sequence: the sum of p dp over the keys */
 };
 
-/*
- * p = exp(scale q.k - lse); o = sum of p v. So dp = do.v, and the score before the softmax gets
- * p (dp - sum of p dp), where the sum of p dp over the keys is do.o. Returns it times scale.
- */
+/* p = exp(scale q.k - lse), o = sum of p v, so dp = do.v. */
+static double probability(const struct attention_gradients *g, int s, int i, int j, int h,
+			  double *dp)
+{
+	int kv = h / (g->shape.heads / g->shape.kv_heads);
+
+	*dp = head_dot(g->shape, s, g->d_o, i, h, g->v, j, kv);
+	return exp(g->shape.scale * head_dot(g->shape, s, g->q, i, h, g->k, j, kv) -
+		   row(g->lse, s * g->shape.tokens + i)[h]);
+}
+
+/* The sum of p dp is do.o, but o may be stored in BF16. */
+static void probability_sums(const struct attention_gradients *g, int s)
+{
+	for (int i = 0; i < g->shape.tokens; i++) {
+		for (int h = 0; h < g->shape.heads; h++) {
+			double *sum = &g->delta[(size_t)i * g->shape.heads + h], dp;
+
+			*sum = 0;
+			for (int j = first_key(g->shape, i); j <= i; j++) {
+				double p = probability(g, s, i, j, h, &dp);
+
+				*sum += p * dp;
+			}
+		}
+	}
+}
+
+/* The score before the softmax gets p (dp - sum of p dp). Returns it times scale. */
 static double score_gradient(const struct attention_gradients *g, int s, int i, int j, int h,
 			     double *p)
 {
-	int kv = h / (g->shape.heads / g->shape.kv_heads), D = g->shape.head_size;
-	const REAL *d_o = head(g->d_o, g->shape, s, i, h);
-	double score = g->shape.scale *
-		       dot(head(g->q, g->shape, s, i, h), head(g->k, g->shape, s, j, kv), D);
-	double dp = dot(d_o, head(g->v, g->shape, s, j, kv), D);
-	double delta = dot(d_o, head(g->o, g->shape, s, i, h), D);
+	double dp;
 
-	*p = exp(score - row(g->lse, s * g->shape.tokens + i)[h]);
-	return *p * (dp - delta) * g->shape.scale;
+	*p = probability(g, s, i, j, h, &dp);
+	return *p * (dp - g->delta[(size_t)i * g->shape.heads + h]) * g->shape.scale;
 }
 
 /* score = scale q.k: dq = sum over the keys of dscore k. */
@@ -324,10 +358,10 @@ static void query_gradient(const struct attention_gradients *g, int s, int i, in
 		double ds = score_gradient(g, s, i, j, h, &p);
 
 		for (int d = 0; d < D; d++)
-			dq[d] += ds * head(g->k, g->shape, s, j, kv)[d];
+			dq[d] += ds * head_value(g->k, g->shape, s, j, kv, d);
 	}
 	for (int d = 0; d < D; d++)
-		head(g->dq, g->shape, s, i, h)[d] = dq[d];
+		set(g->dq, s * g->shape.tokens + i, h * D + d, dq[d]);
 }
 
 /* score = scale q.k, o = sum of p v: dk = sum of dscore q, dv = sum of p do, over the queries
@@ -345,27 +379,29 @@ static void key_gradient(const struct attention_gradients *g, int s, int j, int 
 			double ds = score_gradient(g, s, i, j, h, &p);
 
 			for (int d = 0; d < D; d++) {
-				dk[d] += ds * head(g->q, g->shape, s, i, h)[d];
-				dv[d] += p * head(g->d_o, g->shape, s, i, h)[d];
+				dk[d] += ds * head_value(g->q, g->shape, s, i, h, d);
+				dv[d] += p * head_value(g->d_o, g->shape, s, i, h, d);
 			}
 		}
 	}
 	for (int d = 0; d < D; d++) {
-		head(g->dk, g->shape, s, j, kv)[d] = dk[d];
-		head(g->dv, g->shape, s, j, kv)[d] = dv[d];
+		set(g->dk, s * g->shape.tokens + j, kv * D + d, dk[d]);
+		set(g->dv, s * g->shape.tokens + j, kv * D + d, dv[d]);
 	}
 }
 
 static void ref_attention_backward(UNUSED struct device *dev, struct matrix dq,
 				   struct matrix dk, struct matrix dv, struct matrix d_o,
 				   struct matrix q, struct matrix k, struct matrix v,
-				   struct matrix o, struct matrix lse, struct attention shape,
-				   void *scratch)
+				   UNUSED struct matrix o, struct matrix lse,
+				   struct attention shape, void *scratch)
 {
-	struct attention_gradients g = {dq, dk, dv, d_o, q, k, v, o, lse, shape};
 	double *sums = scratch;
+	struct attention_gradients g = {dq, dk,	 dv,	d_o,   q,
+					k,  v,	 lse,	shape, sums + 2 * shape.head_size};
 
 	for (int s = 0; s < shape.sequences; s++) {
+		probability_sums(&g, s);
 		for (int i = 0; i < shape.tokens; i++) {
 			for (int h = 0; h < shape.heads; h++)
 				query_gradient(&g, s, i, h, sums);

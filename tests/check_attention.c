@@ -1,0 +1,283 @@
+/*
+ * tests/check_attention.c - attention of the CPU, forward and backward, in every dtype: equals the
+ * reference, leaves the gaps between rows alone, gives the same bits for any number of threads and
+ * behind far pointers.
+ *
+ * links: tensor base
+ */
+#include "tensor/tensor.h"
+#include "tests/suite.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { O, LSE, DQ, DK, DV, OUTS };
+static const char *const names[OUTS] = {"o", "lse", "dq", "dk", "dv"};
+
+/* All outputs of a run as floats, with the gaps between their rows. */
+struct result {
+	float *out[OUTS];
+	size_t count[OUTS], ld[OUTS];
+	int cols[OUTS];
+};
+
+struct run {
+	struct device *dev;
+	enum dtype dtype;   /* of what is stored */
+	enum dtype rounded; /* of the inputs' numbers */
+	int gap;
+	void *memory[16];
+	int memories;
+	uint32_t key;
+};
+
+static float number(uint32_t key, uint32_t index)
+{
+	struct philox at = {{index, 0, 0, 0}};
+
+	return 2 * philox_unit(philox(at, key, 31).word[0]) - 1;
+}
+
+/* Numbers in (-size, size) in rows and gaps. */
+static struct matrix made(struct run *r, enum dtype dtype, int rows, int cols, float size)
+{
+	struct matrix m = matrix_of(dtype, NULL, rows, cols);
+	uint32_t key = ++r->key;
+
+	m.ld = (size_t)cols + (size_t)r->gap + (r->gap ? key % 3 : 0);
+	size_t count = (size_t)rows * m.ld;
+	float *data = xalloc(count * sizeof *data);
+	uint16_t *half = xalloc(count * sizeof *half);
+
+	for (size_t i = 0; i < count; i++) {
+		half[i] = bf16_of(size * number(key, (uint32_t)i));
+		data[i] = r->rounded == DTYPE_BF16 ? bf16_value(half[i])
+						   : size * number(key, (uint32_t)i);
+	}
+	m.data = r->dev->alloc(r->dev, count * sizeof *data);
+	ck_assert_ptr_nonnull(m.data);
+	r->memory[r->memories++] = m.data;
+	r->dev->upload(r->dev, m.data, dtype == DTYPE_BF16 ? (void *)half : (void *)data,
+		       count * dtype_bytes(dtype));
+	free(data);
+	free(half);
+	return m;
+}
+
+static void give(struct run *r, struct result *to, int out, struct matrix m)
+{
+	size_t count = (size_t)m.rows * m.ld;
+	void *data = xalloc(count * dtype_bytes(m.dtype));
+
+	to->out[out] = xalloc(count * sizeof(float));
+	to->count[out] = count;
+	to->ld[out] = m.ld;
+	to->cols[out] = m.cols;
+	r->dev->download(r->dev, data, m.data, count * dtype_bytes(m.dtype));
+	convert_to_f32(to->out[out], data, m.dtype, count);
+	free(data);
+}
+
+static void release(struct result *result)
+{
+	for (int i = 0; i < OUTS; i++)
+		free(result->out[i]);
+}
+
+/* The matrices of a problem, forward and backward; the scratch is full of NaN before each. */
+static void attend(struct run *r, struct attention s, struct result *result)
+{
+	int n = s.sequences * s.tokens, wide = s.heads * s.head_size;
+	int narrow = s.kv_heads * s.head_size;
+	struct matrix q = made(r, r->dtype, n, wide, 2), k = made(r, r->dtype, n, narrow, 2);
+	struct matrix v = made(r, r->dtype, n, narrow, 1), o = made(r, r->dtype, n, wide, 1);
+	struct matrix d_o = made(r, r->dtype, n, wide, 1), dq = made(r, r->dtype, n, wide, 1);
+	struct matrix dk = made(r, r->dtype, n, narrow, 1);
+	struct matrix dv = made(r, r->dtype, n, narrow, 1);
+	struct matrix lse = made(r, DTYPE_F32, n, s.heads, 1);
+	struct device *dev = r->dev;
+	size_t bytes = dev->k.attention_scratch(pool_threads(dev->pool), s, r->dtype);
+	char *noise = xalloc(bytes);
+	void *scratch = dev->alloc(dev, bytes);
+
+	r->memory[r->memories++] = scratch;
+	memset(noise, 0xff, bytes);
+	dev->upload(dev, scratch, noise, bytes);
+	dev->k.attention(dev, o, lse, q, k, v, s, scratch);
+	dev->upload(dev, scratch, noise, bytes);
+	dev->k.attention_backward(dev, dq, dk, dv, d_o, q, k, v, o, lse, s, scratch);
+	give(r, result, O, o);
+	give(r, result, LSE, lse);
+	give(r, result, DQ, dq);
+	give(r, result, DK, dk);
+	give(r, result, DV, dv);
+	free(noise);
+}
+
+struct problem {
+	struct attention shape;
+	int gap;
+};
+
+/* The problem with inputs rounded to one dtype and stored as another. */
+static struct result run_on(const char *device, int threads, const struct problem *p,
+			    enum dtype rounded, enum dtype stored)
+{
+	struct run r = {.dev = device_open(device, threads),
+			.dtype = stored,
+			.rounded = rounded,
+			.gap = p->gap};
+	struct result result;
+
+	ck_assert_ptr_nonnull(r.dev);
+	attend(&r, p->shape, &result);
+	for (int i = 0; i < r.memories; i++)
+		r.dev->free(r.dev, r.memory[i]);
+	device_close(r.dev);
+	return result;
+}
+
+static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
+
+/* sequences, tokens, heads, heads of keys, size of a head, scale, window; gap. Sizes around the
+ * blocks and tiles of any kernel; scores up to 30. */
+static const struct problem problems[] = {
+    {{1, 1, 1, 1, 1, 1, 0}, 0},	     {{3, 1, 2, 1, 8, 0.7f, 0}, 1},
+    {{2, 2, 2, 2, 24, 0.5f, 0}, 0},  {{1, 63, 2, 1, 64, 0.3f, 0}, 0},
+    {{2, 64, 1, 1, 64, 0.3f, 0}, 3}, {{1, 65, 3, 1, 80, 0.2f, 0}, 2},
+    {{1, 200, 4, 2, 24, 0.4f, 0}, 0}, {{1, 200, 2, 2, 1, 1, 0}, 1},
+    {{1, 130, 2, 1, 128, 0.2f, 0}, 5}, {{1, 64, 3, 3, 7, 0.5f, 64}, 4},
+    {{1, 200, 6, 1, 8, 0.5f, 1}, 1}, {{2, 129, 2, 1, 33, 0.3f, 2}, 0},
+    {{1, 200, 2, 1, 64, 0.3f, 31}, 7}, {{1, 300, 2, 2, 10, 0.5f, 100}, 0},
+    {{1, 257, 14, 2, 16, 0.5f, 0}, 1}, {{1, 191, 9, 9, 3, 0.5f, 190}, 0},
+};
+
+#define PROBLEMS ((int)(sizeof problems / sizeof *problems))
+
+/*
+ * Allowed difference from the reference on the same numbers, as a part of the largest number of the
+ * output. F32: scores of 30 round at 2^-20 before exp. BF16: o and the gradients are rounded
+ * (2^-9 of each), and so are the probabilities and their gradients before they are multiplied:
+ * errors of 2^-9 a term that mostly cancel. lse is never rounded.
+ */
+static float tolerance(enum dtype dtype, int out)
+{
+	if (dtype == DTYPE_F32 || out == LSE)
+		return 5e-6f;
+	return 6e-3f;
+}
+
+static void close_to(const struct result *want, const struct result *got, enum dtype dtype,
+		     int problem)
+{
+	for (int out = 0; out < OUTS; out++) {
+		float most = 1e-2f; /* what cancels to nothing has no scale of its own */
+
+		for (size_t i = 0; i < want->count[out]; i++)
+			most = fmaxf(most, fabsf(want->out[out][i]));
+		for (size_t i = 0; i < want->count[out]; i++) {
+			float a = want->out[out][i], b = got->out[out][i];
+
+			if (!(fabsf(a - b) <= tolerance(dtype, out) * most))
+				ck_abort_msg("problem %d, %s: row %zu column %zu: %.9g is not "
+					     "%.9g (most %g)",
+					     problem, names[out], i / want->ld[out],
+					     i % want->ld[out], b, a, most);
+		}
+	}
+}
+
+static void same_bits(const struct result *want, const struct result *got, const char *what,
+		      int problem)
+{
+	for (int out = 0; out < OUTS; out++)
+		for (size_t i = 0; i < want->count[out]; i++)
+			if (memcmp(&want->out[out][i], &got->out[out][i], sizeof(float)) != 0)
+				ck_abort_msg("%s, problem %d, %s: number %zu: %.9g is not %.9g",
+					     what, problem, names[out], i, got->out[out][i],
+					     want->out[out][i]);
+}
+
+START_TEST(cpu_equals_reference)
+{
+	enum dtype dtype = dtypes[_i];
+
+	for (int i = 0; i < PROBLEMS; i++) {
+		struct result want = run_on("reference", 1, &problems[i], dtype, DTYPE_F32);
+		struct result got = run_on("cpu", 1, &problems[i], dtype, dtype);
+
+		close_to(&want, &got, dtype, i);
+		release(&want);
+		release(&got);
+	}
+}
+END_TEST
+
+/* What it stores as BF16 is what it stores as F32, rounded. */
+START_TEST(reference_rounds_what_it_stores)
+{
+	for (int i = 0; i < PROBLEMS; i++) {
+		struct result want =
+			run_on("reference", 1, &problems[i], DTYPE_BF16, DTYPE_F32);
+		struct result got =
+			run_on("reference", 1, &problems[i], DTYPE_BF16, DTYPE_BF16);
+
+		for (int out = 0; out < OUTS; out++)
+			for (size_t j = 0; out != LSE && j < want.count[out]; j++)
+				want.out[out][j] = bf16_value(bf16_of(want.out[out][j]));
+		same_bits(&want, &got, "reference", i);
+		release(&want);
+		release(&got);
+	}
+}
+END_TEST
+
+START_TEST(same_bits_on_any_threads_and_far)
+{
+	enum dtype dtype = dtypes[_i];
+
+	for (int i = 0; i < PROBLEMS; i++) {
+		struct result want = run_on("cpu", 1, &problems[i], dtype, dtype);
+
+		for (int threads = 2; threads <= 5; threads++) {
+			struct result got = run_on("cpu", threads, &problems[i], dtype, dtype);
+
+			same_bits(&want, &got, "threads", i);
+			release(&got);
+		}
+		struct result got = run_on("far", 3, &problems[i], dtype, dtype);
+
+		same_bits(&want, &got, "far", i);
+		release(&want);
+		release(&got);
+	}
+}
+END_TEST
+
+/* The softmax of one score is 1 whatever the score: its gradient is 0, not what rounding leaves. */
+START_TEST(one_key_has_no_gradient)
+{
+	static const struct problem one = {{2, 70, 4, 2, 5, 0.7f, 1}, 0};
+	struct result got = run_on("cpu", 2, &one, dtypes[_i], dtypes[_i]);
+
+	for (int out = DQ; out <= DK; out++)
+		for (size_t i = 0; i < got.count[out]; i++)
+			ck_assert_float_eq(got.out[out][i], 0);
+	release(&got);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("attention");
+	TCase *attention = tcase_create("attention");
+
+	tcase_set_timeout(attention, 120);
+	tcase_add_loop_test(attention, cpu_equals_reference, 0, 2);
+	tcase_add_test(attention, reference_rounds_what_it_stores);
+	tcase_add_loop_test(attention, same_bits_on_any_threads_and_far, 0, 2);
+	tcase_add_loop_test(attention, one_key_has_no_gradient, 0, 2);
+	suite_add_tcase(suite, attention);
+	return run_suite(suite);
+}
