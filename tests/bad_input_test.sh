@@ -7,10 +7,9 @@ set -eu
 : "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
 command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
 . "$EDGEPIPE_SOURCE/launch/env.sh"
+. "$EDGEPIPE_SOURCE/tests/suite.sh"
 golden=$(cd "$EDGEPIPE_SOURCE/tests/golden" && pwd)
-work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
-failed=0
 
 cat > "$work/job.yaml" << END
 version: 1
@@ -33,9 +32,8 @@ refused() {
 	said=$(grep -cF -e "$words" "$work/stderr" || true)
 	left=$(ls -A "$work/out" 2> /dev/null || true)
 	if [ $status != "$code" ] || [ "$said" != 1 ] || [ -n "$left" ]; then
-		echo "FAILED $name: exit $status instead of $code, \"$words\" said $said times, left: $left"
+		fail "$name: exit $status instead of $code, \"$words\" said $said times, left: $left"
 		sed 's/^/    /' "$work/stderr"
-		failed=$((failed + 1))
 	else
 		echo "ok     $name"
 	fi
@@ -128,7 +126,7 @@ printf 'file' > "$work/plain"
 out=$work/plain/sub
 status=0
 timeout 60 mpirun -np 2 "$EDGEPIPE" train "$work/job.yaml" --out "$out" 2> "$work/stderr" > /dev/null || status=$?
-[ $status = 73 ] || { echo "FAILED an output directory that cannot be made: exit $status"; failed=$((failed + 1)); }
+[ $status = 73 ] || fail "an output directory that cannot be made: exit $status"
 
 timeout 60 mpirun -np 2 "$EDGEPIPE" train "$work/job.yaml" --out "$work/run" > /dev/null
 before=$(cat "$work/run/metrics.jsonl" "$work/run/adapter/"* | cksum)
@@ -136,8 +134,7 @@ status=0
 timeout 60 mpirun -np 2 "$EDGEPIPE" train "$work/job.yaml" --out "$work/run" 2> "$work/stderr" > /dev/null || status=$?
 after=$(cat "$work/run/metrics.jsonl" "$work/run/adapter/"* | cksum)
 if [ $status != 73 ] || [ "$before" != "$after" ] || ! grep -q -e --resume "$work/stderr"; then
-	echo "FAILED a directory that holds a run: exit $status"
-	failed=$((failed + 1))
+	fail "a directory that holds a run: exit $status"
 else
 	echo "ok     a directory that holds a run"
 fi
@@ -149,9 +146,8 @@ done
 status=0
 timeout 60 mpirun -np 2 "$EDGEPIPE" train "$work/job.yaml" --out "$work/run" --resume 2> "$work/stderr" > /dev/null || status=$?
 if [ $status != 65 ] || ! grep -q 'step-00000002' "$work/stderr"; then
-	echo "FAILED damaged checkpoints: exit $status"
+	fail "damaged checkpoints: exit $status"
 	cat "$work/stderr"
-	failed=$((failed + 1))
 else
 	echo "ok     damaged checkpoints"
 fi
@@ -161,10 +157,9 @@ status=0
 timeout 60 mpirun -np 2 "$EDGEPIPE" train "$work/job.yaml" --out "$work/diverged" --set train.learning_rate=1000 \
 	--set train.steps=300 --set train.checkpoint_every=1 2> "$work/stderr" > /dev/null || status=$?
 if [ $status != 79 ] || [ ! -e "$work/diverged/ckpt/step-00000001" ] || [ -e "$work/diverged/adapter" ]; then
-	echo "FAILED divergence: exit $status"
+	fail "divergence: exit $status"
 	cat "$work/stderr"
-	failed=$((failed + 1))
 else
 	echo "ok     divergence"
 fi
-[ $failed = 0 ] || { echo "$failed cases failed"; exit 1; }
+finish

@@ -4,16 +4,9 @@
 #   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/compare_test.sh
 set -eu
 : "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+. "$EDGEPIPE_SOURCE/tests/suite.sh"
 source=$(cd "$EDGEPIPE_SOURCE" && pwd)
 fig5=$source/topologies/fig5.yaml
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
-
-fail() {
-	echo "FAILED $1"
-	failed=$((failed + 1))
-}
 
 # The published setting, computed beforehand by a simulation that shares no code with ours: efficiency, codec, schedule,
 # micro-batches, hours for 1..6 servers. Every value within 3 %, and the same best number of hops.
@@ -140,38 +133,27 @@ else
 	echo "skipped: reading JSON, CSV and SVG with another program: no python3"
 fi
 
-# refused NAME CODE WORDS OPTIONS...
-refused() {
-	name=$1 code=$2 words=$3
-	shift 3
-	status=0
-	"$EDGEPIPE" compare "$@" > "$work/stdout" 2> "$work/stderr" || status=$?
-	if [ $status != "$code" ] || ! grep -qF -e "$words" "$work/stderr" || [ -s "$work/stdout" ]; then
-		fail "$name: exit $status instead of $code"
-		cat "$work/stderr"
-	fi
-}
-refused "no file" 2 "topology file is missing"
-refused "two files" 2 "one topology file" a b
-refused "an unknown option" 2 "did you mean '--hops'" "$fig5" --hpos 3
-refused "an unknown codec" 2 "did you mean 'int8'" "$fig5" --codec bf16,int6
-refused "all errors at once" 2 "did you mean 'planned'" "$fig5" --codec in8 --schedule eagre --split plannd --hops x
+refused "no file" 2 "topology file is missing" compare
+refused "two files" 2 "one topology file" compare a b
+refused "an unknown option" 2 "did you mean '--hops'" compare "$fig5" --hpos 3
+refused "an unknown codec" 2 "did you mean 'int8'" compare "$fig5" --codec bf16,int6
+refused "all errors at once" 2 "did you mean 'planned'" compare "$fig5" --codec in8 --schedule eagre --split plannd --hops x
 [ "$(grep -c 'compare: --' "$work/stderr")" = 4 ] || fail "not all errors at once"
-refused "hops beyond the servers" 2 "has 6 servers" "$fig5" --hops 1..7
-refused "hops that end before they begin" 2 "ends before it begins" "$fig5" --hops 3..2
-refused "an efficiency above 1" 2 "up to 1" "$fig5" --efficiency 1.5
-refused "tokens that are no number" 2 "264M" "$fig5" --tokens many
-refused "greedy without its split" 2 "fractional" "$fig5" --schedule greedy
-refused "two files on standard output" 2 "only one" "$fig5" --json - --csv -
-refused "a micro-batch that does not divide" 2 "does not divide" "$fig5" --micro-batch 3
+refused "hops beyond the servers" 2 "has 6 servers" compare "$fig5" --hops 1..7
+refused "hops that end before they begin" 2 "ends before it begins" compare "$fig5" --hops 3..2
+refused "an efficiency above 1" 2 "up to 1" compare "$fig5" --efficiency 1.5
+refused "tokens that are no number" 2 "264M" compare "$fig5" --tokens many
+refused "greedy without its split" 2 "fractional" compare "$fig5" --schedule greedy
+refused "two files on standard output" 2 "only one" compare "$fig5" --json - --csv -
+refused "a micro-batch that does not divide" 2 "does not divide" compare "$fig5" --micro-batch 3
 sed 's/steps: 200/epochs: 2/; s|campus/model|'"$source/topologies/campus/model"'|' "$source/topologies/campus.yaml" > "$work/epochs.yaml"
-refused "epochs without tokens" 2 "--tokens" "$work/epochs.yaml"
-refused "a number of stages" 78 "--hops" "$source/topologies/campus.yaml" --set plan.stages=2
-refused "layers by hand" 78 "plan.layers" "$source/topologies/campus.yaml" --set "plan.layers=[2,2,2,2,2]"
-refused "nodes that declare nothing" 78 "nodes[6].compute" "$source/topologies/fig5.yaml" --set nodes.6="{name: server-2}"
-refused "clients that hold more than there is" 78 "the model has 24" "$fig5" --set plan.client_blocks=25
-refused "a file that is not there" 66 "none.yaml" none.yaml
-refused "an output folder that is not there" 73 "nowhere" "$fig5" --svg "$work/nowhere/a.svg"
+refused "epochs without tokens" 2 "--tokens" compare "$work/epochs.yaml"
+refused "a number of stages" 78 "--hops" compare "$source/topologies/campus.yaml" --set plan.stages=2
+refused "layers by hand" 78 "plan.layers" compare "$source/topologies/campus.yaml" --set "plan.layers=[2,2,2,2,2]"
+refused "nodes that declare nothing" 78 "nodes[6].compute" compare "$source/topologies/fig5.yaml" --set nodes.6="{name: server-2}"
+refused "clients that hold more than there is" 78 "the model has 24" compare "$fig5" --set plan.client_blocks=25
+refused "a file that is not there" 66 "none.yaml" compare none.yaml
+refused "an output folder that is not there" 73 "nowhere" compare "$fig5" --svg "$work/nowhere/a.svg"
 
 # Elsewhere clients are refused by name.
 for command in train plan; do
@@ -182,5 +164,4 @@ for command in train plan; do
 	[ "$(grep -c 'clients are' "$work/stderr")" = 1 ] && grep -q 'edgepipe compare is for these' "$work/stderr" ||
 		fail "$command with clients: not said once, or without what to do"
 done
-[ $failed = 0 ] || exit 1
-echo "ok"
+finish

@@ -4,15 +4,8 @@
 #   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/plan_test.sh
 set -eu
 : "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+. "$EDGEPIPE_SOURCE/tests/suite.sh"
 source=$(cd "$EDGEPIPE_SOURCE" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
-
-fail() {
-	echo "FAILED $1"
-	failed=$((failed + 1))
-}
 
 # The model without its weights: a config.json is enough.
 mkdir "$work/model"
@@ -153,50 +146,39 @@ for size in 1 2 4; do
 		fail "micro-batches of $size take less than the least, $bound s"
 done
 
-# refused NAME CODE WORDS OPTIONS...
-refused() {
-	name=$1 code=$2 words=$3
-	shift 3
-	status=0
-	"$EDGEPIPE" plan "$@" > "$work/stdout" 2> "$work/stderr" || status=$?
-	if [ $status != "$code" ] || ! grep -qF -e "$words" "$work/stderr" || [ -s "$work/stdout" ]; then
-		fail "$name: exit $status instead of $code"
-		cat "$work/stderr"
-	fi
-}
 sed 's/, compute: [0-9.]* GFLOPS//; /^emulate/d' "$work/campus.yaml" > "$work/blind.yaml"
 "$EDGEPIPE" plan "$work/blind.yaml" > "$work/stdout" || fail "without a speed: exit $?"
 grep -q 'planned uniformly: no node declares its compute; declare it, or measure' "$work/stdout" || fail "why uniformly is not said"
-refused "no file" 2 "topology file is missing"
-refused "two files" 2 "one topology file" a b
-refused "an unknown option" 2 "--explain" "$work/campus.yaml" --explian
-refused "a file that is not there" 66 "none.yaml" none.yaml
-refused "a key that is not there" 78 "learning_rate" "$work/campus.yaml" --set train.learning_rat=1
-refused "memory that does not suffice" 78 "MiB" "$work/campus.yaml" --set nodes.1.memory=2MiB --set plan.solver=proportional
+refused "no file" 2 "topology file is missing" plan
+refused "two files" 2 "one topology file" plan a b
+refused "an unknown option" 2 "--explain" plan "$work/campus.yaml" --explian
+refused "a file that is not there" 66 "none.yaml" plan none.yaml
+refused "a key that is not there" 78 "learning_rate" plan "$work/campus.yaml" --set train.learning_rat=1
+refused "memory that does not suffice" 78 "MiB" plan "$work/campus.yaml" --set nodes.1.memory=2MiB --set plan.solver=proportional
 # all_of SIZE: $memory is that for every node
 all_of() {
 	memory=
 	for i in 0 1 2 3 4; do memory="$memory --set nodes.$i.memory=$1"; done
 }
 all_of 2MiB
-refused "memory that suffices nowhere" 78 "no node holds even the process: 24 MiB before any weights; the largest, 'physics', has 2 MiB" \
+refused "memory that suffices nowhere" 78 "no node holds even the process: 24 MiB before any weights; the largest, 'physics', has 2 MiB" plan \
 	"$work/campus.yaml" $memory
 grep -q '^  what helps: ' "$work/stderr" || fail "it is not said what helps"
 all_of 27MiB
-refused "memory that does not suffice in all" 78 " more than all nodes have left; the largest, 'physics', has 27 MiB" "$work/campus.yaml" $memory
+refused "memory that does not suffice in all" 78 " more than all nodes have left; the largest, 'physics', has 27 MiB" plan "$work/campus.yaml" $memory
 more=$(sed -n 's/.* each), \([0-9.]*\) MiB more .*/\1/p' "$work/stderr")
 # as much more as is said, evenly, and what whole blocks waste: a quarter of it again
 each=$(echo "$more" | awk '{ printf "%.0f", (27 + $1 / 5 * 1.25) * 1024 + 1024 }')
 all_of "${each}KiB"
 "$EDGEPIPE" plan "$work/campus.yaml" $memory > /dev/null 2> "$work/stderr" || { cat "$work/stderr"; fail "what is lacking in all does not suffice"; }
 all_of 29MiB
-refused "memory that suffices in all" 78 "they hold 9 of 10, and 'workshop' lacks the least for one more" "$work/campus.yaml" $memory
+refused "memory that suffices in all" 78 "they hold 9 of 10, and 'workshop' lacks the least for one more" plan "$work/campus.yaml" $memory
 "$EDGEPIPE" plan "$work/campus.yaml" $memory --set nodes.2.memory=31500KiB > /dev/null 2> "$work/stderr" ||
 	{ cat "$work/stderr"; fail "two MiB more for a node that lacks little do not suffice"; }
-refused "an unknown solver" 78 'did you mean "exact"' "$work/campus.yaml" --set plan.solver=exakt
+refused "an unknown solver" 78 'did you mean "exact"' plan "$work/campus.yaml" --set plan.solver=exakt
 bad() {
 	edited "$3"
-	refused "$1" 78 "$2" "$work/campus.yaml" --plan "$work/edited.json"
+	refused "$1" 78 "$2" plan "$work/campus.yaml" --plan "$work/edited.json"
 }
 bad "a gap" "block 3 is on no stage" 's/"first_block":3,/"first_block":4,/'
 bad "an overlap" "which stage 0 has already" 's/"first_block":3,/"first_block":2,/'
@@ -209,18 +191,17 @@ bad "an unknown schedule" "is none" 's/"schedule":"eager"/"schedule":"lazy"/'
 bad "a micro-batch that does not divide" "does not divide" 's/"micro_batch":1,/"micro_batch":3,/'
 bad "no version" "version: must be 1" 's/"version":1/"version":2/'
 echo '{' > "$work/edited.json"
-refused "what is no JSON" 65 "edited.json:" "$work/campus.yaml" --plan "$work/edited.json"
-refused "a plan that is not there" 66 "gone.json" "$work/campus.yaml" --plan "$work/gone.json"
-refused "a plan and layers" 78 "plan.layers" "$work/campus.yaml" --plan "$work/plan.json" --set "plan.layers=[2,2,2,2,2]"
-refused "plans that are ranked, and one that is given" 2 "--plan gives one" "$work/campus.yaml" --plan "$work/plan.json" --top 2
-refused "no rank" 2 "not in 1..100" "$work/campus.yaml" --top 0
-refused "ranked plans on standard output" 2 "several files" "$work/campus.yaml" --top 2 -o -
-refused "a profile that is not there" 66 "profile.json" "$work/campus.yaml" --profile profile.json
+refused "what is no JSON" 65 "edited.json:" plan "$work/campus.yaml" --plan "$work/edited.json"
+refused "a plan that is not there" 66 "gone.json" plan "$work/campus.yaml" --plan "$work/gone.json"
+refused "a plan and layers" 78 "plan.layers" plan "$work/campus.yaml" --plan "$work/plan.json" --set "plan.layers=[2,2,2,2,2]"
+refused "plans that are ranked, and one that is given" 2 "--plan gives one" plan "$work/campus.yaml" --plan "$work/plan.json" --top 2
+refused "no rank" 2 "not in 1..100" plan "$work/campus.yaml" --top 0
+refused "ranked plans on standard output" 2 "several files" plan "$work/campus.yaml" --top 2 -o -
+refused "a profile that is not there" 66 "profile.json" plan "$work/campus.yaml" --profile profile.json
 "$EDGEPIPE" plan "$work/campus.yaml" --dump-lp "$work/plan.lp" > /dev/null && grep -q '^Minimize' "$work/plan.lp" &&
 	tail -n 1 "$work/plan.lp" | grep -qx End || fail "--dump-lp"
-refused "a sequence above the positions" 78 "positions" "$work/campus.yaml" --set data.sequence=4096
-refused "a picture without a prediction" 78 "declares its compute" "$work/blind.yaml" --svg "$work/none.svg"
-refused "two files on standard output" 2 "only one" "$work/campus.yaml" -o - --svg -
-refused "an output folder that is not there" 73 "nowhere" "$work/campus.yaml" -o "$work/nowhere/plan.json"
-[ $failed = 0 ] || exit 1
-echo "ok"
+refused "a sequence above the positions" 78 "positions" plan "$work/campus.yaml" --set data.sequence=4096
+refused "a picture without a prediction" 78 "declares its compute" plan "$work/blind.yaml" --svg "$work/none.svg"
+refused "two files on standard output" 2 "only one" plan "$work/campus.yaml" -o - --svg -
+refused "an output folder that is not there" 73 "nowhere" plan "$work/campus.yaml" -o "$work/nowhere/plan.json"
+finish

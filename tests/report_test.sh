@@ -5,17 +5,10 @@
 #   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/report_test.sh
 set -eu
 : "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+. "$EDGEPIPE_SOURCE/tests/suite.sh"
 source=$(cd "$EDGEPIPE_SOURCE" && pwd)
 campus=$source/topologies/campus
 . "$source/launch/env.sh"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
-
-fail() {
-	echo "FAILED $1"
-	failed=$((failed + 1))
-}
 
 # has FILE WORDS...: every one of them is there
 has() {
@@ -152,24 +145,12 @@ else
 	echo "skipped: three ranks: no mpirun"
 fi
 
-# refused NAME CODE WORDS OPTIONS...
-refused() {
-	name=$1 code=$2 words=$3
-	shift 3
-	status=0
-	"$EDGEPIPE" report "$@" > "$work/stdout" 2> "$work/stderr" || status=$?
-	if [ $status != "$code" ] || ! grep -qF -e "$words" "$work/stderr" || [ -s "$work/stdout" ]; then
-		fail "$name: exit $status instead of $code"
-		cat "$work/stderr"
-	fi
-}
 mkdir "$work/empty" "$work/broken"
 printf '{"kind":"run"}\n{"kind"\n{}\n' > "$work/broken/metrics.jsonl"
-refused "no directory" 2 "which run directory"
-refused "two directories" 2 "one run at a time" a b
-refused "an unknown option" 2 "--output" --ouput=a b
-refused "no run" 66 "holds no run" "$work/empty"
-refused "a broken log" 65 "metrics.jsonl:2:" "$work/broken"
-refused "an output folder that is not there" 73 "nowhere" "$work/one" -o "$work/nowhere/a.html"
-[ $failed = 0 ] || exit 1
-echo "ok"
+refused "no directory" 2 "which run directory" report
+refused "two directories" 2 "one run at a time" report a b
+refused "an unknown option" 2 "--output" report --ouput=a b
+refused "no run" 66 "holds no run" report "$work/empty"
+refused "a broken log" 65 "metrics.jsonl:2:" report "$work/broken"
+refused "an output folder that is not there" 73 "nowhere" report "$work/one" -o "$work/nowhere/a.html"
+finish
