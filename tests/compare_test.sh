@@ -81,7 +81,7 @@ for i in 0 1 2 3 4; do set -- "$@" --set nodes.$i.memory=30MiB; done
 [ ! -s "$work/stderr" ] || { cat "$work/stderr"; fail "the reason is not in the row alone"; }
 grep -q '   1   .*no placement holds the model: .*MiB' "$work/table" || fail "no reason"
 grep -q '"hops":1,.*"step_s":null.*"why":"no placement holds' "$work/tight.json" || fail "no null"
-grep -q '   5\*' "$work/table" || fail "five nodes do not hold what one cannot"
+grep -q '^   [2-5]\*' "$work/table" || fail "several nodes do not hold what one cannot"
 # One small node among large ones: every number of hops has a plan, and more memory is never worse.
 "$EDGEPIPE" compare "$source/topologies/campus.yaml" --set nodes.1.memory=30MiB --csv "$work/small.csv" > /dev/null || fail "a small node"
 paste -d, "$work/campus.csv" "$work/small.csv" | awk -F, 'NR > 1 && !($13 >= $5 * 0.9999) { bad = 1 } END { exit bad || NR != 6 }' ||
