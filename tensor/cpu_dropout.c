@@ -6,7 +6,7 @@
 #include "tensor/internal.h"
 #include "tensor/vector.h"
 
-/* Channels that LANES counters decide. */
+/* Channels that LANES counters decide; CHUNK holds a whole number of them. */
 #define SPAN (4 * LANES)
 
 /*
@@ -61,30 +61,43 @@ VECTOR static void multiply_add(float *y, const float *x, const float *factor, i
 struct drop {
 	struct matrix y, x;
 	struct dropout d;
-	void (*apply)(float *y, const float *x, const float *factor, int n);
+	bool accumulate;
 };
+
+/* The factors of n channels from j on of row i; j is the first of a group. */
+static void chunk_factors(float factor[CHUNK], const struct dropout *d, int i, int j, int n)
+{
+	uint32_t sample = d->first_sample + (uint32_t)(i / d->tokens);
+
+	for (int l = 0; l < n; l += SPAN)
+		factors(factor + l, d, sample, (uint32_t)(i % d->tokens),
+			(uint32_t)(j + l) / 4);
+}
 
 static void drop_rows(const void *arg, int first, int end)
 {
 	const struct drop *a = arg;
-	int C = a->y.cols;
-	float factor[SPAN];
+	float factor[CHUNK], in[CHUNK], out[CHUNK];
 
 	for (int i = first; i < end; i++) {
-		uint32_t sample = a->d.first_sample + (uint32_t)(i / a->d.tokens);
+		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
+			float *y = a->accumulate ? chunk_in(a->y, i, j, n, out)
+						 : chunk_out(a->y, i, j, out);
+			const float *x = chunk_in(a->x, i, j, n, in);
 
-		for (int j = 0; j < C; j += SPAN) {
-			factors(factor, &a->d, sample, (uint32_t)(i % a->d.tokens),
-				(uint32_t)j / 4);
-			a->apply(row_of(a->y, i) + j, row_of(a->x, i) + j, factor,
-				 C - j < SPAN ? C - j : SPAN);
+			chunk_factors(factor, &a->d, i, j, n);
+			if (a->accumulate)
+				multiply_add(y, x, factor, n);
+			else
+				multiply(y, x, factor, n);
+			chunk_done(a->y, i, j, n, y);
 		}
 	}
 }
 
 static void cpu_dropout(struct device *dev, struct matrix y, struct matrix x, struct dropout d)
 {
-	struct drop a = {y, x, d, multiply};
+	struct drop a = {y, x, d, false};
 
 	run_rows(dev, drop_rows, &a, x.rows, 4 * (size_t)x.cols);
 }
@@ -92,7 +105,7 @@ static void cpu_dropout(struct device *dev, struct matrix y, struct matrix x, st
 static void cpu_dropout_backward(struct device *dev, struct matrix dx, struct matrix dy,
 				 struct dropout d)
 {
-	struct drop a = {dx, dy, d, multiply_add};
+	struct drop a = {dx, dy, d, true};
 
 	run_rows(dev, drop_rows, &a, dx.rows, 4 * (size_t)dx.cols);
 }

@@ -1,6 +1,7 @@
 /*
- * Kernels of the CPU that touch each element on its own: plain loops over rows, vectorised by
- * the compiler. Where an output may be an input, the pointers are not restrict (EACH_ALONE).
+ * Kernels of the CPU that touch each element on its own: plain loops over chunks of rows,
+ * vectorised by the compiler. Where an output may be an input, the pointers are not restrict
+ * (EACH_ALONE).
  */
 #include <math.h>
 #include <string.h>
@@ -33,7 +34,7 @@ ROWS(copy_rows)
 	const struct maps *a = arg;
 
 	for (int i = first; i < end; i++)
-		memcpy(row_of(a->y, i), row_of(a->x, i), (size_t)a->y.cols * sizeof(float));
+		chunk_copy(a->y, a->x, i, 0, a->y.cols);
 }
 
 static void cpu_copy(struct device *dev, struct matrix y, struct matrix x)
@@ -62,15 +63,24 @@ static void cpu_fill(struct device *dev, struct matrix x, float value)
 	run_rows(dev, fill_rows, &a, x.rows, (size_t)x.cols);
 }
 
+/* Rows of a table lie as its file has them, aligned to nothing. */
 ROWS(embed_rows)
 {
 	const struct maps *a = arg;
+	size_t bytes = dtype_bytes(a->x.dtype);
+	float out[CHUNK];
 
 	for (int i = first; i < end; i++) {
-		memcpy(row_of(a->y, i), row_of(a->x, a->ids[i]),
-		       (size_t)a->y.cols * sizeof(float));
-		if (a->w.data)
-			add_row(row_of(a->y, i), row_of(a->w, i % a->size), a->y.cols);
+		const char *token = (char *)a->x.data + (size_t)a->ids[i] * a->x.ld * bytes;
+
+		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
+			float *y = chunk_out(a->y, i, j, out);
+
+			convert_to_f32(y, token + (size_t)j * bytes, a->x.dtype, (size_t)n);
+			if (a->w.data)
+				add_row(y, row_of(a->w, i % a->size) + j, n);
+			chunk_done(a->y, i, j, n, y);
+		}
 	}
 }
 
@@ -95,6 +105,20 @@ VECTOR static void rotate(float *restrict a, float *restrict b, const float *res
 	}
 }
 
+/* The same on BF16: a head is too short to be worth a buffer. */
+VECTOR static void rotate_bf16(uint16_t *restrict a, uint16_t *restrict b,
+			       const float *restrict cosine, const float *restrict sine,
+			       float sign, int half)
+{
+	for (int j = 0; j < half; j++) {
+		float s = sign * sine[j], c = cosine[j];
+		float x = vector_widen(a[j]), y = vector_widen(b[j]);
+
+		b[j] = vector_narrow(y * c + x * s);
+		a[j] = vector_narrow(x * c - y * s);
+	}
+}
+
 ROWS(rope_rows)
 {
 	const struct maps *a = arg;
@@ -105,8 +129,13 @@ ROWS(rope_rows)
 
 		for (int j = 0; j < a->y.cols; j += a->size) {
 			float *x = row_of(a->y, i) + j;
+			uint16_t *x16 = row_of_bf16(a->y, i) + j;
 
-			rotate(x, x + half, table, table + half, a->value, half);
+			if (a->y.dtype == DTYPE_BF16)
+				rotate_bf16(x16, x16 + half, table, table + half, a->value,
+					    half);
+			else
+				rotate(x, x + half, table, table + half, a->value, half);
 		}
 	}
 }
@@ -170,11 +199,16 @@ ROWS(gelu_rows)
 {
 	const struct maps *a = arg;
 
+	void (*map)(float *y, const float *x, int n) = a->flag ? gelu_exact : gelu_tanh;
+	float in[CHUNK], out[CHUNK];
+
 	for (int i = first; i < end; i++) {
-		if (a->flag)
-			gelu_exact(row_of(a->y, i), row_of(a->x, i), a->y.cols);
-		else
-			gelu_tanh(row_of(a->y, i), row_of(a->x, i), a->y.cols);
+		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
+			float *y = chunk_out(a->y, i, j, out);
+
+			map(y, chunk_in(a->x, i, j, n, in), n);
+			chunk_done(a->y, i, j, n, y);
+		}
 	}
 }
 
@@ -189,14 +223,18 @@ ROWS(gelu_gradient_rows)
 {
 	const struct maps *a = arg;
 
-	for (int i = first; i < end; i++) {
-		float *dx = row_of(a->y, i);
-		const float *dy = row_of(a->z, i), *x = row_of(a->x, i);
+	void (*map)(float *dx, const float *dy, const float *x, int n) =
+	    a->flag ? gelu_exact_gradient : gelu_tanh_gradient;
+	float in[2][CHUNK], out[CHUNK];
 
-		if (a->flag)
-			gelu_exact_gradient(dx, dy, x, a->y.cols);
-		else
-			gelu_tanh_gradient(dx, dy, x, a->y.cols);
+	for (int i = first; i < end; i++) {
+		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
+			float *dx = chunk_out(a->y, i, j, out);
+
+			map(dx, chunk_in(a->z, i, j, n, in[0]), chunk_in(a->x, i, j, n, in[1]),
+			    n);
+			chunk_done(a->y, i, j, n, dx);
+		}
 	}
 }
 
@@ -218,9 +256,17 @@ VECTOR static void swiglu_row(float *y, const float *gate, const float *up, int 
 ROWS(swiglu_rows)
 {
 	const struct maps *a = arg;
+	float in[2][CHUNK], out[CHUNK];
 
-	for (int i = first; i < end; i++)
-		swiglu_row(row_of(a->y, i), row_of(a->x, i), row_of(a->w, i), a->y.cols);
+	for (int i = first; i < end; i++) {
+		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
+			float *y = chunk_out(a->y, i, j, out);
+
+			swiglu_row(y, chunk_in(a->x, i, j, n, in[0]),
+				   chunk_in(a->w, i, j, n, in[1]), n);
+			chunk_done(a->y, i, j, n, y);
+		}
+	}
 }
 
 static void cpu_swiglu(struct device *dev, struct matrix y, struct matrix gate,
@@ -253,10 +299,20 @@ struct swiglu_gradients {
 ROWS(swiglu_gradient_rows)
 {
 	const struct swiglu_gradients *a = arg;
+	float in[3][CHUNK], out[2][CHUNK];
 
-	for (int i = first; i < end; i++)
-		swiglu_gradient_row(row_of(a->dgate, i), row_of(a->dup, i), row_of(a->dy, i),
-				    row_of(a->gate, i), row_of(a->up, i), a->dy.cols);
+	for (int i = first; i < end; i++) {
+		for (int j = 0, n; (n = chunk_of(a->dy, j)) > 0; j += n) {
+			float *dgate = chunk_out(a->dgate, i, j, out[0]);
+			float *dup = chunk_out(a->dup, i, j, out[1]);
+
+			swiglu_gradient_row(dgate, dup, chunk_in(a->dy, i, j, n, in[0]),
+					    chunk_in(a->gate, i, j, n, in[1]),
+					    chunk_in(a->up, i, j, n, in[2]), n);
+			chunk_done(a->dgate, i, j, n, dgate);
+			chunk_done(a->dup, i, j, n, dup);
+		}
+	}
 }
 
 static void cpu_swiglu_backward(struct device *dev, struct matrix dgate, struct matrix dup,

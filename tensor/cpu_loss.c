@@ -8,9 +8,6 @@
 #include "tensor/internal.h"
 #include "tensor/vector.h"
 
-/* Floats are summed this far before the sum goes on in double. */
-#define CHUNK 1024
-
 struct losses {
 	double *losses;
 	struct matrix gradient, logits;
@@ -38,7 +35,7 @@ VECTOR static void scale_row(float *x, float factor, int n)
 		x[j] *= factor;
 }
 
-/* The sum of exp(logit - most). */
+/* The sum of exp(logit - most): a chunk in float, then on in double. */
 static double exp_sum(const float *logits, int V, float most)
 {
 	float chunk[CHUNK];
@@ -49,31 +46,43 @@ static double exp_sum(const float *logits, int V, float most)
 	return sum;
 }
 
-/* dlogit = (p - 1 at the label and p elsewhere) * scale, a chunk at a time: the gradient may
- * lie in the logits' place. */
-static void gradient_row(float *gradient, const float *logits, int V, int label, float most,
-			 double sum, float scale)
+/*
+ * dlogit = (p - 1 at the label and p elsewhere) * scale. The gradient may lie in the logits'
+ * place: as F32 it is written over what was just read, as BF16 behind it.
+ */
+static void gradient_row(struct matrix gradient, int i, const float *logits, int label,
+			 float most, double sum, float scale)
 {
 	double p = exp((double)logits[label] - most) / sum;
+	float out[CHUNK];
 
-	for (int j = 0; j < V; j += CHUNK) {
-		int n = V - j < CHUNK ? V - j : CHUNK;
+	for (int j = 0, n; (n = chunk_of(gradient, j)) > 0; j += n) {
+		float *y = chunk_out(gradient, i, j, out);
 
-		exp_into(gradient + j, logits + j, most, n);
-		scale_row(gradient + j, (float)(scale / sum), n);
+		exp_into(y, logits + j, most, n);
+		scale_row(y, (float)(scale / sum), n);
+		if (label >= j && label < j + n)
+			y[label - j] = (float)((p - 1) * scale);
+		chunk_done(gradient, i, j, n, y);
 	}
-	gradient[label] = (float)((p - 1) * scale);
+}
+
+static void clear_row(struct matrix m, int i)
+{
+	size_t bytes = dtype_bytes(m.dtype);
+
+	memset((char *)m.data + (size_t)i * m.ld * bytes, 0, (size_t)m.cols * bytes);
 }
 
 static double loss_row(const struct losses *a, int i, int label)
 {
-	float *logits = row_of(a->logits, i);
+	const float *logits = row_of(a->logits, i);
 	int V = a->logits.cols;
 	float most = most_of(logits, V), picked = logits[label];
 	double sum = exp_sum(logits, V, most);
 
 	if (a->gradient.data)
-		gradient_row(row_of(a->gradient, i), logits, V, label, most, sum, a->scale);
+		gradient_row(a->gradient, i, logits, label, most, sum, a->scale);
 	return log(sum) - ((double)picked - most);
 }
 
@@ -86,8 +95,7 @@ static void loss_rows(const void *arg, int first, int end)
 		if (a->labels[i] >= 0)
 			a->losses[i] = loss_row(a, i, a->labels[i]);
 		else if (a->gradient.data)
-			memset(row_of(a->gradient, i), 0,
-			       (size_t)a->logits.cols * sizeof(float));
+			clear_row(a->gradient, i);
 	}
 }
 

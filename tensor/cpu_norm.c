@@ -4,7 +4,6 @@
  * it).
  */
 #include <math.h>
-#include <string.h>
 
 #include "tensor/internal.h"
 #include "tensor/vector.h"
@@ -109,25 +108,105 @@ VECTOR static void add_gradient(float *dx, const float *dy, const float *x, cons
 		dx[j] += rstd * (dy[j] * gain[j] - middle - (x[j] - mean) * slope);
 }
 
-static void keep_row(struct matrix copy, int i, const float *x, int n)
+/* How much of a row a sum takes at once: all of it where no buffer is needed. */
+static int span_of(struct matrix a, struct matrix b)
 {
-	if (copy.data)
-		memcpy(row_of(copy, i), x, (size_t)n * sizeof *x);
+	return a.dtype == DTYPE_BF16 || b.dtype == DTYPE_BF16 ? CHUNK : a.cols;
+}
+
+static int at_most(int x, int most)
+{
+	return x < most ? x : most;
+}
+
+static double sum_row(struct matrix x, int i)
+{
+	float in[CHUNK];
+	double sum = 0;
+	int step = span_of(x, x);
+
+	for (int j = 0; j < x.cols; j += step) {
+		int n = at_most(x.cols - j, step);
+
+		sum += sum_of(chunk_in(x, i, j, n, in), n);
+	}
+	return sum;
+}
+
+static double spread_row(struct matrix x, int i, double mean)
+{
+	float in[CHUNK];
+	double sum = 0;
+	int step = span_of(x, x);
+
+	for (int j = 0; j < x.cols; j += step) {
+		int n = at_most(x.cols - j, step);
+
+		sum += spread_of(chunk_in(x, i, j, n, in), mean, n);
+	}
+	return sum;
+}
+
+/* The sums of dy * gain (where it is asked for) and of dy * gain * (x - mean). */
+static double moment_row(const struct norm *a, int i, double mean, double *scaled)
+{
+	const float *gain = a->gain.data;
+	float in[2][CHUNK];
+	double sum = 0;
+	int step = span_of(a->dy, a->x);
+
+	for (int j = 0; j < a->x.cols; j += step) {
+		int n = at_most(a->x.cols - j, step);
+		const float *dy = chunk_in(a->dy, i, j, n, in[0]);
+
+		sum += sum_moment(dy, gain + j, chunk_in(a->x, i, j, n, in[1]), mean, n);
+		if (scaled)
+			*scaled += sum_scaled(dy, gain + j, n);
+	}
+	return sum;
+}
+
+/* The gradient of row i, from factors that the sums gave. */
+static void gradient_row(const struct norm *a, int i, const float factor[4])
+{
+	const float *gain = a->gain.data;
+	float in[2][CHUNK], out[CHUNK];
+
+	for (int j = 0, n; (n = chunk_of(a->dx, j)) > 0; j += n) {
+		const float *dy = chunk_in(a->dy, i, j, n, in[0]);
+		const float *x = chunk_in(a->x, i, j, n, in[1]);
+		float *dx = a->accumulate ? chunk_in(a->dx, i, j, n, out)
+					  : chunk_out(a->dx, i, j, out);
+
+		if (a->accumulate)
+			add_gradient(dx, dy, x, gain + j, factor, n);
+		else
+			spread_gradient(dx, dy, x, gain + j, factor, n);
+		chunk_done(a->dx, i, j, n, dx);
+		if (a->copy.data)
+			chunk_copy(a->copy, a->dx, i, j, n);
+	}
 }
 
 static void layer_norm_rows(const void *arg, int first, int end)
 {
 	const struct norm *a = arg;
-	int C = a->x.cols;
+	const float *gain = a->gain.data, *bias = a->bias.data;
+	float in[CHUNK], out[CHUNK];
 
 	for (int i = first; i < end; i++) {
-		const float *x = row_of(a->x, i);
-		double mean = sum_of(x, C) / C;
-		double rstd = 1 / sqrt(spread_of(x, mean, C) / C + a->epsilon);
+		double mean = sum_row(a->x, i) / a->x.cols;
+		double rstd = 1 / sqrt(spread_row(a->x, i, mean) / a->x.cols + a->epsilon);
 
-		normalise(row_of(a->y, i), x, a->gain.data, a->bias.data, (float)mean,
-			  (float)rstd, C);
-		keep_row(a->copy, i, x, C);
+		for (int j = 0, n; (n = chunk_of(a->x, j)) > 0; j += n) {
+			float *y = chunk_out(a->y, i, j, out);
+
+			normalise(y, chunk_in(a->x, i, j, n, in), gain + j, bias + j,
+				  (float)mean, (float)rstd, n);
+			chunk_done(a->y, i, j, n, y);
+			if (a->copy.data)
+				chunk_copy(a->copy, a->x, i, j, n);
+		}
 		row_of(a->stats, i)[0] = (float)mean;
 		row_of(a->stats, i)[1] = (float)rstd;
 	}
@@ -151,18 +230,15 @@ static void cpu_layer_norm(struct device *dev, struct matrix y, struct matrix co
 static void layer_norm_gradient_rows(const void *arg, int first, int end)
 {
 	const struct norm *a = arg;
-	const float *gain = a->gain.data;
 	int C = a->x.cols;
 
 	for (int i = first; i < end; i++) {
-		const float *x = row_of(a->x, i), *dy = row_of(a->dy, i);
 		float mean = row_of(a->stats, i)[0], rstd = row_of(a->stats, i)[1];
-		double moment = sum_moment(dy, gain, x, mean, C);
-		float factor[4] = {rstd, (float)(sum_scaled(dy, gain, C) / C), mean,
+		double scaled = 0, moment = moment_row(a, i, mean, &scaled);
+		float factor[4] = {rstd, (float)(scaled / C), mean,
 				   (float)(moment / C * rstd * rstd)};
 
-		add_gradient(row_of(a->dx, i), dy, x, gain, factor, C);
-		keep_row(a->copy, i, row_of(a->dx, i), C);
+		gradient_row(a, i, factor);
 	}
 }
 
@@ -171,7 +247,8 @@ static void cpu_layer_norm_backward(struct device *dev, struct matrix dx, struct
 				    struct matrix gain)
 {
 	struct norm a = {
-	    .dx = dx, .copy = copy, .dy = dy, .x = x, .stats = stats, .gain = gain};
+	    .dx = dx, .copy = copy, .dy = dy, .x = x, .stats = stats, .gain = gain,
+	    .accumulate = true};
 
 	run_rows(dev, layer_norm_gradient_rows, &a, x.rows, (size_t)x.cols);
 }
@@ -179,14 +256,20 @@ static void cpu_layer_norm_backward(struct device *dev, struct matrix dx, struct
 static void rms_norm_rows(const void *arg, int first, int end)
 {
 	const struct norm *a = arg;
-	int C = a->x.cols;
+	const float *gain = a->gain.data;
+	float in[CHUNK], out[CHUNK];
 
 	for (int i = first; i < end; i++) {
-		const float *x = row_of(a->x, i);
-		double rstd = 1 / sqrt(spread_of(x, 0, C) / C + a->epsilon);
+		double rstd = 1 / sqrt(spread_row(a->x, i, 0) / a->x.cols + a->epsilon);
 
-		scale(row_of(a->y, i), x, a->gain.data, (float)rstd, C);
-		keep_row(a->copy, i, x, C);
+		for (int j = 0, n; (n = chunk_of(a->x, j)) > 0; j += n) {
+			float *y = chunk_out(a->y, i, j, out);
+
+			scale(y, chunk_in(a->x, i, j, n, in), gain + j, (float)rstd, n);
+			chunk_done(a->y, i, j, n, y);
+			if (a->copy.data)
+				chunk_copy(a->copy, a->x, i, j, n);
+		}
 		row_of(a->stats, i)[0] = (float)rstd;
 	}
 }
@@ -204,20 +287,14 @@ static void cpu_rms_norm(struct device *dev, struct matrix y, struct matrix copy
 static void rms_norm_gradient_rows(const void *arg, int first, int end)
 {
 	const struct norm *a = arg;
-	const float *gain = a->gain.data;
 	int C = a->x.cols;
 
 	for (int i = first; i < end; i++) {
-		const float *x = row_of(a->x, i), *dy = row_of(a->dy, i);
 		float rstd = row_of(a->stats, i)[0];
-		double moment = sum_moment(dy, gain, x, 0, C);
+		double moment = moment_row(a, i, 0, NULL);
 		float factor[4] = {rstd, 0, 0, (float)(moment / C * rstd * rstd)};
 
-		if (a->accumulate)
-			add_gradient(row_of(a->dx, i), dy, x, gain, factor, C);
-		else
-			spread_gradient(row_of(a->dx, i), dy, x, gain, factor, C);
-		keep_row(a->copy, i, row_of(a->dx, i), C);
+		gradient_row(a, i, factor);
 	}
 }
 

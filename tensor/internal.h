@@ -1,6 +1,7 @@
 /*
- * What the files of tensor/ share among themselves: work cut into rows, OpenBLAS held to one
- * thread, and the slots that fill the CPU table.
+ * What the files of tensor/ share among themselves: work cut into rows, rows that are floats
+ * whatever they are stored as, OpenBLAS held to one thread, and the slots that fill the CPU
+ * table.
  */
 #ifndef EDGEPIPE_TENSOR_INTERNAL_H
 #define EDGEPIPE_TENSOR_INTERNAL_H
@@ -20,6 +21,27 @@ typedef void rows_work(const void *arg, int first, int end);
  * pool; cost is what one row costs, in elements touched. */
 void run_rows(struct device *dev, rows_work *work, const void *arg, int rows, size_t cost);
 
+/* -- cpu_rows.c: rows of F32 or BF16 as floats, a chunk at a time -------------------------- */
+
+/*
+ * Numbers of a row that a kernel takes at once: its buffers stay in the first cache, so that a
+ * kernel passes over memory once whatever the dtypes are. F32 is used where it lies.
+ */
+#define CHUNK 1024
+/* How much of a row there is to take from column j on. */
+static inline int chunk_of(struct matrix m, int j)
+{
+	return m.cols - j < CHUNK ? m.cols - j : CHUNK;
+}
+/* Columns j..j+n-1 of row i: to be read, or to be changed before chunk_done. */
+float *chunk_in(struct matrix m, int i, int j, int n, float buffer[CHUNK]);
+/* Where to write columns from j on of row i, before chunk_done. */
+float *chunk_out(struct matrix m, int i, int j, float buffer[CHUNK]);
+/* Stores what chunk_in or chunk_out gave. */
+void chunk_done(struct matrix m, int i, int j, int n, const float *x);
+/* Columns j..j+n-1 of row i of y = those of x. */
+void chunk_copy(struct matrix y, struct matrix x, int i, int j, int n);
+
 /* -- cpu_*.c ------------------------------------------------------------------------------- */
 
 /* Each overwrites the slots that its file has. */
@@ -35,6 +57,11 @@ void cpu_loss_slots(struct kernels *k);
 static inline float *row_of(struct matrix m, int i)
 {
 	return (float *)m.data + (size_t)i * m.ld;
+}
+
+static inline uint16_t *row_of_bf16(struct matrix m, int i)
+{
+	return (uint16_t *)m.data + (size_t)i * m.ld;
 }
 
 #endif

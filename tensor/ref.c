@@ -28,9 +28,15 @@ static REAL *row(struct matrix m, int i)
 /* Element (i, j), whatever it is stored as. */
 static double value(struct matrix m, int i, int j)
 {
+	const uint16_t *half = (uint16_t *)m.data + (size_t)i * m.ld + (size_t)j;
+	float x;
+
 	if (m.dtype == DTYPE_BF16)
-		return bf16_value(((uint16_t *)m.data)[(size_t)i * m.ld + (size_t)j]);
-	return row(m, i)[j];
+		return bf16_value(*half);
+	if (m.dtype != DTYPE_F16)
+		return row(m, i)[j];
+	convert_to_f32(&x, half, m.dtype, 1);
+	return x;
 }
 
 static void set(struct matrix m, int i, int j, double x)
@@ -41,31 +47,27 @@ static void set(struct matrix m, int i, int j, double x)
 		row(m, i)[j] = x;
 }
 
-static double dot(const REAL *a, const REAL *b, int n)
+/* -- linear -------------------------------------------------------------------------------- */
+
+/* Element (i, j) of op(a) op(b). */
+static double product(struct matrix a, bool a_t, struct matrix b, bool b_t, int i, int j)
 {
+	int inner = a_t ? a.rows : a.cols;
 	double sum = 0;
 
-	for (int i = 0; i < n; i++)
-		sum += (double)a[i] * b[i];
+	for (int l = 0; l < inner; l++)
+		sum += value(a, a_t ? l : i, a_t ? i : l) * value(b, b_t ? j : l, b_t ? l : j);
 	return sum;
 }
-
-/* -- linear -------------------------------------------------------------------------------- */
 
 static void ref_matmul(UNUSED struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta)
 {
-	int inner = a_t ? a.rows : a.cols;
-
 	for (int i = 0; i < c.rows; i++) {
 		for (int j = 0; j < c.cols; j++) {
-			double sum = 0;
+			double sum = alpha * product(a, a_t, b, b_t, i, j);
 
-			for (int l = 0; l < inner; l++)
-				sum += value(a, a_t ? l : i, a_t ? i : l) *
-				       value(b, b_t ? j : l, b_t ? l : j);
-			set(c, i, j, beta == 0 ? alpha * sum
-					       : alpha * sum + beta * value(c, i, j));
+			set(c, i, j, beta == 0 ? sum : sum + beta * value(c, i, j));
 		}
 	}
 }
@@ -73,10 +75,15 @@ static void ref_matmul(UNUSED struct device *dev, struct matrix c, struct matrix
 static void ref_linear(UNUSED struct device *dev, struct matrix y, struct matrix x,
 		       struct matrix w, bool w_t, struct matrix bias, float beta)
 {
-	ref_matmul(dev, y, x, false, w, w_t, 1, beta);
-	for (int i = 0; bias.data && i < y.rows; i++)
-		for (int j = 0; j < y.cols; j++)
-			set(y, i, j, value(y, i, j) + value(bias, 0, j));
+	for (int i = 0; i < y.rows; i++) {
+		for (int j = 0; j < y.cols; j++) {
+			double sum = product(x, false, w, w_t, i, j);
+
+			if (bias.data)
+				sum += value(bias, 0, j);
+			set(y, i, j, beta == 0 ? sum : sum + beta * value(y, i, j));
+		}
+	}
 }
 
 static void ref_copy(UNUSED struct device *dev, struct matrix y, struct matrix x)
@@ -96,11 +103,11 @@ static void ref_fill(UNUSED struct device *dev, struct matrix x, float value)
 static void ref_embed(UNUSED struct device *dev, struct matrix y, const int32_t *ids,
 		      struct matrix tokens, struct matrix positions, int T)
 {
-	for (int i = 0; i < y.rows; i++) {
-		memcpy(row(y, i), row(tokens, ids[i]), (size_t)y.cols * sizeof(REAL));
-		for (int j = 0; positions.data && j < y.cols; j++)
-			row(y, i)[j] += row(positions, i % T)[j];
-	}
+	for (int i = 0; i < y.rows; i++)
+		for (int j = 0; j < y.cols; j++)
+			set(y, i, j,
+			    value(tokens, ids[i], j) +
+				(positions.data ? value(positions, i % T, j) : 0));
 }
 
 /* -- norms --------------------------------------------------------------------------------- */
@@ -113,18 +120,17 @@ static void ref_layer_norm(struct device *dev, struct matrix y, struct matrix co
 	int C = x.cols;
 
 	for (int i = 0; i < x.rows; i++) {
-		const REAL *in = row(x, i);
 		double mean = 0, variance = 0;
 
 		for (int j = 0; j < C; j++)
-			mean += in[j];
+			mean += value(x, i, j);
 		mean /= C;
 		for (int j = 0; j < C; j++)
-			variance += (in[j] - mean) * (in[j] - mean);
+			variance += (value(x, i, j) - mean) * (value(x, i, j) - mean);
 		double rstd = 1 / sqrt(variance / C + epsilon);
 
 		for (int j = 0; j < C; j++)
-			row(y, i)[j] = (in[j] - mean) * rstd * g[j] + b[j];
+			set(y, i, j, (value(x, i, j) - mean) * rstd * g[j] + b[j]);
 		row(stats, i)[0] = mean;
 		row(stats, i)[1] = rstd;
 	}
@@ -144,19 +150,20 @@ static void ref_layer_norm_backward(struct device *dev, struct matrix dx, struct
 	int C = x.cols;
 
 	for (int i = 0; i < x.rows; i++) {
-		const REAL *in = row(x, i), *din = row(dy, i);
 		double mean = row(stats, i)[0], rstd = row(stats, i)[1];
 		double sum = 0, sum_xhat = 0;
 
 		for (int j = 0; j < C; j++) {
-			sum += (double)din[j] * g[j];
-			sum_xhat += (double)din[j] * g[j] * (in[j] - mean) * rstd;
+			double d = value(dy, i, j) * g[j];
+
+			sum += d;
+			sum_xhat += d * (value(x, i, j) - mean) * rstd;
 		}
 		for (int j = 0; j < C; j++) {
-			double xhat = (in[j] - mean) * rstd;
+			double xhat = (value(x, i, j) - mean) * rstd;
+			double d = value(dy, i, j) * g[j] - sum / C - xhat * sum_xhat / C;
 
-			row(dx, i)[j] +=
-			    rstd * ((double)din[j] * g[j] - sum / C - xhat * sum_xhat / C);
+			set(dx, i, j, value(dx, i, j) + rstd * d);
 		}
 	}
 	if (copy.data)
@@ -170,11 +177,14 @@ static void ref_rms_norm(struct device *dev, struct matrix y, struct matrix copy
 	int C = x.cols;
 
 	for (int i = 0; i < x.rows; i++) {
-		const REAL *in = row(x, i);
-		double rstd = 1 / sqrt(dot(in, in, C) / C + epsilon);
+		double squares = 0;
 
 		for (int j = 0; j < C; j++)
-			row(y, i)[j] = in[j] * rstd * row(gain, 0)[j];
+			squares += value(x, i, j) * value(x, i, j);
+		double rstd = 1 / sqrt(squares / C + epsilon);
+
+		for (int j = 0; j < C; j++)
+			set(y, i, j, value(x, i, j) * rstd * row(gain, 0)[j]);
 		row(stats, i)[0] = rstd;
 	}
 	if (copy.data)
@@ -190,16 +200,15 @@ static void ref_rms_norm_backward(struct device *dev, struct matrix dx, struct m
 	int C = x.cols;
 
 	for (int i = 0; i < x.rows; i++) {
-		const REAL *in = row(x, i), *din = row(dy, i);
 		double rstd = row(stats, i)[0], sum = 0;
 
 		for (int j = 0; j < C; j++)
-			sum += (double)din[j] * g[j] * in[j];
+			sum += value(dy, i, j) * g[j] * value(x, i, j);
 		for (int j = 0; j < C; j++) {
-			double d =
-			    rstd * ((double)din[j] * g[j] - in[j] * rstd * rstd * sum / C);
+			double d = rstd * (value(dy, i, j) * g[j] -
+					   value(x, i, j) * rstd * rstd * sum / C);
 
-			row(dx, i)[j] = accumulate ? row(dx, i)[j] + d : d;
+			set(dx, i, j, accumulate ? value(dx, i, j) + d : d);
 		}
 	}
 	if (copy.data)
@@ -221,14 +230,13 @@ static void ref_rope(UNUSED struct device *dev, struct matrix x, struct matrix t
 		const REAL *cosine = row(table, i % table.rows), *sine = cosine + half;
 
 		for (int first = 0; first < x.cols; first += head_size) {
-			REAL *a = row(x, i) + first, *b = a + half;
-
 			for (int j = 0; j < half; j++) {
 				REAL s = backward ? -sine[j] : sine[j], c = cosine[j];
-				REAL turned = a[j] * c - b[j] * s;
+				REAL a = value(x, i, first + j);
+				REAL b = value(x, i, first + half + j);
 
-				b[j] = b[j] * c + a[j] * s;
-				a[j] = turned;
+				set(x, i, first + j, a * c - b * s);
+				set(x, i, first + half + j, b * c + a * s);
 			}
 		}
 	}
@@ -441,7 +449,7 @@ static void ref_gelu(UNUSED struct device *dev, struct matrix y, struct matrix x
 {
 	for (int i = 0; i < x.rows; i++)
 		for (int j = 0; j < x.cols; j++)
-			row(y, i)[j] = gelu_of(row(x, i)[j], kind);
+			set(y, i, j, gelu_of(value(x, i, j), kind));
 }
 
 /* y = gelu_of(x) */
@@ -450,7 +458,7 @@ static void ref_gelu_backward(UNUSED struct device *dev, struct matrix dx, struc
 {
 	for (int i = 0; i < x.rows; i++)
 		for (int j = 0; j < x.cols; j++)
-			row(dx, i)[j] = row(dy, i)[j] * gelu_slope(row(x, i)[j], kind);
+			set(dx, i, j, value(dy, i, j) * gelu_slope(value(x, i, j), kind));
 }
 
 static void ref_swiglu(UNUSED struct device *dev, struct matrix y, struct matrix gate,
@@ -458,9 +466,9 @@ static void ref_swiglu(UNUSED struct device *dev, struct matrix y, struct matrix
 {
 	for (int i = 0; i < y.rows; i++) {
 		for (int j = 0; j < y.cols; j++) {
-			double g = row(gate, i)[j];
+			double g = value(gate, i, j);
 
-			row(y, i)[j] = g / (1 + exp(-g)) * row(up, i)[j];
+			set(y, i, j, g / (1 + exp(-g)) * value(up, i, j));
 		}
 	}
 }
@@ -472,11 +480,11 @@ static void ref_swiglu_backward(UNUSED struct device *dev, struct matrix dgate,
 {
 	for (int i = 0; i < dy.rows; i++) {
 		for (int j = 0; j < dy.cols; j++) {
-			double g = row(gate, i)[j], u = row(up, i)[j], d = row(dy, i)[j];
-			double s = 1 / (1 + exp(-g));
+			double g = value(gate, i, j), u = value(up, i, j);
+			double s = 1 / (1 + exp(-g)), d = value(dy, i, j);
 
-			row(dgate, i)[j] = d * u * s * (1 + g * (1 - s));
-			row(dup, i)[j] = d * g * s;
+			set(dgate, i, j, d * u * s * (1 + g * (1 - s)));
+			set(dup, i, j, d * g * s);
 		}
 	}
 }
@@ -498,16 +506,20 @@ static void ref_dropout(UNUSED struct device *dev, struct matrix y, struct matri
 {
 	for (int i = 0; i < x.rows; i++)
 		for (int j = 0; j < x.cols; j++)
-			row(y, i)[j] = row(x, i)[j] * dropout_factor(d, i, j);
+			set(y, i, j, value(x, i, j) * dropout_factor(d, i, j));
 }
 
 /* y = x * factor */
 static void ref_dropout_backward(UNUSED struct device *dev, struct matrix dx, struct matrix dy,
 				 struct dropout d)
 {
-	for (int i = 0; i < dx.rows; i++)
-		for (int j = 0; j < dx.cols; j++)
-			row(dx, i)[j] += row(dy, i)[j] * dropout_factor(d, i, j);
+	for (int i = 0; i < dx.rows; i++) {
+		for (int j = 0; j < dx.cols; j++) {
+			REAL d_kept = value(dy, i, j) * dropout_factor(d, i, j);
+
+			set(dx, i, j, value(dx, i, j) + d_kept);
+		}
+	}
 }
 
 /* -- loss ---------------------------------------------------------------------------------- */

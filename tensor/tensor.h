@@ -133,7 +133,7 @@ struct kernels {
 				   struct matrix lse, struct attention shape, void *scratch);
 	size_t (*attention_scratch)(int threads, struct attention shape, enum dtype dtype);
 
-	/* From here to swiglu_backward all any. */
+	/* From here to dropout_backward all any. */
 	void (*gelu)(struct device *dev, struct matrix y, struct matrix x, enum gelu kind);
 	/* dx may be dy */
 	void (*gelu_backward)(struct device *dev, struct matrix dx, struct matrix dy,

@@ -49,6 +49,21 @@ static inline uint32_t vector_bits(float x)
 	return bits;
 }
 
+/* bfloat16 is the upper half of a float. */
+static inline float vector_widen(uint16_t half)
+{
+	return vector_float((uint32_t)half << 16);
+}
+
+/* bf16_of without a branch: to nearest, ties to even; a NaN stays one. */
+static inline uint16_t vector_narrow(float x)
+{
+	uint32_t bits = vector_bits(x), nan = -(uint32_t)(x != x);
+	uint32_t nearest = bits + 0x7fff + (bits >> 16 & 1);
+
+	return (uint16_t)(((nearest & ~nan) | ((bits | 0x400000) & nan)) >> 16);
+}
+
 /*
  * exp to 0.7 ulp: 2^n p(f) with x = n ln 2 + f, |f| <= ln 2 / 2, ln 2 in two parts and Cephes'
  * polynomial. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. 0 below

@@ -52,7 +52,8 @@ static double inner(struct matrix a, struct matrix b)
 	double sum = 0;
 
 	for (int i = 0; i < a.rows; i++)
-		sum += dot(row(a, i), row(b, i), a.cols);
+		for (int j = 0; j < a.cols; j++)
+			sum += row(a, i)[j] * row(b, i)[j];
 	return sum;
 }
 

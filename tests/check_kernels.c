@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST 32
+#define MOST 64
 
 /* One run of a slot on a device. */
 struct run {
@@ -25,9 +25,12 @@ struct run {
 	void *memory[MOST];
 	int memories;
 	uint32_t inputs; /* so far: the key of the next one's numbers */
+	unsigned bf16;	 /* bit i: matrix i of those that may be of any dtype is BF16 */
+	int any;	 /* of them so far */
 	float *out;	 /* all outputs, one after the other */
 	size_t count;
 	size_t ends[MOST]; /* of the outputs */
+	enum dtype dtypes[MOST];
 	int outs;
 };
 
@@ -71,15 +74,43 @@ static struct matrix input(struct run *r, int rows, int cols, int gap, float siz
 	return m;
 }
 
+/* The same as BF16. */
+static struct matrix input_bf16(struct run *r, int rows, int cols, int gap, float size)
+{
+	size_t count = (size_t)rows * (size_t)(cols + gap);
+	uint16_t *data = xalloc(count * sizeof *data);
+	uint32_t key = ++r->inputs;
+
+	for (size_t i = 0; i < count; i++)
+		data[i] = bf16_of(size * number(key, (uint32_t)i));
+	struct matrix m =
+	    matrix_of(DTYPE_BF16, on_device(r, data, count * sizeof *data), rows, cols);
+
+	m.ld = (size_t)(cols + gap);
+	free(data);
+	return m;
+}
+
+/* The same as what the run has it be. */
+static struct matrix any(struct run *r, int rows, int cols, int gap, float size)
+{
+	return r->bf16 >> r->any++ & 1 ? input_bf16(r, rows, cols, gap, size)
+				       : input(r, rows, cols, gap, size);
+}
+
 /* Gives back a matrix that a slot wrote or must leave alone. */
 static void output(struct run *r, struct matrix m)
 {
-	size_t count = (size_t)m.rows * m.ld;
+	size_t count = (size_t)m.rows * m.ld, bytes = count * dtype_bytes(m.dtype);
+	void *data = xalloc(bytes);
 
 	r->out = realloc(r->out, (r->count + count) * sizeof *r->out);
-	r->dev->download(r->dev, r->out + r->count, m.data, count * sizeof *r->out);
+	r->dev->download(r->dev, data, m.data, bytes);
+	convert_to_f32(r->out + r->count, data, m.dtype, count);
 	r->count += count;
+	r->dtypes[r->outs] = m.dtype;
 	r->ends[r->outs++] = r->count;
+	free(data);
 }
 
 /* -- one function a slot ------------------------------------------------------------------- */
@@ -97,8 +128,6 @@ static void run_linear(struct run *r, const struct sizes *s)
 
 		r->dev->k.matmul(r->dev, c, a, a_t, b, b_t, factors[i][0], factors[i][1]);
 		output(r, c);
-		r->dev->k.thin(r->dev, c, a, a_t, b, b_t, factors[i][0], factors[i][1]);
-		output(r, c);
 		if (a_t)
 			continue;
 		r->dev->k.linear(r->dev, c, a, b, b_t, input(r, 1, n, 0, 1), factors[i][1]);
@@ -106,12 +135,36 @@ static void run_linear(struct run *r, const struct sizes *s)
 	}
 }
 
-static void run_sums(struct run *r, const struct sizes *s)
+static void run_thin(struct run *r, const struct sizes *s)
 {
-	struct matrix y = input(r, s->B * s->T, s->C, s->gap, 1);
-	struct matrix x = input(r, s->B * s->T, s->C, s->gap + 1, 1);
+	static const float factors[][2] = {{1, 0}, {0.5f, 1}, {-2, 0.25f}, {1, 1}};
+	int m = s->B * s->T, n = s->C, inner = s->D;
+
+	for (int i = 0; i < 4; i++) {
+		bool a_t = i & 1, b_t = i & 2;
+		struct matrix a = any(r, a_t ? inner : m, a_t ? m : inner, s->gap, 1);
+		struct matrix b = any(r, b_t ? n : inner, b_t ? inner : n, s->gap, 1);
+		struct matrix c = any(r, m, n, s->gap, 1);
+
+		r->dev->k.thin(r->dev, c, a, a_t, b, b_t, factors[i][0], factors[i][1]);
+		output(r, c);
+	}
+}
+
+/* What cannot be copied without rounding, and rounding itself: ties, a carry into the exponent,
+ * the largest, what becomes infinite, infinity, NaNs of which only low bits are set. */
+static const uint32_t rounded[] = {0x3f808000, 0x3f818000, 0x3f808001, 0x3f817fff, 0x3fffffff,
+				   0x7f7f7fff, 0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000,
+				   0x00000001, 0x80008001, 0x00018000, 0x80000000, 0x42280000};
+
+static void run_copy(struct run *r, const struct sizes *s)
+{
+	struct matrix y = any(r, s->B * s->T, s->C, s->gap, 1);
+	struct matrix x = any(r, s->B * s->T, s->C, s->gap + 1, 1);
 	struct matrix z = input(r, s->B * s->T, s->C, s->gap, 1);
 
+	if (x.dtype == DTYPE_F32 && (size_t)s->C >= sizeof rounded / sizeof *rounded)
+		r->dev->upload(r->dev, x.data, rounded, sizeof rounded);
 	r->dev->k.copy(r->dev, y, x);
 	r->dev->k.fill(r->dev, z, 0.375f);
 	output(r, y);
@@ -126,10 +179,12 @@ static void run_embed(struct run *r, const struct sizes *s)
 	for (int i = 0; i < n; i++)
 		ids[i] = i * 31 % V;
 	const int32_t *far_ids = on_device(r, ids, (size_t)n * sizeof *ids);
-	struct matrix y = input(r, n, s->C, s->gap, 1), tokens = input(r, V, s->C, s->gap, 1);
+	struct matrix y = input(r, n, s->C, s->gap, 1), tokens = any(r, V, s->C, s->gap, 1);
 
 	r->dev->k.embed(r->dev, y, far_ids, tokens, input(r, s->T, s->C, 0, 1), s->T);
 	output(r, y);
+	if (tokens.dtype == DTYPE_BF16)
+		tokens.dtype = DTYPE_F16;
 	r->dev->k.embed(r->dev, y, far_ids, tokens, (struct matrix){0}, s->T);
 	output(r, y);
 	free(ids);
@@ -138,16 +193,18 @@ static void run_embed(struct run *r, const struct sizes *s)
 static void run_layer_norm(struct run *r, const struct sizes *s)
 {
 	int n = s->B * s->T;
-	struct matrix x = input(r, n, s->C, s->gap, 5), y = input(r, n, s->C, s->gap, 1);
+	struct matrix x = input(r, n, s->C, s->gap, 5), y = any(r, n, s->C, s->gap, 1);
 	struct matrix stats = input(r, n, 2, 1, 1), gain = input(r, 1, s->C, 0, 2);
-	struct matrix dx = input(r, n, s->C, s->gap, 1);
-
-	struct matrix copy = input(r, n, s->C, s->gap, 1), again = input(r, n, s->C, s->gap, 1);
+	struct matrix dx = input(r, n, s->C, s->gap, 1), dy = any(r, n, s->C, s->gap + 1, 1);
+	struct matrix copy = any(r, n, s->C, s->gap, 1), again = any(r, n, s->C, s->gap, 1);
+	struct matrix kept = any(r, n, s->C, s->gap, 1);
 
 	r->dev->k.linear(r->dev, x, input(r, n, 1, 0, 0), input(r, 1, s->C, 0, 0), false,
 			 input(r, 1, s->C, 0, 100), 1); /* outlying channels */
-	r->dev->k.layer_norm(r->dev, y, copy, stats, x, gain, input(r, 1, s->C, 0, 1), 1e-5f);
-	r->dev->k.layer_norm_backward(r->dev, dx, again, y, x, stats, gain);
+	r->dev->k.copy(r->dev, kept, x);
+	r->dev->k.layer_norm(r->dev, y, copy, stats, kept, gain, input(r, 1, s->C, 0, 1),
+			     1e-5f);
+	r->dev->k.layer_norm_backward(r->dev, dx, again, dy, kept, stats, gain);
 	output(r, copy);
 	output(r, again);
 	output(r, y);
@@ -158,11 +215,10 @@ static void run_layer_norm(struct run *r, const struct sizes *s)
 static void run_rms_norm(struct run *r, const struct sizes *s)
 {
 	int n = s->B * s->T;
-	struct matrix x = input(r, n, s->C, s->gap, 5), y = input(r, n, s->C, s->gap, 1);
+	struct matrix x = any(r, n, s->C, s->gap, 5), y = any(r, n, s->C, s->gap, 1);
 	struct matrix stats = input(r, n, 1, 1, 1), gain = input(r, 1, s->C, 0, 2);
-	struct matrix dx = input(r, n, s->C, s->gap, 1), dy = input(r, n, s->C, s->gap, 1);
-
-	struct matrix copy = input(r, n, s->C, s->gap, 1), none = {0};
+	struct matrix dx = any(r, n, s->C, s->gap, 1), dy = any(r, n, s->C, s->gap, 1);
+	struct matrix copy = any(r, n, s->C, s->gap, 1), none = {0};
 
 	r->dev->k.rms_norm(r->dev, y, copy, stats, x, gain, 1e-6f);
 	output(r, copy);
@@ -179,7 +235,7 @@ static void run_rms_norm(struct run *r, const struct sizes *s)
 
 static void run_rope(struct run *r, const struct sizes *s)
 {
-	struct matrix x = input(r, s->B * s->T, s->H * s->D, s->gap, 1);
+	struct matrix x = any(r, s->B * s->T, s->H * s->D, s->gap, 1);
 	struct matrix table = input(r, s->T, s->D, 0, 1);
 
 	r->dev->k.rope(r->dev, x, table, s->D, false);
@@ -217,9 +273,9 @@ static void run_attention(struct run *r, const struct sizes *s)
 static void run_gelu(struct run *r, const struct sizes *s)
 {
 	for (enum gelu kind = GELU_TANH; kind <= GELU_EXACT; kind++) {
-		struct matrix x = input(r, s->B * s->T, s->C, s->gap, 12);
-		struct matrix y = input(r, s->B * s->T, s->C, s->gap, 1);
-		struct matrix dy = input(r, s->B * s->T, s->C, s->gap, 1);
+		struct matrix x = any(r, s->B * s->T, s->C, s->gap, 12);
+		struct matrix y = any(r, s->B * s->T, s->C, s->gap, 1);
+		struct matrix dy = any(r, s->B * s->T, s->C, s->gap, 1);
 
 		r->dev->k.gelu(r->dev, y, x, kind);
 		output(r, y);
@@ -233,20 +289,21 @@ static void run_gelu(struct run *r, const struct sizes *s)
 static void run_swiglu(struct run *r, const struct sizes *s)
 {
 	int n = s->B * s->T;
-	struct matrix gate = input(r, n, s->C, s->gap, 120), up = input(r, n, s->C, 2, 1);
-	struct matrix y = input(r, n, s->C, s->gap, 1), dgate = input(r, n, s->C, 1, 1);
+	struct matrix gate = any(r, n, s->C, s->gap, 120), up = any(r, n, s->C, 2, 1);
+	struct matrix y = any(r, n, s->C, s->gap, 1), dgate = any(r, n, s->C, 1, 1);
+	struct matrix dy = any(r, n, s->C, s->gap, 1);
 
 	r->dev->k.swiglu(r->dev, y, gate, up);
 	output(r, y);
-	r->dev->k.swiglu_backward(r->dev, dgate, y, y, gate, up);
+	r->dev->k.swiglu_backward(r->dev, dgate, dy, dy, gate, up);
 	output(r, dgate);
-	output(r, y);
+	output(r, dy);
 }
 
 static void run_dropout(struct run *r, const struct sizes *s)
 {
-	struct matrix x = input(r, s->B * s->T, s->C, s->gap, 1);
-	struct matrix y = input(r, s->B * s->T, s->C, s->gap, 1);
+	struct matrix x = any(r, s->B * s->T, s->C, s->gap, 1);
+	struct matrix y = any(r, s->B * s->T, s->C, s->gap, 1);
 	struct dropout d = {
 	    .p = 0.3f, .key0 = 5, .key1 = 6, .step = 7, .first_sample = 8, .tokens = s->T};
 
@@ -261,12 +318,36 @@ static void run_dropout(struct run *r, const struct sizes *s)
 	output(r, x);
 }
 
+/* losses as an output, which are floats. */
+static void output_losses(struct run *r, const double *far_losses, int n)
+{
+	double *losses = xalloc((size_t)n * sizeof *losses);
+	float *shown = xalloc((size_t)n * sizeof *shown);
+
+	r->dev->download(r->dev, losses, far_losses, (size_t)n * sizeof *losses);
+	for (int i = 0; i < n; i++)
+		shown[i] = (float)losses[i];
+	output(r, matrix(on_device(r, shown, (size_t)n * sizeof *shown), n, 1));
+	free(losses);
+	free(shown);
+}
+
+/* BF16 in the place of an F32 matrix, row by row. */
+static struct matrix in_place_of(struct matrix m)
+{
+	m.dtype = DTYPE_BF16;
+	m.ld *= 2;
+	return m;
+}
+
 static void run_cross_entropy(struct run *r, const struct sizes *s)
 {
 	int n = s->B * s->T;
 	int32_t *labels = xalloc((size_t)n * sizeof *labels);
 	double *losses = xalloc((size_t)n * sizeof *losses);
-	struct matrix logits = input(r, n, s->C, s->gap, 30), shown = input(r, n, 1, 0, 1);
+	struct matrix logits = input(r, n, s->C, s->gap, 30), none = {0};
+	struct matrix apart = any(r, n, s->C, s->gap, 1);
+	struct matrix place = apart.dtype == DTYPE_BF16 ? in_place_of(logits) : logits;
 
 	for (int i = 0; i < n; i++)
 		losses[i] = 7;
@@ -274,20 +355,16 @@ static void run_cross_entropy(struct run *r, const struct sizes *s)
 		labels[i] = i % 3 == 2 ? -100 : i * 7 % s->C;
 	const int32_t *far_labels = on_device(r, labels, (size_t)n * sizeof *labels);
 	double *far_losses = on_device(r, losses, (size_t)n * sizeof *losses);
+	struct matrix gradients[] = {none, apart, place};
 
-	for (int gradient = 0; gradient < 2; gradient++) {
-		r->dev->k.cross_entropy(r->dev, far_losses,
-					gradient ? logits : (struct matrix){0}, logits,
-					far_labels, 0.25f);
-		output(r, logits);
-		r->dev->download(r->dev, losses, far_losses, (size_t)n * sizeof *losses);
-		for (int i = 0; i < n; i++) {
-			float loss = (float)losses[i];
-
-			r->dev->upload(r->dev, (char *)shown.data + (size_t)i * sizeof loss,
-				       &loss, sizeof loss);
-		}
-		output(r, shown);
+	for (int i = 0; i < 3; i++) {
+		r->dev->k.cross_entropy(r->dev, far_losses, gradients[i], logits, far_labels,
+					0.25f);
+		output_losses(r, far_losses, n);
+		if (i == 0)
+			output(r, logits);
+		else
+			output(r, gradients[i]);
 	}
 	free(labels);
 	free(losses);
@@ -335,34 +412,44 @@ static const struct sizes sizes[] = {
     {.B = 2, .T = 300, .C = 800, .H = 1, .G = 1, .D = 70, .gap = 5},
 };
 
-/* Allowed difference from the reference, as a part of the largest number of the output. The
- * reference sums in double; the CPU sums products in float, in OpenBLAS's order. */
+/* All F32, all BF16, and mixtures. */
+static const unsigned dtypes[] = {0, ~0u, 0x33333333, 0xaaaaaaaa, 0x9696969c};
+
+#define DTYPES ((int)(sizeof dtypes / sizeof *dtypes))
+
+/*
+ * Allowed difference from the reference, as a part of the largest number of the output. The
+ * reference sums in double; the CPU sums products in float, in OpenBLAS's order. Where that is
+ * not 0 and the output is BF16, its neighbour is allowed too: a little before rounding decides.
+ */
 static const struct slot {
 	const char *name;
 	void (*run)(struct run *r, const struct sizes *s);
 	float tolerance;
+	int dtypes; /* how many combinations of dtypes to try */
 } slots[] = {
-    {"matmul linear thin", run_linear, 2e-6f},	/* sums of up to 128 in float */
-    {"copy fill", run_sums, 0}, /* the same operations */
-    {"embed", run_embed, 0},
-    {"layer_norm", run_layer_norm, 2e-6f}, /* x - mean in float, x 20 times its spread */
-    {"rms_norm", run_rms_norm, 5e-7f},
-    {"rope", run_rope, 0},
-    {"attention", run_attention, 5e-6f}, /* exp of scores up to 100 rounds at 100 ulp */
-    {"gelu", run_gelu, 1e-6f},		 /* exp(-2u): u rounds at 10 and more */
-    {"swiglu", run_swiglu, 1e-6f},
-    {"dropout", run_dropout, 0}, /* the same random words */
-    {"cross_entropy", run_cross_entropy, 1e-6f},
-    {"adamw squared_norm", run_optimizer, 1e-6f},
+    {"matmul linear", run_linear, 2e-6f, 1}, /* sums of up to 128 in float */
+    {"thin", run_thin, 2e-6f, 1},
+    {"copy fill", run_copy, 0, DTYPES}, /* the same operations */
+    {"embed", run_embed, 0, DTYPES},
+    {"layer_norm", run_layer_norm, 2e-6f, DTYPES}, /* x - mean in float, x 20 times its spread */
+    {"rms_norm", run_rms_norm, 2e-6f, DTYPES}, /* in rows of one, all cancels */
+    {"rope", run_rope, 0, DTYPES},
+    {"attention", run_attention, 5e-6f, 1}, /* exp of scores up to 100 rounds at 100 ulp */
+    {"gelu", run_gelu, 1e-6f, DTYPES},	    /* exp(-2u): u rounds at 10 and more */
+    {"swiglu", run_swiglu, 1e-6f, DTYPES},
+    {"dropout", run_dropout, 0, DTYPES}, /* the same random words */
+    {"cross_entropy", run_cross_entropy, 1e-6f, DTYPES},
+    {"adamw squared_norm", run_optimizer, 1e-6f, 1},
 };
 
 #define SIZES ((int)(sizeof sizes / sizeof *sizes))
 #define SLOTS ((int)(sizeof slots / sizeof *slots))
 
 static struct run run_on(const char *device, int threads, const struct slot *slot,
-			 const struct sizes *s)
+			 const struct sizes *s, unsigned bf16)
 {
-	struct run r = {.dev = device_open(device, threads)};
+	struct run r = {.dev = device_open(device, threads), .bf16 = bf16};
 
 	ck_assert_ptr_nonnull(r.dev);
 	slot->run(&r, s);
@@ -378,8 +465,18 @@ static void same_bits(const struct run *a, const struct run *b, const char *what
 	ck_assert_uint_eq(a->count, b->count);
 	for (size_t i = 0; i < a->count; i++)
 		if (memcmp(a->out + i, b->out + i, sizeof *a->out) != 0)
-			ck_abort_msg("%s: %s, sizes %d, number %zu: %.9g is not %.9g",
-				     slot->name, what, size, i, b->out[i], a->out[i]);
+			ck_abort_msg("%s: %s, sizes %d, BF16 %x, number %zu: %.9g is not %.9g",
+				     slot->name, what, size, a->bf16, i, b->out[i], a->out[i]);
+}
+
+/* Whether got is want, as far as an output of that dtype, whose largest number is most, allows. */
+static bool is_close(float want, float got, enum dtype dtype, float tolerance, float most)
+{
+	float allowed = tolerance * most;
+
+	if (dtype == DTYPE_BF16 && tolerance > 0)
+		allowed += fmaxf(fabsf(want), fabsf(got)) * 0x1p-7f;
+	return fabsf(want - got) <= allowed || !memcmp(&want, &got, sizeof want);
 }
 
 static void close_to(const struct run *want, const struct run *got, const struct slot *slot,
@@ -394,10 +491,12 @@ static void close_to(const struct run *want, const struct run *got, const struct
 		for (size_t j = i; j < want->ends[o]; j++)
 			most = fmaxf(most, fabsf(want->out[j]));
 		for (; i < want->ends[o]; i++)
-			if (!(fabsf(want->out[i] - got->out[i]) <= slot->tolerance * most))
-				ck_abort_msg(
-				    "%s: sizes %d, output %d: %.9g is not %.9g (most %g)",
-				    slot->name, size, o, got->out[i], want->out[i], most);
+			if (!is_close(want->out[i], got->out[i], want->dtypes[o],
+				      slot->tolerance, most))
+				ck_abort_msg("%s: sizes %d, BF16 %x, output %d: %.9g is not "
+					     "%.9g (most %g)",
+					     slot->name, size, want->bf16, o, got->out[i],
+					     want->out[i], most);
 	}
 }
 
@@ -405,9 +504,11 @@ START_TEST(slot_equals_reference)
 {
 	const struct slot *slot = &slots[_i];
 
-	for (int size = 0; size < SIZES; size++) {
-		struct run want = run_on("reference", 1, slot, &sizes[size]);
-		struct run got = run_on("cpu", 1, slot, &sizes[size]);
+	for (int i = 0; i < SIZES * slot->dtypes; i++) {
+		int size = i / slot->dtypes;
+		unsigned bf16 = dtypes[i % slot->dtypes];
+		struct run want = run_on("reference", 1, slot, &sizes[size], bf16);
+		struct run got = run_on("cpu", 1, slot, &sizes[size], bf16);
 
 		close_to(&want, &got, slot, size);
 		free(want.out);
@@ -420,16 +521,18 @@ START_TEST(slot_same_bits_on_any_threads_and_far)
 {
 	const struct slot *slot = &slots[_i];
 
-	for (int size = 0; size < SIZES; size++) {
-		struct run want = run_on("cpu", 1, slot, &sizes[size]);
+	for (int i = 0; i < SIZES * slot->dtypes; i += slot->dtypes > 1 ? DTYPES - 1 : 1) {
+		int size = i / slot->dtypes;
+		unsigned bf16 = dtypes[i % slot->dtypes];
+		struct run want = run_on("cpu", 1, slot, &sizes[size], bf16);
 
 		for (int threads = 2; threads <= 4; threads++) {
-			struct run got = run_on("cpu", threads, slot, &sizes[size]);
+			struct run got = run_on("cpu", threads, slot, &sizes[size], bf16);
 
 			same_bits(&want, &got, "threads", slot, size);
 			free(got.out);
 		}
-		struct run got = run_on("far", 2, slot, &sizes[size]);
+		struct run got = run_on("far", 2, slot, &sizes[size], bf16);
 
 		same_bits(&want, &got, "far", slot, size);
 		free(got.out);
@@ -620,8 +723,8 @@ END_TEST
 START_TEST(one_key_has_no_gradient)
 {
 	const struct sizes s = {.B = 2, .T = 70, .H = 4, .G = 2, .D = 5, .window = 1};
-	const struct slot attention = {"attention", run_attention, 0};
-	struct run r = run_on("cpu", 2, &attention, &s);
+	const struct slot attention = {"attention", run_attention, 0, 1};
+	struct run r = run_on("cpu", 2, &attention, &s, 0);
 
 	for (int out = 2; out <= 3; out++) { /* dq and dk, gaps left out */
 		size_t first = r.ends[out - 1], ld = (r.ends[out] - first) / (size_t)(s.B * s.T);
