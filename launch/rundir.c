@@ -14,7 +14,7 @@
 
 /* What a run writes, and --overwrite removes. Nothing else in the directory is ever touched. */
 static const char *const run_files[] = {
-	"config.resolved.yaml", "plan.json", "profile.json", "profile.measured.json",
+	"config.resolved.yaml", "plan.json", "profile.json", "profile.measured.json", "ops.json",
 	"metrics.jsonl", "trace.json", "log", "ckpt", "adapter", "report.html",
 };
 

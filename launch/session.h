@@ -18,7 +18,7 @@ struct train_options {
 	const char *command;		/* "train", "profile" */
 	const char *topology, *out, *dump, *plan;
 	const char *profile;		/* train: to plan with; profile: to be written */
-	bool resume, overwrite;
+	bool resume, overwrite, profile_ops;
 	const char **set;		/* --set, in order */
 	int set_count;
 };
@@ -41,6 +41,9 @@ struct data_facts {
 	long long steps;
 };
 
+/* What this rank's device can do at most, measured: FLOP/s of a large product, bytes/s of a large copy. */
+struct op_limits { double product, memory, copy_bytes; int product_size; };
+
 struct session {
 	struct train_options options;
 	struct job job;
@@ -61,6 +64,7 @@ struct session {
 	const char **stage_name;
 	struct profile *profile;	/* what was measured, or null */
 	struct device *device;
+	struct op_limits op_limits;	/* --profile-ops */
 	struct stage *stage;
 	struct cut *cuts;		/* between the plan's stages */
 	bool *passes;			/* cuts inside this rank's stage, per block */
@@ -168,6 +172,16 @@ void memory_forget(struct session *session);
 void outcome_say(const struct session *session, struct measured *measured);
 /* Writes RUN/profile.measured.json. -1 after an error. */
 int outcome_write(struct session *session, const struct measured *measured);
+
+/* -- ops.c, ops_limits.c: train --profile-ops ---------------------------------------------- */
+
+/* Measures what this rank's device can do, all ranks at once. Collective, a phase; does nothing without the option. */
+int setup_ops(struct session *session);
+/* Has the device's ops timed from now on; returns the device. */
+struct device *ops_open(struct session *session);
+/* Every rank's table of ops, which rank 0 prints in the order of the stages, and RUN/ops.json. Collective. -1 after a
+ * failed transfer. */
+int ops_share(struct session *session);
 
 /* -- rundir.c ------------------------------------------------------------------------------ */
 

@@ -92,6 +92,7 @@ static int configuration_digest(const struct session *s, struct digest *digest)
 	add_option(state, s->options.profile);
 	add_option(state, s->options.resume ? "resume" : NULL);
 	add_option(state, s->options.overwrite ? "overwrite" : NULL);
+	add_option(state, s->options.profile_ops ? "profile-ops" : NULL);
 	*digest = digest_close(state);
 	free(data);
 	return 0;

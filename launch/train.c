@@ -18,12 +18,14 @@ static const char train_help[] =
 	"      --profile FILE  plan with what `edgepipe profile` measured; refused where it is of something else\n"
 	"      --plan FILE     take nodes, blocks, micro-batch and schedule from a plan.json (edgepipe plan -o)\n"
 	"      --dump DIR      write what step 1 computed to DIR/step-00000001.safetensors\n"
+	"      --profile-ops   time every op, and end with a table of them beside this machine's limits\n"
 	"  -h, --help          this text\n"
 	"\n"
 	"Examples:\n"
 	"  mpirun -np 5 edgepipe train topologies/campus.yaml\n"
 	"  mpirun -np 5 edgepipe train topologies/campus.yaml --out runs/a --set train.steps=20\n"
 	"  mpirun -np 5 edgepipe train topologies/campus.yaml --out runs/a --resume\n"
+	"  mpirun -np 5 edgepipe train topologies/campus.yaml --set train.steps=5 --profile-ops\n"
 	"\n"
 	"`edgepipe help config` lists every key. Activations and gradients travel between nodes as plain text; with\n"
 	"public base weights they can reveal much of the training text.\n";
@@ -57,7 +59,7 @@ static int take_option(struct train_options *o, int option, char **argv)
 	case OPTION_DUMP: o->dump = optarg; return 0;
 	case OPTION_PLAN: o->plan = optarg; return 0;
 	case OPTION_PROFILE: o->profile = optarg; return 0;
-	case OPTION_PROFILE_OPS: return error(EXIT_CONFIG, "train: --profile-ops is not built yet");
+	case OPTION_PROFILE_OPS: o->profile_ops = true; return 0;
 	case 'h': return 1;
 	default: return option_error("train", long_options, option, argv);
 	}
@@ -162,6 +164,8 @@ static void fill_training(struct session *s, struct training *t)
 		t->measured->room = s->data.steps - t->checkpoint.step;
 		t->measured->took_s = arena_take(&s->arena, (size_t)t->measured->room * sizeof(double));
 	}
+	if (s->options.profile_ops && s->stage)
+		t->timed = ops_open(s);
 	t->executor.watchdog = watch_dog(s->watch);
 	t->last_words = watch_words(s->watch);
 	watch_expect(s->watch, s, &t->places);
@@ -230,6 +234,19 @@ static int share_memory(const struct session *s)
 	return status;
 }
 
+/* The table of --profile-ops. */
+static int share_ops(struct session *s)
+{
+	int status;
+
+	if (!s->options.profile_ops)
+		return 0;
+	wait_begins(s, WATCH_STATE, 3, "at the table of ops", "the other ranks");
+	status = ops_share(s);
+	wait_ends(s);
+	return status;
+}
+
 /* How the prediction came true. What cannot be written of it ends no run. */
 static void say_outcome(struct session *s, struct measured *measured)
 {
@@ -271,7 +288,7 @@ static int run_training(struct session *s, struct training *t)
 	status = training_run(t);
 	if (!status)
 		say_outcome(s, t->measured);
-	if (status || share_memory(s) || share_logs(s))
+	if (status || share_ops(s) || share_memory(s) || share_logs(s))
 		return status ? status : EXIT_RETRY;
 	say("adapter %s/adapter (loads in Hugging Face PEFT)", s->comm->rank == 0 ? s->run : "");
 	make_report(s);
@@ -313,6 +330,8 @@ static int set_up(struct session *s, struct training *t)
 		status = setup_model(s);
 	if (!status)
 		status = setup_data(s);
+	if (!status)
+		status = setup_ops(s);
 	if (!status)
 		status = setup_profile(s);
 	if (!status)

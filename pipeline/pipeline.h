@@ -319,6 +319,8 @@ struct training {
 	struct checkpoint checkpoint;		/* (0) buffers and where to start; step 0: anew */
 	double predicted_step_s;		/* (0) 0: none */
 	struct measured *measured;		/* (0) filled: what steady steps took; or null */
+	struct device *timed;			/* whose ops are timed, in all steps but the first where there
+						 * are three; or null */
 	const char *last_words;			/* (0) said before everything is given up: how to go on */
 };
 /*

@@ -237,13 +237,28 @@ static int restore(struct loop *loop)
 	return status;
 }
 
+/* A step, its ops timed where that is asked for. The first one warms up: it counts where there are few. */
+static int run_timed(struct loop *loop, long long step)
+{
+	struct device *timed = loop->t->timed;
+	long long first = loop->progress.first_step;
+	int status;
+
+	if (!timed || (step == first && loop->t->steps - first >= 2))
+		return step_run(loop, step);
+	timed_start(timed);
+	status = step_run(loop, step);
+	timed_stop(timed);
+	return status;
+}
+
 /* A step and what is due after it. */
 static int run_one(struct loop *loop, long long step)
 {
 	const struct training *t = loop->t;
 	bool validates = validates_after(t, step);
 	bool checkpoints = due(t->config->checkpoint_every, step) || step == t->steps;
-	int status = step_run(loop, step);
+	int status = run_timed(loop, step);
 
 	if (status || (!validates && !checkpoints))
 		return status;

@@ -129,6 +129,7 @@ void device_close(struct device *dev)
 	if (!dev)
 		return;
 	pool_close(dev->pool);
+	free(dev->timed);
 	free(dev);
 }
 

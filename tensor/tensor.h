@@ -164,8 +164,10 @@ struct kernels {
 		      struct matrix gradient, struct adamw settings);
 };
 
+struct timed;
 struct device {
 	struct kernels k;
+	struct timed *timed;	/* timed.c; null: its kernels are not timed */
 	struct pool *pool;
 	bool host_memory;	/* kernels may be given host pointers (mapped weights, say) */
 	ptrdiff_t offset;	/* far device: device pointer - host pointer */
@@ -216,6 +218,47 @@ extern const struct kernels kernels_ref;
 struct kernels kernels_cpu(void);
 /* The table whose slots take far pointers, over the CPU table. */
 struct kernels kernels_far(void);
+
+/* -- timed.c ------------------------------------------------------------------------------- */
+
+/* What bounds an op: products of weights; products with a rank; attention; bytes. */
+enum timed_kind { TIMED_PRODUCT, TIMED_THIN, TIMED_ATTENTION, TIMED_PASS };
+
+/*
+ * What the calls of one slot on one shape took together. bytes: what they must have read and
+ * written at least. flops: of products alone, 2 a multiplication; attention counts the pairs that
+ * are visible (the causal half), 2 products forward and 4 backward, where it recomputes a fifth.
+ */
+struct timed_op {
+	const char *slot;	/* "linear"; one pointer a slot */
+	enum timed_kind kind;
+	enum dtype dtype;	/* of its input */
+	/* rows, inner, cols of a product; sequences, tokens, heads, kv heads, head size, window
+	 * of attention; rows, cols of the others */
+	int size[6];
+	long long calls;
+	double seconds, flops, bytes;
+};
+
+/* Everything that was timed on a device, since it was opened. */
+struct timed {
+	struct kernels inner;	/* the device's own table */
+	bool counting;
+	long long spans;	/* from a start to a stop, and their seconds */
+	double spans_s, start_s;
+	struct timed_op lost;	/* calls of slots and shapes that found no room */
+	int count, room;
+	struct timed_op op[];
+};
+
+/* Puts a table over the device's that times its kernels, until the device is closed; room: for so
+ * many slots and shapes, allocated here. Results stay the same bits. */
+void timed_open(struct device *dev, int room);
+/* Calls count between a start and a stop alone. */
+void timed_start(struct device *dev);
+void timed_stop(struct device *dev);
+/* "2048 x 768 -> 2304"; "4 x 512, 12 heads of 64"; "2048 x 3072". Returns buffer. */
+const char *timed_shape(const struct timed_op *op, char *buffer, size_t bytes);
 
 /* -- blas.c: what OpenBLAS says of itself -------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /*
  * tests/check_kernels.c - every slot of the CPU table equals the reference, gives the same bits
- * for any number of threads, and the same bits again behind far pointers.
+ * for any number of threads, and the same bits again behind far pointers and under a clock.
  *
  * A slot is run by one function on any device: it makes its inputs from counters, and gives its
  * outputs back with the gaps between their rows, so that a stray write is seen too.
@@ -541,6 +541,46 @@ START_TEST(slot_same_bits_on_any_threads_and_far)
 }
 END_TEST
 
+/* Every word of a slot's name was called. */
+static void calls_are_kept(const struct device *dev, const char *names)
+{
+	char copy[64], *save, *name;
+
+	snprintf(copy, sizeof copy, "%s", names);
+	for (name = strtok_r(copy, " ", &save); name; name = strtok_r(NULL, " ", &save)) {
+		bool found = false;
+
+		for (int i = 0; i < dev->timed->count; i++)
+			found |= !strcmp(dev->timed->op[i].slot, name);
+		ck_assert_msg(found, "%s was not timed", name);
+	}
+}
+
+START_TEST(slot_same_bits_timed)
+{
+	const struct slot *slot = &slots[_i];
+
+	for (int size = 0; size < SIZES; size++) {
+		unsigned bf16 = dtypes[size % slot->dtypes];
+		struct run want = run_on("cpu", 1, slot, &sizes[size], bf16);
+		struct run got = {.dev = device_open("cpu", 2), .bf16 = bf16};
+
+		ck_assert_ptr_nonnull(got.dev);
+		timed_open(got.dev, 64);
+		timed_start(got.dev);
+		slot->run(&got, &sizes[size]);
+		timed_stop(got.dev);
+		same_bits(&want, &got, "timed", slot, size);
+		calls_are_kept(got.dev, slot->name);
+		for (int i = 0; i < got.memories; i++)
+			got.dev->free(got.dev, got.memory[i]);
+		device_close(got.dev);
+		free(got.out);
+		free(want.out);
+	}
+}
+END_TEST
+
 /* -- tables and memory --------------------------------------------------------------------- */
 
 #define SLOT_COUNT (sizeof(struct kernels) / sizeof(void (*)(void)))
@@ -575,6 +615,26 @@ START_TEST(far_wraps_every_slot)
 		same += far[i] == cpu[i];
 	ck_assert_int_eq(same, 1);
 	ck_assert(kernels_far().attention_scratch == kernels_cpu().attention_scratch);
+}
+END_TEST
+
+/* Whatever computes is timed: all but the name and a question. */
+START_TEST(timed_wraps_every_slot)
+{
+	void (*timed[SLOT_COUNT])(void), (*cpu[SLOT_COUNT])(void);
+	struct device *dev = device_open("cpu", 1);
+	int same = 0;
+
+	ck_assert_ptr_nonnull(dev);
+	timed_open(dev, 1);
+	slots_of(dev->k, timed);
+	slots_of(kernels_cpu(), cpu);
+	for (size_t i = 0; i < SLOT_COUNT; i++)
+		same += timed[i] == cpu[i];
+	ck_assert_int_eq(same, 2);
+	ck_assert(dev->k.name == kernels_cpu().name);
+	ck_assert(dev->k.attention_scratch == kernels_cpu().attention_scratch);
+	device_close(dev);
 }
 END_TEST
 
@@ -748,8 +808,10 @@ int main(int argc, char **argv)
 	tcase_set_timeout(tables, 120);
 	tcase_add_loop_test(tables, slot_equals_reference, 0, SLOTS);
 	tcase_add_loop_test(tables, slot_same_bits_on_any_threads_and_far, 0, SLOTS);
+	tcase_add_loop_test(tables, slot_same_bits_timed, 0, SLOTS);
 	tcase_add_test(tables, no_table_has_a_hole);
 	tcase_add_test(tables, far_wraps_every_slot);
+	tcase_add_test(tables, timed_wraps_every_slot);
 	tcase_add_loop_test(tables, not_a_number, 0, 2);
 	tcase_add_test(tables, one_key_has_no_gradient);
 	tcase_add_test(memory, far_memory_faults_when_touched);

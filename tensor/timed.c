@@ -1,0 +1,418 @@
+/*
+ * Kernels that are timed: a table over a device's own, whose slots call it and keep what each call took, by slot and
+ * shape. A slot returns when its work is done, so the time of the call is the op's. What the times are good for is
+ * decided above; here they are only kept.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tensor/internal.h"
+
+/* One call, before it is known whether there was one like it. */
+static struct timed_op *find(struct timed *t, const struct timed_op *like)
+{
+	for (int i = 0; i < t->count; i++) {
+		struct timed_op *op = &t->op[i];
+
+		if (op->slot == like->slot && op->dtype == like->dtype &&
+		    !memcmp(op->size, like->size, sizeof op->size))
+			return op;
+	}
+	if (t->count == t->room)
+		return &t->lost;
+	t->op[t->count] = *like;
+	t->op[t->count].flops = t->op[t->count].bytes = 0;
+	return &t->op[t->count++];
+}
+
+/* A call that began at start_s and is over now; flops and bytes are its own. */
+static void keep(struct device *dev, double start_s, const struct timed_op *call)
+{
+	double end_s = clock_s();
+	struct timed_op *op;
+
+	if (!dev->timed->counting)
+		return;
+	op = find(dev->timed, call);
+	op->calls++;
+	op->seconds += end_s - start_s;
+	op->flops += call->flops;
+	op->bytes += call->bytes;
+}
+
+/* Of a matrix that is read or written once; 0 of one that is not there. */
+static double bytes_of(struct matrix m)
+{
+	return m.data ? (double)m.rows * m.cols * (double)dtype_bytes(m.dtype) : 0;
+}
+
+/* A product of (rows, inner) and (inner, cols), with beta as in struct kernels. */
+static void keep_product(struct device *dev, double start_s, const char *slot,
+			 enum timed_kind kind, struct matrix c, struct matrix a, int inner,
+			 double read_bytes, float beta)
+{
+	keep(dev, start_s,
+	     &(struct timed_op){
+		 .slot = slot,
+		 .kind = kind,
+		 .dtype = a.dtype,
+		 .size = {c.rows, inner, c.cols},
+		 .flops = 2.0 * c.rows * c.cols * inner,
+		 .bytes = read_bytes + (beta == 0 ? 1 : 2) * bytes_of(c),
+	     });
+}
+
+/* What is bound by its bytes; x is what its shape is named by. */
+static void keep_pass(struct device *dev, double start_s, const char *slot, struct matrix x,
+		      double bytes)
+{
+	keep(dev, start_s,
+	     &(struct timed_op){
+		 .slot = slot,
+		 .kind = TIMED_PASS,
+		 .dtype = x.dtype,
+		 .size = {x.rows, x.cols},
+		 .bytes = bytes,
+	     });
+}
+
+/* -- products ------------------------------------------------------------------------------ */
+
+static void timed_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t,
+			 struct matrix b, bool b_t, float alpha, float beta)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.matmul(dev, c, a, a_t, b, b_t, alpha, beta);
+	keep_product(dev, start_s, "matmul", TIMED_PRODUCT, c, a, a_t ? a.rows : a.cols,
+		     bytes_of(a) + bytes_of(b), beta);
+}
+
+static void timed_linear(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
+			 bool w_t, struct matrix bias, float beta)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.linear(dev, y, x, w, w_t, bias, beta);
+	keep_product(dev, start_s, "linear", TIMED_PRODUCT, y, x, x.cols,
+		     bytes_of(x) + bytes_of(w) + bytes_of(bias), beta);
+}
+
+static void timed_thin(struct device *dev, struct matrix c, struct matrix a, bool a_t,
+		       struct matrix b, bool b_t, float alpha, float beta)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.thin(dev, c, a, a_t, b, b_t, alpha, beta);
+	keep_product(dev, start_s, "thin", TIMED_THIN, c, a, a_t ? a.rows : a.cols,
+		     bytes_of(a) + bytes_of(b), beta);
+}
+
+/* -- attention ----------------------------------------------------------------------------- */
+
+/* Pairs of a query and a key that it sees, of one head of one sequence. */
+static double visible_pairs(struct attention shape)
+{
+	double T = shape.tokens, W = shape.window;
+
+	if (shape.window <= 0 || shape.window >= shape.tokens)
+		return T * (T + 1) / 2;
+	return W * (W + 1) / 2 + (T - W) * W;
+}
+
+static void keep_attention(struct device *dev, double start_s, const char *slot,
+			   struct matrix q, struct attention shape, int products, double bytes)
+{
+	double pairs = visible_pairs(shape) * shape.sequences * shape.heads;
+
+	keep(dev, start_s,
+	     &(struct timed_op){
+		 .slot = slot,
+		 .kind = TIMED_ATTENTION,
+		 .dtype = q.dtype,
+		 .size = {shape.sequences, shape.tokens, shape.heads, shape.kv_heads,
+			  shape.head_size, shape.window},
+		 .flops = products * 2.0 * pairs * shape.head_size,
+		 .bytes = bytes,
+	     });
+}
+
+static void timed_attention(struct device *dev, struct matrix o, struct matrix lse,
+			    struct matrix q, struct matrix k, struct matrix v,
+			    struct attention shape, void *scratch)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.attention(dev, o, lse, q, k, v, shape, scratch);
+	keep_attention(dev, start_s, "attention", q, shape, 2,
+		       bytes_of(o) + bytes_of(lse) + bytes_of(q) + bytes_of(k) + bytes_of(v));
+}
+
+static void timed_attention_backward(struct device *dev, struct matrix dq, struct matrix dk,
+				     struct matrix dv, struct matrix d_o, struct matrix q,
+				     struct matrix k, struct matrix v, struct matrix o,
+				     struct matrix lse, struct attention shape, void *scratch)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.attention_backward(dev, dq, dk, dv, d_o, q, k, v, o, lse, shape,
+					     scratch);
+	keep_attention(dev, start_s, "attention_backward", q, shape, 4,
+		       bytes_of(dq) + bytes_of(dk) + bytes_of(dv) + bytes_of(d_o) + bytes_of(q) +
+			   bytes_of(k) + bytes_of(v) + bytes_of(o) + bytes_of(lse));
+}
+
+/* -- passes over memory -------------------------------------------------------------------- */
+
+static void timed_copy(struct device *dev, struct matrix y, struct matrix x)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.copy(dev, y, x);
+	keep_pass(dev, start_s, "copy", x, bytes_of(y) + bytes_of(x));
+}
+
+static void timed_fill(struct device *dev, struct matrix x, float value)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.fill(dev, x, value);
+	keep_pass(dev, start_s, "fill", x, bytes_of(x));
+}
+
+static void timed_embed(struct device *dev, struct matrix y, const int32_t *ids,
+			struct matrix tokens, struct matrix positions, int T)
+{
+	double start_s = clock_s();
+	struct matrix rows = tokens, each = positions;
+
+	dev->timed->inner.embed(dev, y, ids, tokens, positions, T);
+	rows.rows = y.rows;
+	each.rows = T < y.rows ? T : y.rows;
+	keep_pass(dev, start_s, "embed", y,
+		  bytes_of(y) + (double)y.rows * sizeof *ids + bytes_of(rows) + bytes_of(each));
+}
+
+static void timed_layer_norm(struct device *dev, struct matrix y, struct matrix copy,
+			     struct matrix stats, struct matrix x, struct matrix gain,
+			     struct matrix bias, float epsilon)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.layer_norm(dev, y, copy, stats, x, gain, bias, epsilon);
+	keep_pass(dev, start_s, "layer_norm", x,
+		  bytes_of(y) + bytes_of(copy) + bytes_of(stats) + bytes_of(x) + bytes_of(gain) +
+		      bytes_of(bias));
+}
+
+static void timed_layer_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
+				      struct matrix dy, struct matrix x, struct matrix stats,
+				      struct matrix gain)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.layer_norm_backward(dev, dx, copy, dy, x, stats, gain);
+	keep_pass(dev, start_s, "layer_norm_backward", x,
+		  2 * bytes_of(dx) + bytes_of(copy) + bytes_of(dy) + bytes_of(x) +
+		      bytes_of(stats) + bytes_of(gain));
+}
+
+static void timed_rms_norm(struct device *dev, struct matrix y, struct matrix copy,
+			   struct matrix stats, struct matrix x, struct matrix gain,
+			   float epsilon)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.rms_norm(dev, y, copy, stats, x, gain, epsilon);
+	keep_pass(dev, start_s, "rms_norm", x,
+		  bytes_of(y) + bytes_of(copy) + bytes_of(stats) + bytes_of(x) + bytes_of(gain));
+}
+
+static void timed_rms_norm_backward(struct device *dev, struct matrix dx, struct matrix copy,
+				    struct matrix dy, struct matrix x, struct matrix stats,
+				    struct matrix gain, bool accumulate)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.rms_norm_backward(dev, dx, copy, dy, x, stats, gain, accumulate);
+	keep_pass(dev, start_s, "rms_norm_backward", x,
+		  (accumulate ? 2 : 1) * bytes_of(dx) + bytes_of(copy) + bytes_of(dy) +
+		      bytes_of(x) + bytes_of(stats) + bytes_of(gain));
+}
+
+static void timed_rope(struct device *dev, struct matrix x, struct matrix table, int head_size,
+		       bool backward)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.rope(dev, x, table, head_size, backward);
+	keep_pass(dev, start_s, backward ? "rope_backward" : "rope", x,
+		  2 * bytes_of(x) + bytes_of(table));
+}
+
+static void timed_gelu(struct device *dev, struct matrix y, struct matrix x, enum gelu kind)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.gelu(dev, y, x, kind);
+	keep_pass(dev, start_s, "gelu", x, bytes_of(y) + bytes_of(x));
+}
+
+static void timed_gelu_backward(struct device *dev, struct matrix dx, struct matrix dy,
+				struct matrix x, enum gelu kind)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.gelu_backward(dev, dx, dy, x, kind);
+	keep_pass(dev, start_s, "gelu_backward", x, bytes_of(dx) + bytes_of(dy) + bytes_of(x));
+}
+
+static void timed_swiglu(struct device *dev, struct matrix y, struct matrix gate,
+			 struct matrix up)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.swiglu(dev, y, gate, up);
+	keep_pass(dev, start_s, "swiglu", gate, bytes_of(y) + bytes_of(gate) + bytes_of(up));
+}
+
+static void timed_swiglu_backward(struct device *dev, struct matrix dgate, struct matrix dup,
+				  struct matrix dy, struct matrix gate, struct matrix up)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.swiglu_backward(dev, dgate, dup, dy, gate, up);
+	keep_pass(dev, start_s, "swiglu_backward", gate,
+		  bytes_of(dgate) + bytes_of(dup) + bytes_of(dy) + bytes_of(gate) +
+		      bytes_of(up));
+}
+
+static void timed_dropout(struct device *dev, struct matrix y, struct matrix x,
+			  struct dropout d)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.dropout(dev, y, x, d);
+	keep_pass(dev, start_s, "dropout", x, bytes_of(y) + bytes_of(x));
+}
+
+static void timed_dropout_backward(struct device *dev, struct matrix dx, struct matrix dy,
+				   struct dropout d)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.dropout_backward(dev, dx, dy, d);
+	keep_pass(dev, start_s, "dropout_backward", dx, 2 * bytes_of(dx) + bytes_of(dy));
+}
+
+/* As if every row were trained: labels are not looked at here. */
+static void timed_cross_entropy(struct device *dev, double *losses, struct matrix gradient,
+				struct matrix logits, const int32_t *labels, float scale)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.cross_entropy(dev, losses, gradient, logits, labels, scale);
+	keep_pass(dev, start_s, "cross_entropy", logits,
+		  bytes_of(gradient) + bytes_of(logits) +
+		      logits.rows * (double)(sizeof *losses + sizeof *labels));
+}
+
+static void timed_squared_norm(struct device *dev, double *sum, struct matrix x)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.squared_norm(dev, sum, x);
+	keep_pass(dev, start_s, "squared_norm", x, bytes_of(x) + sizeof *sum);
+}
+
+static void timed_adamw(struct device *dev, struct matrix p, struct matrix m, struct matrix v,
+			struct matrix gradient, struct adamw settings)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.adamw(dev, p, m, v, gradient, settings);
+	keep_pass(dev, start_s, "adamw", p,
+		  2 * (bytes_of(p) + bytes_of(m) + bytes_of(v)) + bytes_of(gradient));
+}
+
+/* -- the table ----------------------------------------------------------------------------- */
+
+/* attention_scratch is a question, not an op. */
+static void wrap(struct kernels *k)
+{
+	k->matmul = timed_matmul;
+	k->linear = timed_linear;
+	k->thin = timed_thin;
+	k->copy = timed_copy;
+	k->fill = timed_fill;
+	k->embed = timed_embed;
+	k->layer_norm = timed_layer_norm;
+	k->layer_norm_backward = timed_layer_norm_backward;
+	k->rms_norm = timed_rms_norm;
+	k->rms_norm_backward = timed_rms_norm_backward;
+	k->rope = timed_rope;
+	k->attention = timed_attention;
+	k->attention_backward = timed_attention_backward;
+	k->gelu = timed_gelu;
+	k->gelu_backward = timed_gelu_backward;
+	k->swiglu = timed_swiglu;
+	k->swiglu_backward = timed_swiglu_backward;
+	k->dropout = timed_dropout;
+	k->dropout_backward = timed_dropout_backward;
+	k->cross_entropy = timed_cross_entropy;
+	k->squared_norm = timed_squared_norm;
+	k->adamw = timed_adamw;
+}
+
+void timed_open(struct device *dev, int room)
+{
+	struct timed *t = xzalloc(1, sizeof *t + (size_t)room * sizeof *t->op);
+
+	t->inner = dev->k;
+	t->room = room;
+	t->lost.slot = "untold";
+	dev->timed = t;
+	wrap(&dev->k);
+}
+
+void timed_start(struct device *dev)
+{
+	dev->timed->counting = true;
+	dev->timed->start_s = clock_s();
+}
+
+void timed_stop(struct device *dev)
+{
+	struct timed *t = dev->timed;
+
+	t->spans_s += clock_s() - t->start_s;
+	t->spans++;
+	t->counting = false;
+}
+
+/* Grouped heads as "14/2": queries', and keys' with values'. */
+static void attention_shape(const int *n, char *buffer, size_t bytes)
+{
+	char heads[32], window[32] = "";
+
+	if (n[2] == n[3])
+		snprintf(heads, sizeof heads, "%d", n[2]);
+	else
+		snprintf(heads, sizeof heads, "%d/%d", n[2], n[3]);
+	if (n[5] > 0)
+		snprintf(window, sizeof window, ", window %d", n[5]);
+	snprintf(buffer, bytes, "%d x %d, %s heads of %d%s", n[0], n[1], heads, n[4], window);
+}
+
+const char *timed_shape(const struct timed_op *op, char *buffer, size_t bytes)
+{
+	const int *n = op->size;
+
+	if (op->kind == TIMED_PRODUCT || op->kind == TIMED_THIN)
+		snprintf(buffer, bytes, "%d x %d -> %d", n[0], n[1], n[2]);
+	else if (op->kind == TIMED_PASS)
+		snprintf(buffer, bytes, "%d x %d", n[0], n[1]);
+	else
+		attention_shape(n, buffer, bytes);
+	return buffer;
+}
