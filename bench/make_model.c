@@ -26,6 +26,7 @@ static const char usage[] =
 	"Usage: make_model tiny|tiny-medium|small|gpt2|gpt2-medium|qwen2.5-0.5b OUT_DIR\n"
 	"  --dtype F32|BF16   of the file (F32)\n"
 	"  --seed N           of the values (1)\n"
+	"  --config-only      no weights\n"
 	"  --positions N      longest sequence (128 for tiny, 32 for tiny-medium, 256 for small, 1024 for gpt2, 32768 for\n"
 	"                     qwen)\n";
 
@@ -53,6 +54,7 @@ struct order {
 	enum dtype dtype;
 	uint64_t seed;
 	int positions;
+	bool config_only;
 };
 
 static void add_gpt2(struct text *json, const struct shape *s, int positions)
@@ -257,6 +259,10 @@ static int make(const struct order *order)
 
 	if (folder_make(order->folder) < 0 || write_config(order) < 0)
 		goto release;
+	if (order->config_only) {
+		done = 0;
+		goto release;
+	}
 	struct model_config *config = model_config_read(order->folder);
 	if (!config)
 		goto release;
@@ -291,6 +297,7 @@ static int read_options(struct order *order, int argc, char **argv)
 		{"dtype", required_argument, NULL, 'd'},
 		{"seed", required_argument, NULL, 's'},
 		{"positions", required_argument, NULL, 'p'},
+		{"config-only", no_argument, NULL, 'c'},
 		{0},
 	};
 	uint64_t positions = 0;
@@ -301,6 +308,8 @@ static int read_options(struct order *order, int argc, char **argv)
 			order->dtype = DTYPE_BF16;
 		else if (option == 'd' && strcmp(optarg, "F32") == 0)
 			order->dtype = DTYPE_F32;
+		else if (option == 'c')
+			order->config_only = true;
 		else if (option == 's' &&
 			 read_number(optarg, "seed", UINT64_MAX, &order->seed) == 0)
 			continue;
