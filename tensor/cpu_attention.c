@@ -1,373 +1,488 @@
 /*
- * Attention on the CPU: a block of queries of one head at a time, its scores against all keys
- * that any of them sees, made and used by OpenBLAS on strided views (nothing is copied) while
- * they lie in the second cache. Of the probabilities only lse, the log-sum-exp of every row, is
- * kept.
+ * Attention on the CPU. A piece of work is a part of the query heads of one key/value head of one
+ * sequence. It packs k and v once, then takes the queries eight at a time: their scores against
+ * all keys that any of them sees lie in the first cache while they become probabilities. Of these
+ * only lse, the log-sum-exp of every row, is kept.
  *
- * A piece of work is one block (forward) or one key/value head of one sequence (backward, where
- * dk and dv sum over the query heads of the group and over their blocks in that order), so that
- * no sum depends on which thread does what.
+ * Backward makes the probabilities again. What a block of queries adds to dk and dv is summed in
+ * F32, head after head and block after block; each part has sums of its own, which are added in
+ * order at the end. The parts depend on the shape of a sequence alone, so that no sum depends on
+ * which thread does what, nor on how many sequences there are.
  */
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
+#include "tensor/attention.h"
 #include "tensor/internal.h"
-#include "tensor/vector.h"
 
-#define BLOCK 64
+/* Pieces of a sequence, at least, where there is as much work: enough for as many threads. */
+#define PIECES 8
 
-struct heads {
-	struct matrix dq, dk, dv, d_o; /* backward */
-	struct matrix q, k, v, o, lse;
+struct work {
+	const struct attention_kernels *k;
 	struct attention shape;
-	float *scratch;
-	size_t width; /* floats in a row of scores */
-	int blocks;   /* of a sequence */
+	struct matrix dq, dk, dv, d_o; /* backward */
+	struct matrix q, key, v, o, lse;
+	int group;   /* query heads of a key/value head */
+	int blocks;  /* of a head */
+	int parts;   /* of a key/value head */
+	int keys;    /* tokens, in whole panels */
+	int wide;    /* head_size, in whole panels */
+	int words;   /* of a head */
+	int width;   /* the most keys of a block, in whole panels, and a cache line more lest all
+		      * rows fall on the same cache sets */
+	size_t bytes; /* of a thread's scratch */
+	char *scratch;
+	float *sums; /* of all pieces, after the threads' scratch; null with one part */
 };
 
-/* Queries first..first+rows-1 of head h of sequence s, and the keys that they see. */
+/* A thread's scratch. Words of keys and queries, see attention.h; then floats. */
+struct room {
+	uint32_t *key_columns, *key_pairs; /* kᵀ, k */
+	uint32_t *v_columns, *v_pairs;     /* in one place: forward needs v, backward vᵀ */
+	uint32_t *q, *d_o;		   /* rows of a block */
+	uint32_t *q_pairs, *d_o_pairs;
+	uint32_t *p, *ds; /* pairs of rows of a block */
+	float *scores, *dp, *out; /* of a strip */
+	float *sums;		  /* dk, then dv */
+};
+
+/* Queries first..first+rows-1 of head h. */
 struct block {
 	int s, h, kv, first, rows;
-	int key, keys;
+	int key; /* the first that any sees, in whole panels */
 };
 
-/* Floats in a row of scores: all keys a block may see, whole cache lines, and one line more
- * lest all rows fall on the same cache sets. */
-static size_t width_of(struct attention shape)
+static int whole(int n, int step)
 {
-	int keys = shape.tokens;
-
-	if (shape.window > 0 && shape.window < shape.tokens - BLOCK)
-		keys = shape.window + BLOCK;
-	return ((size_t)keys + LANES - 1) / LANES * LANES + LANES;
+	return (n + step - 1) / step * step;
 }
 
-/* Scores and, for backward, their gradients; lines for delta. */
-static size_t thread_floats(struct attention shape)
+static struct work work_of(const struct attention_kernels *k, struct attention shape)
 {
-	return 2 * BLOCK * width_of(shape) + BLOCK;
+	struct work w = {.k = k, .shape = shape, .group = shape.heads / shape.kv_heads};
+	int seen = shape.tokens;
+
+	/* Before the window of the first query, its panel begins. */
+	if (shape.window > 0 && shape.window < shape.tokens - BLOCK - PANEL)
+		seen = shape.window + BLOCK + PANEL;
+	w.blocks = (shape.tokens - 1) / BLOCK + 1;
+	w.parts = (PIECES - 1) / shape.kv_heads + 1;
+	if (w.parts > w.group * w.blocks)
+		w.parts = w.group * w.blocks;
+	w.keys = whole(shape.tokens, PANEL);
+	w.wide = whole(shape.head_size, PANEL);
+	w.words = whole(shape.head_size, k->pair) / k->pair;
+	w.width = whole(seen, PANEL) + 16;
+	return w;
 }
 
-/* All matrices of backward in F32, where they are stored as BF16. */
-static size_t widened_floats(struct attention shape)
-{
-	size_t n = (size_t)shape.sequences * (size_t)shape.tokens;
+/* A thread's scratch while it is divided; null where only its size is asked for. */
+struct scratch {
+	char *memory;
+	size_t used;
+};
 
-	return n * (size_t)shape.head_size *
-	       (3 * (size_t)shape.heads + 4 * (size_t)shape.kv_heads);
+/* The next `count` floats or words, on a cache line. */
+static void *taken(struct scratch *s, size_t count)
+{
+	char *start = s->memory ? s->memory + s->used : NULL;
+
+	s->used += (count + 15) / 16 * 64;
+	return start;
 }
 
-static size_t cpu_attention_scratch(int threads, struct attention shape, enum dtype dtype)
+static size_t sums_of(const struct work *w)
 {
-	size_t floats = (size_t)threads * thread_floats(shape);
-
-	if (dtype == DTYPE_BF16)
-		floats += widened_floats(shape);
-	return floats * sizeof(float);
+	return 2 * (size_t)w->keys * (size_t)w->wide;
 }
 
-static struct heads heads_of(struct matrix q, struct matrix k, struct matrix v, struct matrix o,
-			     struct matrix lse, struct attention shape, void *scratch)
+static struct room divided(const struct work *w, struct scratch *scratch)
 {
-	return (struct heads){
-	    .q = q,
-	    .k = k,
-	    .v = v,
-	    .o = o,
-	    .lse = lse,
-	    .shape = shape,
-	    .scratch = scratch,
-	    .width = width_of(shape),
-	    .blocks = (shape.tokens - 1) / BLOCK + 1,
-	};
+	size_t head = (size_t)w->keys * (size_t)w->wide / (size_t)w->k->pair;
+	size_t block = BLOCK * (size_t)w->wide / (size_t)w->k->pair;
+	size_t scores = BLOCK * (size_t)w->width / (size_t)w->k->pair;
+	struct room r;
+
+	r.key_columns = taken(scratch, head);
+	r.key_pairs = taken(scratch, head);
+	r.v_columns = r.v_pairs = taken(scratch, head);
+	r.q = taken(scratch, block);
+	r.d_o = taken(scratch, block);
+	r.q_pairs = taken(scratch, block);
+	r.d_o_pairs = taken(scratch, block);
+	r.p = taken(scratch, scores);
+	r.ds = taken(scratch, scores);
+	r.scores = taken(scratch, STRIP * (size_t)w->width);
+	r.dp = taken(scratch, STRIP * (size_t)w->width);
+	r.out = taken(scratch, STRIP * (size_t)w->wide);
+	r.sums = w->parts > 1 ? NULL : taken(scratch, sums_of(w));
+	return r;
 }
 
-static struct block block_of(const struct attention *shape, int s, int h, int index)
+static size_t thread_bytes(const struct work *w)
 {
-	struct block b = {.s = s, .h = h, .first = index * BLOCK};
+	struct scratch scratch = {0};
 
-	b.kv = h / (shape->heads / shape->kv_heads);
-	b.rows = shape->tokens - b.first < BLOCK ? shape->tokens - b.first : BLOCK;
-	if (shape->window > 0 && b.first >= shape->window)
-		b.key = b.first - shape->window + 1;
-	b.keys = b.first + b.rows - b.key;
-	return b;
+	divided(w, &scratch);
+	return scratch.used;
+}
+
+size_t attention_bytes(const struct attention_kernels *k, int threads, struct attention shape)
+{
+	struct work w = work_of(k, shape);
+	size_t sums = 0;
+
+	if (w.parts > 1)
+		sums = (size_t)shape.sequences * (size_t)shape.kv_heads * (size_t)w.parts *
+		       sums_of(&w) * sizeof(float);
+	return 64 + (size_t)threads * thread_bytes(&w) + sums;
+}
+
+static void place(struct work *w, struct device *dev, void *scratch)
+{
+	w->scratch = (char *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+	w->bytes = thread_bytes(w);
+	if (w->parts > 1)
+		w->sums = (float *)(w->scratch + (size_t)pool_threads(dev->pool) * w->bytes);
+}
+
+static struct room room_of(const struct work *w, int index, int thread)
+{
+	struct scratch scratch = {w->scratch + (size_t)thread * w->bytes, 0};
+	struct room r = divided(w, &scratch);
+
+	if (w->parts > 1)
+		r.sums = w->sums + (size_t)index * sums_of(w);
+	return r;
 }
 
 /* Head h of token i of sequence s. */
-static float *head_of(const struct heads *a, struct matrix m, int s, int i, int h)
+static void *head_of(const struct work *w, struct matrix m, int s, int i, int h)
 {
-	return row_of(m, s * a->shape.tokens + i) + (size_t)h * (size_t)a->shape.head_size;
+	size_t row = (size_t)s * (size_t)w->shape.tokens + (size_t)i;
+
+	return (char *)m.data +
+	       (row * m.ld + (size_t)h * (size_t)w->shape.head_size) * dtype_bytes(m.dtype);
 }
 
-/* The keys that query i of a block sees: from *low to before *high, counted from the block's
- * first key. */
-static void visible(const struct heads *a, const struct block *b, int i, int *low, int *high)
-{
-	int query = b->first + i, first = query - a->shape.window + 1;
+/* -- packing ------------------------------------------------------------------------------- */
 
-	*low = a->shape.window > 0 && first > b->key ? first - b->key : 0;
-	*high = query - b->key + 1;
+/* Rows of words, w->wide / pair apart; rows that are not there are 0. */
+static void load_rows(const struct work *w, uint32_t *to, struct matrix m, int s, int first,
+		      int rows, int h)
+{
+	int i = 0, end = w->shape.tokens - first;
+	size_t ld = (size_t)(w->wide / w->k->pair);
+
+	for (; i < rows && i < end; i++)
+		w->k->load(to + (size_t)i * ld, w->wide, head_of(w, m, s, first + i, h),
+			   w->shape.head_size, m.dtype);
+	memset(to + (size_t)i * ld, 0, (size_t)(rows - i) * ld * sizeof *to);
 }
 
-/* Scaled scores of a block: scale q kᵀ. */
-static void scores(const struct heads *a, const struct block *b, float *s)
+/* `rows` of `total` rows of panels of pairs, from rows of words; first is a whole panel. */
+static void pack_pairs(const struct work *w, uint32_t *to, const uint32_t *from, int first,
+		       int rows, int total)
 {
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, b->rows, b->keys,
-		    a->shape.head_size, a->shape.scale, head_of(a, a->q, b->s, b->first, b->h),
-		    (int)a->q.ld, head_of(a, a->k, b->s, b->key, b->kv), (int)a->k.ld, 0, s,
-		    (int)a->width);
+	size_t ld = (size_t)(w->wide / w->k->pair);
+
+	for (int j = 0; j < w->wide; j += PANEL)
+		w->k->interleave(to + ((size_t)j * (size_t)total + (size_t)first * PANEL) /
+					  (size_t)w->k->pair,
+				 from + j / w->k->pair, ld, rows);
 }
 
-/* x = exp(x - most), and their sum. */
-VECTOR static float exp_row(float *x, int n, float most)
+/* The panel of columns of key j: words of a head by PANEL keys. */
+static uint32_t *columns(const struct work *w, uint32_t *packed, int j)
 {
-	for (int j = 0; j < n; j++)
-		x[j] = vector_exp(x[j] - most);
-	return row_sum(x, n);
+	return packed + (size_t)j * (size_t)(w->wide / w->k->pair);
 }
 
-VECTOR static float most_of(const float *x, int n)
+/* Panel j of pairs of a matrix of `total` rows, from row first on. */
+static const uint32_t *pairs(const struct work *w, const uint32_t *packed, int j, int first,
+			     int total)
 {
-	return row_most(x, n);
+	return packed + ((size_t)j * (size_t)total + (size_t)first * PANEL) /
+				(size_t)w->k->pair;
 }
 
-VECTOR static void divide_row(float *x, int n, float divisor)
+/* Head kv of m as columns and as pairs; either may be null. */
+static void pack_head(const struct work *w, uint32_t *as_columns, uint32_t *as_pairs,
+		      uint32_t *rows, struct matrix m, int s, int kv)
 {
-	for (int j = 0; j < n; j++)
-		x[j] /= divisor;
+	for (int j = 0; j < w->keys; j += PANEL) {
+		load_rows(w, rows, m, s, j, PANEL, kv);
+		if (as_columns)
+			w->k->transpose(columns(w, as_columns, j), rows,
+					(size_t)(w->wide / w->k->pair), whole(w->words, 4));
+		if (as_pairs)
+			pack_pairs(w, as_pairs, rows, j, PANEL, w->keys);
+	}
 }
 
-static void hide(float *row, int low, int high, int keys)
+/* -- pieces, blocks and strips ------------------------------------------------------------- */
+
+/* The first key of the panel where the window of a query begins. */
+static int first_panel(const struct work *w, int query)
 {
-	memset(row, 0, (size_t)low * sizeof *row);
-	memset(row + high, 0, (size_t)(keys - high) * sizeof *row);
+	int window = w->shape.window;
+
+	return window > 0 && query >= window ? (query - window + 1) / PANEL * PANEL : 0;
+}
+
+/* Unit n of the part's: part 0 takes units 0, 2p-1, 2p, ...; part 1 units 1, 2p-2, 2p+1, ...: late
+ * blocks see more keys than early ones. False where there is none. */
+static bool block_of(const struct work *w, int index, int n, struct block *b)
+{
+	int part = index % w->parts, head = index / w->parts;
+	int unit = n * w->parts + (n % 2 ? w->parts - 1 - part : part);
+
+	if (n > (w->group * w->blocks - 1) / w->parts)
+		return false;
+	b->s = head / w->shape.kv_heads;
+	b->kv = head % w->shape.kv_heads;
+	b->h = b->kv * w->group + unit / w->blocks;
+	b->first = unit % w->blocks * BLOCK;
+	b->rows = w->shape.tokens - b->first < BLOCK ? w->shape.tokens - b->first : BLOCK;
+	b->key = first_panel(w, b->first);
+	if (unit >= w->group * w->blocks)
+		b->rows = 0;
+	return true;
+}
+
+/* Keys from..end-1, in whole panels, of the strip of queries from `query` on. */
+static void strip_keys(const struct work *w, int query, int *from, int *end)
+{
+	*from = first_panel(w, query);
+	*end = whole(query + STRIP < w->keys ? query + STRIP : w->keys, PANEL);
+}
+
+/* Products of a strip of rows of words with the columns of keys from..end-1. */
+static void strip_product(const struct work *w, float *to, const uint32_t *rows,
+			  uint32_t *packed, int from, int end, float alpha)
+{
+	for (int j = from; j < end; j += PANEL)
+		w->k->product(to + (j - from), (size_t)w->width, rows,
+			      (size_t)(w->wide / w->k->pair), columns(w, packed, j), w->words,
+			      alpha);
+}
+
+/* Scaled scores of a strip, -infinity where a key is not seen. */
+static void strip_scores(const struct work *w, const struct room *r, const struct block *b,
+			 int row, int from, int end)
+{
+	strip_product(w, r->scores, r->q + (size_t)row * (size_t)(w->wide / w->k->pair),
+		      r->key_columns, from, end, w->shape.scale);
+	for (int i = 0; i < STRIP; i++) {
+		float *s = r->scores + (size_t)i * (size_t)w->width;
+		int query = b->first + row + i, low = query - w->shape.window + 1 - from;
+		int high = row + i < b->rows ? query + 1 - from : 0;
+
+		for (int j = 0; w->shape.window > 0 && j < low && j < end - from; j++)
+			s[j] = -INFINITY;
+		for (int j = high; j < end - from; j++)
+			s[j] = -INFINITY;
+	}
+}
+
+/* A strip of sums over keys from..: words, in rows of width, times pairs of keys, into r->out. */
+static void strip_sums(const struct work *w, const struct room *r, const float *words,
+		       const uint32_t *packed, int from, int query)
+{
+	int end = query + STRIP < w->keys ? query + STRIP : w->keys;
+
+	for (int d = 0; d < w->wide; d += PANEL)
+		w->k->product(r->out + d, (size_t)w->wide, (const uint32_t *)words,
+			      (size_t)w->width, pairs(w, packed, d, from, w->keys),
+			      (end - from) / w->k->pair, 1);
 }
 
 /* -- forward ------------------------------------------------------------------------------- */
 
-static void attend_block(void *arg, int index, int thread)
+static void attend_strip(const struct work *w, const struct room *r, const struct block *b,
+			 int row)
 {
-	const struct heads *a = arg;
-	int H = a->shape.heads, D = a->shape.head_size, low, high;
-	/* The longest blocks first: the short ones fill the end evenly. */
-	struct block b = block_of(&a->shape, index % (a->shape.sequences * H) / H, index % H,
-				  a->blocks - 1 - index / (a->shape.sequences * H));
-	float *p = a->scratch + (size_t)thread * thread_floats(a->shape), sums[BLOCK];
-	float *o = head_of(a, a->o, b.s, b.first, b.h);
+	int from, end, query = b->first + row;
+	float total[STRIP];
 
-	scores(a, &b, p);
-	for (int i = 0; i < b.rows; i++) {
-		float *row = p + (size_t)i * a->width;
+	strip_keys(w, query, &from, &end);
+	strip_scores(w, r, b, row, from, end);
+	for (int i = 0; i < STRIP && row + i < b->rows; i++) {
+		float *s = r->scores + (size_t)i * (size_t)w->width;
+		float most = w->k->softmax(s, end - from, &total[i]);
 
-		visible(a, &b, i, &low, &high);
-		float most = most_of(row + low, high - low);
-
-		sums[i] = exp_row(row + low, high - low, most);
-		hide(row, low, high, b.keys);
-		row_of(a->lse, b.s * a->shape.tokens + b.first + i)[b.h] = most + logf(sums[i]);
+		row_of(w->lse, b->s * w->shape.tokens + query + i)[b->h] =
+			most + logf(total[i]);
 	}
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, b.rows, D, b.keys, 1, p,
-		    (int)a->width, head_of(a, a->v, b.s, b.key, b.kv), (int)a->v.ld, 0, o,
-		    (int)a->o.ld);
-	for (int i = 0; i < b.rows; i++)
-		divide_row(o + (size_t)i * a->o.ld, D, sums[i]);
+	strip_sums(w, r, r->scores, r->v_pairs, from, query);
+	for (int i = 0; i < STRIP && row + i < b->rows; i++)
+		w->k->store(head_of(w, w->o, b->s, query + i, b->h), w->o.dtype,
+			    r->out + (size_t)i * (size_t)w->wide, w->shape.head_size, total[i]);
 }
 
-static void attention_f32(struct device *dev, struct matrix o, struct matrix lse,
-			  struct matrix q, struct matrix k, struct matrix v,
-			  struct attention shape, void *scratch)
+static void attend_piece(void *arg, int index, int thread)
 {
-	struct heads a = heads_of(q, k, v, o, lse, shape, scratch);
+	const struct work *w = arg;
+	struct room r = room_of(w, index, thread);
+	struct block b;
 
-	pool_run(dev->pool, shape.sequences * shape.heads * a.blocks, attend_block, &a);
+	for (int n = 0; block_of(w, index, n, &b); n++) {
+		if (n == 0) {
+			pack_head(w, r.key_columns, NULL, r.q, w->key, b.s, b.kv);
+			pack_head(w, NULL, r.v_pairs, r.q, w->v, b.s, b.kv);
+		}
+		if (b.rows == 0)
+			continue;
+		load_rows(w, r.q, w->q, b.s, b.first, BLOCK, b.h);
+		for (int row = 0; row < b.rows; row += STRIP)
+			attend_strip(w, &r, &b, row);
+	}
+}
+
+void attention_forward(const struct attention_kernels *k, struct device *dev, struct matrix o,
+		       struct matrix lse, struct matrix q, struct matrix key, struct matrix v,
+		       struct attention shape, void *scratch)
+{
+	struct work w = work_of(k, shape);
+
+	w.o = o;
+	w.lse = lse;
+	w.q = q;
+	w.key = key;
+	w.v = v;
+	place(&w, dev, scratch);
+	pool_run(dev->pool, shape.sequences * shape.kv_heads * w.parts, attend_piece, &w);
 }
 
 /* -- backward ------------------------------------------------------------------------------ */
 
-VECTOR static float dot(const float *x, const float *y, int n)
-{
-	float lane[LANES] = {0};
-	int j = 0;
-
-	for (; j + LANES <= n; j += LANES)
-		for (int l = 0; l < LANES; l++)
-			lane[l] += x[j + l] * y[j + l];
-	for (int l = 0; j + l < n; l++)
-		lane[l] += x[j + l] * y[j + l];
-	return lanes_sum(lane);
-}
-
-VECTOR static void probabilities(float *x, int n, float lse)
-{
-	for (int j = 0; j < n; j++)
-		x[j] = vector_exp(x[j] - lse);
-}
-
-/* ds = scale p (dp - delta) */
-VECTOR static void score_gradient(float *restrict dp, const float *restrict p, int n,
-				  float delta, float scale)
-{
-	for (int j = 0; j < n; j++)
-		dp[j] = scale * p[j] * (dp[j] - delta);
-}
-
-/* p = exp(scale q kᵀ - lse) of a block; what is not seen is 0. */
-static void recompute(const struct heads *a, const struct block *b, float *p)
-{
-	int low, high;
-
-	scores(a, b, p);
-	for (int i = 0; i < b->rows; i++) {
-		float *row = p + (size_t)i * a->width;
-
-		visible(a, b, i, &low, &high);
-		probabilities(row + low, high - low,
-			      row_of(a->lse, b->s * a->shape.tokens + b->first + i)[b->h]);
-		hide(row, low, high, b->keys);
-	}
-}
-
 /*
- * o = p v, p = softmax(scale q kᵀ):
- * dv += pᵀ do; dp = do vᵀ; ds = scale p (dp - p.dp); dq = ds k; dk += dsᵀ q. p.dp is do.o, but so a
- * query that sees one key alone gets 0 and not the rounding of two sums, which Adam would follow.
+ * o = p v, p = softmax(scale q kᵀ): dp = do vᵀ; ds = scale p (dp - p.dp); dq = ds k. p.dp is do.o,
+ * but so a query that sees one key alone gets 0 and not the rounding of two sums, which Adam would
+ * follow.
  */
-static void block_gradient(const struct heads *a, const struct block *b, float *p, float *ds)
+static void strip_gradient(const struct work *w, const struct room *r, const struct block *b,
+			   int row)
 {
-	int D = a->shape.head_size, ld = (int)a->width;
-	const float *k = head_of(a, a->k, b->s, b->key, b->kv);
-	const float *q = head_of(a, a->q, b->s, b->first, b->h);
-	const float *d_o = head_of(a, a->d_o, b->s, b->first, b->h);
+	int from, end, query = b->first + row, pair = w->k->pair;
+	size_t width = (size_t)w->width;
+	float lse[STRIP] = {0};
 
-	recompute(a, b, p);
-	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, b->keys, D, b->rows, 1, p, ld, d_o,
-		    (int)a->d_o.ld, 1, head_of(a, a->dv, b->s, b->key, b->kv), (int)a->dv.ld);
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, b->rows, b->keys, D, 1, d_o,
-		    (int)a->d_o.ld, head_of(a, a->v, b->s, b->key, b->kv), (int)a->v.ld, 0, ds,
-		    ld);
-	for (int i = 0; i < b->rows; i++) {
-		float *dp = ds + (size_t)i * a->width, *row = p + (size_t)i * a->width;
+	strip_keys(w, query, &from, &end);
+	strip_scores(w, r, b, row, from, end);
+	strip_product(w, r->dp, r->d_o + (size_t)row * (size_t)(w->wide / pair), r->v_columns,
+		      from, end, 1);
+	for (int i = 0; i < STRIP && row + i < b->rows; i++)
+		lse[i] = row_of(w->lse, b->s * w->shape.tokens + query + i)[b->h];
+	for (int i = 0; i < STRIP; i += pair) {
+		size_t at = (size_t)((row + i) / pair) * width + (size_t)(from - b->key);
 
-		score_gradient(dp, row, b->keys, dot(dp, row, b->keys), a->shape.scale);
+		w->k->gradient(r->scores + (size_t)i * width, r->dp + (size_t)i * width, width,
+			       end - from, lse + i, w->shape.scale, r->p + at, r->ds + at);
 	}
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, b->rows, D, b->keys, 1, ds, ld,
-		    k, (int)a->k.ld, 0, head_of(a, a->dq, b->s, b->first, b->h), (int)a->dq.ld);
-	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, b->keys, D, b->rows, 1, ds, ld, q,
-		    (int)a->q.ld, 1, head_of(a, a->dk, b->s, b->key, b->kv), (int)a->dk.ld);
+	strip_sums(w, r, r->dp, r->key_pairs, from, query);
+	for (int i = 0; i < STRIP && row + i < b->rows; i++)
+		w->k->store(head_of(w, w->dq, b->s, query + i, b->h), w->dq.dtype,
+			    r->out + (size_t)i * (size_t)w->wide, w->shape.head_size, 1);
 }
 
-static void head_gradient(void *arg, int index, int thread)
+/* dv += pᵀ do, dk += dsᵀ q for STRIP keys, from the strips of the block that see any of them. */
+static void key_sums(const struct work *w, const struct room *r, const struct block *b, int key)
 {
-	const struct heads *a = arg;
-	int s = index / a->shape.kv_heads, kv = index % a->shape.kv_heads;
-	int group = a->shape.heads / a->shape.kv_heads;
-	size_t bytes = (size_t)a->shape.head_size * sizeof(float);
-	float *p = a->scratch + (size_t)thread * thread_floats(a->shape);
+	int first = key > b->first ? key - b->first : 0, end = whole(b->rows, STRIP);
+	int pair = w->k->pair, window = w->shape.window;
+	float *dk = r->sums + (size_t)key * (size_t)w->wide;
+	float *dv = dk + (size_t)w->keys * (size_t)w->wide;
+	size_t width = (size_t)w->width, at;
 
-	for (int i = 0; i < a->shape.tokens; i++) {
-		memset(head_of(a, a->dk, s, i, kv), 0, bytes);
-		memset(head_of(a, a->dv, s, i, kv), 0, bytes);
+	if (window > 0 && key + STRIP - 1 + window - b->first < end)
+		end = whole(key + STRIP - 1 + window - b->first, STRIP);
+	at = (size_t)(first / pair) * width + (size_t)(key - b->key);
+	for (int d = 0; d < w->wide && first < end; d += PANEL) {
+		w->k->add_product(dv + d, (size_t)w->wide, r->p + at, width,
+				  pairs(w, r->d_o_pairs, d, first, BLOCK),
+				  (end - first) / pair);
+		w->k->add_product(dk + d, (size_t)w->wide, r->ds + at, width,
+				  pairs(w, r->q_pairs, d, first, BLOCK), (end - first) / pair);
 	}
-	for (int h = kv * group; h < (kv + 1) * group; h++) {
-		for (int index = 0; index < a->blocks; index++) {
-			struct block b = block_of(&a->shape, s, h, index);
+}
 
-			block_gradient(a, &b, p, p + BLOCK * a->width);
+static void block_gradient(const struct work *w, const struct room *r, const struct block *b)
+{
+	load_rows(w, r->q, w->q, b->s, b->first, BLOCK, b->h);
+	load_rows(w, r->d_o, w->d_o, b->s, b->first, BLOCK, b->h);
+	pack_pairs(w, r->q_pairs, r->q, 0, BLOCK, BLOCK);
+	pack_pairs(w, r->d_o_pairs, r->d_o, 0, BLOCK, BLOCK);
+	for (int row = 0; row < b->rows; row += STRIP)
+		strip_gradient(w, r, b, row);
+	for (int key = b->key; key < b->first + b->rows; key += STRIP)
+		key_sums(w, r, b, key);
+}
+
+/* dk and dv of a head from the first of its parts' sums, with the others added. */
+static void store_sums(const struct work *w, float *sums, int s, int kv)
+{
+	size_t head = (size_t)w->keys * (size_t)w->wide, row;
+
+	for (int part = 1; part < w->parts; part++)
+		w->k->add(sums, sums + (size_t)part * 2 * head, 2 * head);
+	for (int j = 0; j < w->shape.tokens; j++) {
+		row = (size_t)j * (size_t)w->wide;
+		w->k->store(head_of(w, w->dk, s, j, kv), w->dk.dtype, sums + row,
+			    w->shape.head_size, 1);
+		w->k->store(head_of(w, w->dv, s, j, kv), w->dv.dtype, sums + head + row,
+			    w->shape.head_size, 1);
+	}
+}
+
+static void gradient_piece(void *arg, int index, int thread)
+{
+	const struct work *w = arg;
+	struct room r = room_of(w, index, thread);
+	struct block b;
+
+	memset(r.sums, 0, sums_of(w) * sizeof *r.sums);
+	for (int n = 0; block_of(w, index, n, &b); n++) {
+		if (n == 0) {
+			pack_head(w, r.key_columns, r.key_pairs, r.q, w->key, b.s, b.kv);
+			pack_head(w, r.v_columns, NULL, r.q, w->v, b.s, b.kv);
 		}
+		if (b.rows > 0)
+			block_gradient(w, &r, &b);
 	}
+	if (w->parts == 1)
+		store_sums(w, r.sums, b.s, b.kv);
 }
 
-static void attention_backward_f32(struct device *dev, struct matrix dq, struct matrix dk,
-				   struct matrix dv, struct matrix d_o, struct matrix q,
-				   struct matrix k, struct matrix v, struct matrix lse,
-				   struct attention shape, void *scratch)
+static void sum_parts(void *arg, int index, int thread)
 {
-	struct heads a = heads_of(q, k, v, (struct matrix){0}, lse, shape, scratch);
+	const struct work *w = arg;
+	int G = w->shape.kv_heads;
 
-	a.dq = dq;
-	a.dk = dk;
-	a.dv = dv;
-	a.d_o = d_o;
-	pool_run(dev->pool, shape.sequences * shape.kv_heads, head_gradient, &a);
+	(void)thread;
+	store_sums(w, w->sums + (size_t)index * (size_t)w->parts * sums_of(w), index / G,
+		   index % G);
 }
 
-/* -- BF16: widened, computed as F32, and rounded ------------------------------------------- */
-
-static struct matrix taken(float **scratch, struct matrix like)
+void attention_gradients(const struct attention_kernels *k, struct device *dev,
+			 struct matrix dq, struct matrix dk, struct matrix dv,
+			 struct matrix d_o, struct matrix q, struct matrix key, struct matrix v,
+			 struct matrix lse, struct attention shape, void *scratch)
 {
-	struct matrix m = matrix(*scratch, like.rows, like.cols);
+	struct work w = work_of(k, shape);
+	int heads = shape.sequences * shape.kv_heads;
 
-	*scratch += (size_t)like.rows * (size_t)like.cols;
-	return m;
-}
-
-static struct matrix widened(float **scratch, struct matrix m)
-{
-	struct matrix wide = taken(scratch, m);
-
-	for (int i = 0; i < m.rows; i++)
-		convert_to_f32(row_of(wide, i), (uint16_t *)m.data + (size_t)i * m.ld, m.dtype,
-			       (size_t)m.cols);
-	return wide;
-}
-
-static void round_to(struct matrix m, struct matrix wide)
-{
-	for (int i = 0; i < m.rows; i++)
-		for (int j = 0; j < m.cols; j++)
-			((uint16_t *)m.data)[(size_t)i * m.ld + (size_t)j] =
-				bf16_of(row_of(wide, i)[j]);
-}
-
-static void cpu_attention(struct device *dev, struct matrix o, struct matrix lse,
-			  struct matrix q, struct matrix k, struct matrix v,
-			  struct attention shape, void *scratch)
-{
-	struct matrix wide = o;
-	float *rest = scratch;
-
-	if (o.dtype == DTYPE_BF16) {
-		wide = taken(&rest, o);
-		q = widened(&rest, q);
-		k = widened(&rest, k);
-		v = widened(&rest, v);
-	}
-	attention_f32(dev, wide, lse, q, k, v, shape, rest);
-	if (o.dtype == DTYPE_BF16)
-		round_to(o, wide);
-}
-
-static void cpu_attention_backward(struct device *dev, struct matrix dq, struct matrix dk,
-				   struct matrix dv, struct matrix d_o, struct matrix q,
-				   struct matrix k, struct matrix v, struct matrix o,
-				   struct matrix lse, struct attention shape, void *scratch)
-{
-	struct matrix wide_dq = dq, wide_dk = dk, wide_dv = dv;
-	float *rest = scratch;
-
-	(void)o;
-	if (dq.dtype == DTYPE_BF16) {
-		wide_dq = taken(&rest, dq);
-		wide_dk = taken(&rest, dk);
-		wide_dv = taken(&rest, dv);
-		d_o = widened(&rest, d_o);
-		q = widened(&rest, q);
-		k = widened(&rest, k);
-		v = widened(&rest, v);
-	}
-	attention_backward_f32(dev, wide_dq, wide_dk, wide_dv, d_o, q, k, v, lse, shape, rest);
-	if (dq.dtype == DTYPE_BF16) {
-		round_to(dq, wide_dq);
-		round_to(dk, wide_dk);
-		round_to(dv, wide_dv);
-	}
-}
-
-void cpu_attention_slots(struct kernels *k)
-{
-	k->attention = cpu_attention;
-	k->attention_backward = cpu_attention_backward;
-	k->attention_scratch = cpu_attention_scratch;
+	w.dq = dq;
+	w.dk = dk;
+	w.dv = dv;
+	w.d_o = d_o;
+	w.q = q;
+	w.key = key;
+	w.v = v;
+	w.lse = lse;
+	place(&w, dev, scratch);
+	pool_run(dev->pool, heads * w.parts, gradient_piece, &w);
+	if (w.parts > 1)
+		pool_run(dev->pool, heads, sum_parts, &w);
 }

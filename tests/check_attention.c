@@ -1,11 +1,12 @@
 /*
- * tests/check_attention.c - attention of the CPU, forward and backward, in every dtype: equals the
- * reference, leaves the gaps between rows alone, gives the same bits for any number of threads and
+ * tests/check_attention.c - attention of the CPU, forward and backward, in every dtype and with the
+ * kernels of every instruction set that this CPU has: equals the reference, leaves the gaps between
+ * rows alone, gives the same bits for any number of threads, in any company of sequences, and
  * behind far pointers.
  *
  * links: tensor base
  */
-#include "tensor/tensor.h"
+#include "tensor/attention.h"
 #include "tests/suite.h"
 
 #include <math.h>
@@ -24,6 +25,7 @@ struct result {
 
 struct run {
 	struct device *dev;
+	const struct attention_kernels *kernels; /* null for the device's own choice */
 	enum dtype dtype;   /* of what is stored */
 	enum dtype rounded; /* of the inputs' numbers */
 	int gap;
@@ -97,16 +99,24 @@ static void attend(struct run *r, struct attention s, struct result *result)
 	struct matrix dv = made(r, r->dtype, n, narrow, 1);
 	struct matrix lse = made(r, DTYPE_F32, n, s.heads, 1);
 	struct device *dev = r->dev;
-	size_t bytes = dev->k.attention_scratch(pool_threads(dev->pool), s, r->dtype);
+	int threads = pool_threads(dev->pool);
+	size_t bytes = r->kernels ? attention_bytes(r->kernels, threads, s)
+				  : dev->k.attention_scratch(threads, s, r->dtype);
 	char *noise = xalloc(bytes);
 	void *scratch = dev->alloc(dev, bytes);
 
 	r->memory[r->memories++] = scratch;
 	memset(noise, 0xff, bytes);
 	dev->upload(dev, scratch, noise, bytes);
-	dev->k.attention(dev, o, lse, q, k, v, s, scratch);
+	if (r->kernels)
+		attention_forward(r->kernels, dev, o, lse, q, k, v, s, scratch);
+	else
+		dev->k.attention(dev, o, lse, q, k, v, s, scratch);
 	dev->upload(dev, scratch, noise, bytes);
-	dev->k.attention_backward(dev, dq, dk, dv, d_o, q, k, v, o, lse, s, scratch);
+	if (r->kernels)
+		attention_gradients(r->kernels, dev, dq, dk, dv, d_o, q, k, v, lse, s, scratch);
+	else
+		dev->k.attention_backward(dev, dq, dk, dv, d_o, q, k, v, o, lse, s, scratch);
 	give(r, result, O, o);
 	give(r, result, LSE, lse);
 	give(r, result, DQ, dq);
@@ -121,10 +131,12 @@ struct problem {
 };
 
 /* The problem with inputs rounded to one dtype and stored as another. */
-static struct result run_on(const char *device, int threads, const struct problem *p,
-			    enum dtype rounded, enum dtype stored)
+static struct result run_with(const struct attention_kernels *kernels, const char *device,
+			      int threads, const struct problem *p, enum dtype rounded,
+			      enum dtype stored)
 {
 	struct run r = {.dev = device_open(device, threads),
+			.kernels = kernels,
 			.dtype = stored,
 			.rounded = rounded,
 			.gap = p->gap};
@@ -136,6 +148,12 @@ static struct result run_on(const char *device, int threads, const struct proble
 		r.dev->free(r.dev, r.memory[i]);
 	device_close(r.dev);
 	return result;
+}
+
+static struct result run_on(const char *device, int threads, const struct problem *p,
+			    enum dtype rounded, enum dtype stored)
+{
+	return run_with(NULL, device, threads, p, rounded, stored);
 }
 
 static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
@@ -169,7 +187,7 @@ static float tolerance(enum dtype dtype, int out)
 }
 
 static void close_to(const struct result *want, const struct result *got, enum dtype dtype,
-		     int problem)
+		     const struct attention_kernels *k, int problem)
 {
 	for (int out = 0; out < OUTS; out++) {
 		float most = 1e-2f; /* what cancels to nothing has no scale of its own */
@@ -180,9 +198,9 @@ static void close_to(const struct result *want, const struct result *got, enum d
 			float a = want->out[out][i], b = got->out[out][i];
 
 			if (!(fabsf(a - b) <= tolerance(dtype, out) * most))
-				ck_abort_msg("problem %d, %s: row %zu column %zu: %.9g is not "
-					     "%.9g (most %g)",
-					     problem, names[out], i / want->ld[out],
+				ck_abort_msg("%s, problem %d, %s: row %zu column %zu: %.9g is "
+					     "not %.9g (most %g)",
+					     k->name, problem, names[out], i / want->ld[out],
 					     i % want->ld[out], b, a, most);
 		}
 	}
@@ -199,17 +217,24 @@ static void same_bits(const struct result *want, const struct result *got, const
 					     want->out[out][i]);
 }
 
+/* Every choice of kernels, by each dtype; each is named, for what was not there was not tested. */
 START_TEST(cpu_equals_reference)
 {
 	enum dtype dtype = dtypes[_i];
 
+	for (int choice = 0; attention_kernels(dtype, choice); choice++)
+		printf("%s: %s\n", dtype_name(dtype), attention_kernels(dtype, choice)->name);
 	for (int i = 0; i < PROBLEMS; i++) {
 		struct result want = run_on("reference", 1, &problems[i], dtype, DTYPE_F32);
-		struct result got = run_on("cpu", 1, &problems[i], dtype, dtype);
+		const struct attention_kernels *k;
 
-		close_to(&want, &got, dtype, i);
+		for (int choice = 0; (k = attention_kernels(dtype, choice)); choice++) {
+			struct result got = run_with(k, "cpu", 1, &problems[i], dtype, dtype);
+
+			close_to(&want, &got, dtype, k, i);
+			release(&got);
+		}
 		release(&want);
-		release(&got);
 	}
 }
 END_TEST
@@ -240,7 +265,7 @@ START_TEST(same_bits_on_any_threads_and_far)
 	for (int i = 0; i < PROBLEMS; i++) {
 		struct result want = run_on("cpu", 1, &problems[i], dtype, dtype);
 
-		for (int threads = 2; threads <= 5; threads++) {
+		for (int threads = 2; threads <= 5; threads += 3) {
 			struct result got = run_on("cpu", threads, &problems[i], dtype, dtype);
 
 			same_bits(&want, &got, "threads", i);
@@ -255,16 +280,40 @@ START_TEST(same_bits_on_any_threads_and_far)
 }
 END_TEST
 
+/* The first sequence of two has what it has alone. */
+START_TEST(same_bits_in_any_company)
+{
+	static const struct problem pair = {{2, 150, 4, 2, 24, 0.4f, 0}, 0};
+	struct problem alone = pair;
+
+	alone.shape.sequences = 1;
+	struct result two = run_on("cpu", 2, &pair, dtypes[_i], dtypes[_i]);
+	struct result one = run_on("cpu", 2, &alone, dtypes[_i], dtypes[_i]);
+
+	for (int out = 0; out < OUTS; out++)
+		two.count[out] /= 2;
+	same_bits(&one, &two, "company", 0);
+	release(&one);
+	release(&two);
+}
+END_TEST
+
 /* The softmax of one score is 1 whatever the score: its gradient is 0, not what rounding leaves. */
 START_TEST(one_key_has_no_gradient)
 {
 	static const struct problem one = {{2, 70, 4, 2, 5, 0.7f, 1}, 0};
-	struct result got = run_on("cpu", 2, &one, dtypes[_i], dtypes[_i]);
+	enum dtype dtype = dtypes[_i];
+	const struct attention_kernels *k;
 
-	for (int out = DQ; out <= DK; out++)
-		for (size_t i = 0; i < got.count[out]; i++)
-			ck_assert_float_eq(got.out[out][i], 0);
-	release(&got);
+	for (int choice = 0; (k = attention_kernels(dtype, choice)); choice++) {
+		struct result got = run_with(k, "cpu", 2, &one, dtype, dtype);
+
+		for (int out = DQ; out <= DK; out++)
+			for (size_t i = 0; i < got.count[out]; i++)
+				ck_assert_msg(got.out[out][i] == 0, "%s, %s: %g", k->name,
+					      names[out], got.out[out][i]);
+		release(&got);
+	}
 }
 END_TEST
 
@@ -277,6 +326,7 @@ int main(void)
 	tcase_add_loop_test(attention, cpu_equals_reference, 0, 2);
 	tcase_add_test(attention, reference_rounds_what_it_stores);
 	tcase_add_loop_test(attention, same_bits_on_any_threads_and_far, 0, 2);
+	tcase_add_loop_test(attention, same_bits_in_any_company, 0, 2);
 	tcase_add_loop_test(attention, one_key_has_no_gradient, 0, 2);
 	suite_add_tcase(suite, attention);
 	return run_suite(suite);
