@@ -15,12 +15,13 @@ variable_of() {
 	option=$1
 	shift
 	for entry in "$@"; do
-		[ "--${entry%%=*}" != "$option" ] || echo "${entry#*=}" | tr -- - _
+		case $option in "--${entry%%=*}" | "--${entry%+}") echo "${entry#*=}" | tr -- - _ ;; esac
 	done
 }
 
-# take_options "NAME NAME=VARIABLE WORD ..." "$@": the value of --NAME goes to the variable of that name, with _ for -, or
-# to VARIABLE. A WORD in capitals is the one argument that is no option, and goes to that name in small letters.
+# take_options "NAME NAME=VARIABLE NAME+ WORD ..." "$@": the value of --NAME goes to the variable of that name, with _ for
+# -, or to VARIABLE; of NAME+ there may be many, a line each. A WORD in capitals is the one argument that is no option, and
+# goes to that name in small letters.
 take_options() {
 	entries=$1
 	shift
@@ -40,7 +41,11 @@ take_named() {
 	variable=$(variable_of "$1" $entries)
 	[ "$variable" ] || unknown "$1"
 	case ${2---} in --*) fail "$1 needs a value" ;; esac
-	eval "$variable=\$2"
+	case $variable in
+	*+) eval "${variable%+}=\"\${${variable%+}}
+\$2\"" ;;
+	*) eval "$variable=\$2" ;;
+	esac
 }
 
 take_word() {
@@ -52,7 +57,7 @@ take_word() {
 }
 
 unknown() {
-	fail "unknown option '$1'; there are: $(echo "$entries" | sed 's/[A-Z]* *//; s/=[a-z_]*//g; s/\([a-z][a-z-]*\)/--\1/g')"
+	fail "unknown option '$1'; there are: $(echo "$entries" | sed 's/[A-Z]* *//; s/=[a-z_]*//g; s/+//g; s/\([a-z][a-z-]*\)/--\1/g')"
 }
 
 # -- the program -----------------------------------------------------------------------------

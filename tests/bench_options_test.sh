@@ -55,12 +55,13 @@ cat > "$work/try.sh" << END
 # head
 set -eu
 . "$bench/common.sh"
-word='' one='' two_words='' other=''
-take_options 'WORD one two-words three=other' "\$@"
-echo "\$word|\$one|\$two_words|\$other"
+word='' one='' two_words='' other='' many_words=''
+take_options 'WORD one two-words three=other many-words+' "\$@"
+echo "\$word|\$one|\$two_words|\$other|\$(echo "\$many_words" | tr '\n' ,)"
 END
 got=$(sh "$work/try.sh" --two-words 'a  "$(echo b)" *' --one '' in --three=x 2>&1 || true)
-[ "$got" = "edgepipe: error: unknown option '--three=x'; there are: --one --two-words --three" ] || fail "a value after =: $got"
-got=$(sh "$work/try.sh" --two-words 'a  "$(echo b)" *' --one 1 in --three -4 --one '')
-[ "$got" = 'in||a  "$(echo b)" *|-4' ] || fail "values: $got"
+[ "$got" = "edgepipe: error: unknown option '--three=x'; there are: --one --two-words --three --many-words" ] || fail "a value after =: $got"
+got=$(sh "$work/try.sh" --two-words 'a  "$(echo b)" *' --one 1 in --three -4 --one '' --many-words '$(a)' \
+	--many-words 'b  "=c')
+[ "$got" = 'in||a  "$(echo b)" *|-4|,$(a),b  "=c,' ] || fail "values: $got"
 finish
