@@ -38,6 +38,7 @@ struct kernels kernels_cpu(void)
 
 	k.name = "cpu";
 	cpu_matmul_slots(&k);
+	cpu_thin_slots(&k);
 	cpu_attention_slots(&k);
 	cpu_norm_slots(&k);
 	cpu_elementwise_slots(&k);

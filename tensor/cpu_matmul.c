@@ -130,8 +130,8 @@ static void run_product(struct device *dev, struct product *p)
 	pool_run(dev->pool, p->row_tiles * p->col_tiles, tile, p);
 }
 
-static void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t,
-		       struct matrix b, bool b_t, float alpha, float beta)
+void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t, struct matrix b,
+		bool b_t, float alpha, float beta)
 {
 	struct product p = {.c = c,
 			    .a = a,

@@ -175,8 +175,8 @@ static void gradient_row(const struct norm *a, int i, const float factor[4])
 	for (int j = 0, n; (n = chunk_of(a->dx, j)) > 0; j += n) {
 		const float *dy = chunk_in(a->dy, i, j, n, in[0]);
 		const float *x = chunk_in(a->x, i, j, n, in[1]);
-		float *dx = a->accumulate ? chunk_in(a->dx, i, j, n, out)
-					  : chunk_out(a->dx, i, j, out);
+		float *dx =
+		    a->accumulate ? chunk_in(a->dx, i, j, n, out) : chunk_out(a->dx, i, j, out);
 
 		if (a->accumulate)
 			add_gradient(dx, dy, x, gain + j, factor, n);
@@ -246,9 +246,13 @@ static void cpu_layer_norm_backward(struct device *dev, struct matrix dx, struct
 				    struct matrix dy, struct matrix x, struct matrix stats,
 				    struct matrix gain)
 {
-	struct norm a = {
-	    .dx = dx, .copy = copy, .dy = dy, .x = x, .stats = stats, .gain = gain,
-	    .accumulate = true};
+	struct norm a = {.dx = dx,
+			 .copy = copy,
+			 .dy = dy,
+			 .x = x,
+			 .stats = stats,
+			 .gain = gain,
+			 .accumulate = true};
 
 	run_rows(dev, layer_norm_gradient_rows, &a, x.rows, (size_t)x.cols);
 }

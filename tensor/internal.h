@@ -46,11 +46,16 @@ void chunk_copy(struct matrix y, struct matrix x, int i, int j, int n);
 
 /* Each overwrites the slots that its file has. */
 void cpu_matmul_slots(struct kernels *k);
+void cpu_thin_slots(struct kernels *k); /* after cpu_matmul_slots */
 void cpu_attention_slots(struct kernels *k);
 void cpu_norm_slots(struct kernels *k);
 void cpu_elementwise_slots(struct kernels *k);
 void cpu_dropout_slots(struct kernels *k);
 void cpu_loss_slots(struct kernels *k);
+
+/* The slot, of F32 alone. */
+void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t, struct matrix b,
+		bool b_t, float alpha, float beta);
 
 /* -- views --------------------------------------------------------------------------------- */
 

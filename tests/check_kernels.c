@@ -8,6 +8,7 @@
  * links: tensor base
  */
 #include "tensor/tensor.h"
+#include "tensor/thin.h"
 #include "tests/suite.h"
 
 #include <math.h>
@@ -38,6 +39,7 @@ struct run {
 struct sizes {
 	int B, T, C, H, G, D, window;
 	int gap; /* ld - cols of every matrix */
+	int rank; /* of LoRA; 0: D */
 };
 
 static float number(uint32_t key, uint32_t index)
@@ -151,11 +153,40 @@ static void run_thin(struct run *r, const struct sizes *s)
 	}
 }
 
+/* What training makes of a rank: u = x aᵀ, du = s dy b, the gradients of b and a, dx += du a; u
+ * and du lie in the tail of wide rows. */
+static void run_lora(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T, rank = s->rank ? s->rank : s->D;
+	int K = s->C < 3000 ? s->C : 3000, N = K + 3;
+	struct matrix x = any(r, n, K, s->gap, 1), dy = any(r, n, N, s->gap, 1);
+	struct matrix wide = any(r, n, K + rank, s->gap, 1);
+	struct matrix dwide = any(r, n, N + rank, s->gap, 1);
+	struct matrix u = matrix_cols(wide, K, rank), du = matrix_cols(dwide, N, rank);
+	struct matrix a = input(r, rank, K, 0, 1), b = input(r, N, rank, 0, 1);
+	struct matrix grad_a = input(r, rank, K, 0, 1), grad_b = input(r, N, rank, 0, 1);
+	struct matrix dx = any(r, n, K, s->gap, 1);
+
+	r->dev->k.thin(r->dev, grad_b, dy, true, u, false, 0.5f, 1);
+	r->dev->k.thin(r->dev, grad_a, du, true, x, false, 1, 1);
+	r->dev->k.thin(r->dev, dx, du, false, a, false, 1, 1);
+	output(r, dx);
+	r->dev->k.thin(r->dev, dx, du, false, a, false, 1, 0);
+	r->dev->k.thin(r->dev, u, x, false, a, true, 1, 0);
+	r->dev->k.thin(r->dev, du, dy, false, b, false, 0.5f, 0);
+	output(r, wide);
+	output(r, dwide);
+	output(r, grad_b);
+	output(r, grad_a);
+	output(r, dx);
+}
+
 /* What cannot be copied without rounding, and rounding itself: ties, a carry into the exponent,
  * the largest, what becomes infinite, infinity, NaNs of which only low bits are set. */
 static const uint32_t rounded[] = {0x3f808000, 0x3f818000, 0x3f808001, 0x3f817fff, 0x3fffffff,
 				   0x7f7f7fff, 0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000,
-				   0x00000001, 0x80008001, 0x00018000, 0x80000000, 0x42280000};
+				   0x00000001, 0x80008001, 0x00018000, 0x80000000, 0x7f800001,
+				   0xff80ffff, 0x7fffffff, 0xffffffff};
 
 static void run_copy(struct run *r, const struct sizes *s)
 {
@@ -352,7 +383,7 @@ static void run_cross_entropy(struct run *r, const struct sizes *s)
 	for (int i = 0; i < n; i++)
 		losses[i] = 7;
 	for (int i = 0; i < n; i++)
-		labels[i] = i % 3 == 2 ? -100 : i * 7 % s->C;
+		labels[i] = i % 3 == 2 ? -100 : i * 1031 % s->C;
 	const int32_t *far_labels = on_device(r, labels, (size_t)n * sizeof *labels);
 	double *far_losses = on_device(r, losses, (size_t)n * sizeof *losses);
 	struct matrix gradients[] = {none, apart, place};
@@ -410,6 +441,8 @@ static const struct sizes sizes[] = {
     {.B = 1, .T = 7, .C = 2500, .H = 5, .G = 5, .D = 6, .window = 7},
     {.B = 1, .T = 2, .C = 33000, .H = 1, .G = 1, .D = 128},
     {.B = 2, .T = 300, .C = 800, .H = 1, .G = 1, .D = 70, .gap = 5},
+    {.B = 1, .T = 130, .C = 40, .H = 1, .G = 1, .D = 1},
+    {.B = 1, .T = 9, .C = 700, .H = 1, .G = 1, .D = 4, .gap = 1, .rank = 260},
 };
 
 /* All F32, all BF16, and mixtures. */
@@ -429,7 +462,8 @@ static const struct slot {
 	int dtypes; /* how many combinations of dtypes to try */
 } slots[] = {
     {"matmul linear", run_linear, 2e-6f, 1}, /* sums of up to 128 in float */
-    {"thin", run_thin, 2e-6f, 1},
+    {"thin", run_thin, 2e-6f, DTYPES}, /* the same, with fused operations */
+    {"thin", run_lora, 3e-6f, DTYPES}, /* sums of up to 3000 */
     {"copy fill", run_copy, 0, DTYPES}, /* the same operations */
     {"embed", run_embed, 0, DTYPES},
     {"layer_norm", run_layer_norm, 2e-6f, DTYPES}, /* x - mean in float, x 20 times its spread */
@@ -577,6 +611,46 @@ START_TEST(slot_same_bits_timed)
 		device_close(got.dev);
 		free(got.out);
 		free(want.out);
+	}
+}
+END_TEST
+
+/* Every set of inner loops that this CPU has, since the slot takes the best alone. */
+START_TEST(thin_loops_are_equal)
+{
+	enum { LD = 96, N = 64, ROWS = 7 };
+	float x[ROWS * LD], w[RANKS * LD], d[ROWS * RANKS];
+	struct thin_loops loops;
+
+	for (int i = 0; i < ROWS * LD; i++)
+		x[i] = number(1, (uint32_t)i);
+	for (int i = 0; i < RANKS * LD; i++)
+		w[i] = number(2, (uint32_t)i);
+	for (int i = 0; i < ROWS * RANKS; i++)
+		d[i] = number(3, (uint32_t)i);
+	if (!thin_loops_of((enum thin_set)_i, &loops)) {
+		printf("thin_loops_are_equal: set %d skipped, not on this CPU\n", _i);
+		return;
+	}
+	float sum[ROWS_AT_ONCE][RANKS], y[RANKS * LD];
+
+	memcpy(sum, d, sizeof sum);
+	memcpy(y, w, sizeof y);
+	loops.dots(sum, x, w, LD, N);
+	loops.outer(y, d, x, LD, ROWS, N);
+	for (int i = 0; i < ROWS_AT_ONCE * RANKS; i++) {
+		double want = d[i];
+
+		for (int j = 0; j < N; j++)
+			want += (double)x[i / RANKS * LD + j] * w[i % RANKS * LD + j];
+		ck_assert(fabs(want - sum[i / RANKS][i % RANKS]) <= 4e-6);
+	}
+	for (int i = 0; i < RANKS * LD; i++) {
+		double want = w[i];
+
+		for (int l = 0; l < ROWS && i % LD < N; l++)
+			want += (double)d[l * RANKS + i / LD] * x[l * LD + i % LD];
+		ck_assert(fabs(want - y[i]) <= 2e-6);
 	}
 }
 END_TEST
@@ -809,6 +883,7 @@ int main(int argc, char **argv)
 	tcase_add_loop_test(tables, slot_equals_reference, 0, SLOTS);
 	tcase_add_loop_test(tables, slot_same_bits_on_any_threads_and_far, 0, SLOTS);
 	tcase_add_loop_test(tables, slot_same_bits_timed, 0, SLOTS);
+	tcase_add_loop_test(tables, thin_loops_are_equal, 0, THIN_SETS);
 	tcase_add_test(tables, no_table_has_a_hole);
 	tcase_add_test(tables, far_wraps_every_slot);
 	tcase_add_test(tables, timed_wraps_every_slot);
