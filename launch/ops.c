@@ -31,16 +31,31 @@ struct view {
 	struct timed *timed;
 	double steps, step_s;
 	struct timed_op all, products;		/* sums */
+	double products_least_s;
 };
+
+/* FLOP/s of products on matrices of a dtype. */
+static double product_rate(const struct op_limits *limits, enum dtype dtype)
+{
+	const struct product_limit *of = &limits->product[dtype];
+
+	return of->flops_s > 0 ? of->flops_s : limits->product[DTYPE_F32].flops_s;
+}
 
 /* Seconds that an op takes at the least, and which limit says so. */
 static double least_s(const struct view *v, const struct timed_op *op, const char **limit)
 {
 	const struct op_limits *limits = &v->session->op_limits;
-	double computing = op->flops / limits->product, moving = op->bytes / limits->memory;
+	double computing = op->flops / product_rate(limits, op->dtype);
+	double moving = op->bytes / limits->memory_bytes_s;
 
 	*limit = computing > moving ? "products" : "memory";
 	return fmax(computing, moving);
+}
+
+static double share_of(double part, double whole)
+{
+	return whole > 0 ? part / whole : 0;
 }
 
 static void add_op(struct timed_op *sum, const struct timed_op *op)
@@ -67,9 +82,13 @@ static struct view view_of(const struct session *s, int number)
 	v.step_s = timed->spans_s / v.steps;
 	qsort(timed->op, (size_t)timed->count, sizeof(*timed->op), slowest_first);
 	for (int i = 0; i < timed->count; i++) {
-		add_op(&v.all, &timed->op[i]);
-		if (timed->op[i].kind == TIMED_PRODUCT)
-			add_op(&v.products, &timed->op[i]);
+		const struct timed_op *op = &timed->op[i];
+
+		add_op(&v.all, op);
+		if (op->kind != TIMED_PRODUCT)
+			continue;
+		add_op(&v.products, op);
+		v.products_least_s += op->flops / product_rate(&s->op_limits, op->dtype);
 	}
 	add_op(&v.all, &timed->lost);
 	return v;
@@ -101,7 +120,7 @@ static void add_row(struct text *text, const struct view *v, const struct timed_
 	snprintf(rate, sizeof(rate), "%.3g %s", (product ? op->flops : op->bytes) / op->seconds / 1e9,
 		 product ? "GFLOP/s" : "GB/s");
 	add_times(text, v, name, op);
-	text_add(text, "  %13s  %3.0f%% of %s\n", rate, 100 * least / op->seconds, limit);
+	text_add(text, "  %13s  %3.0f%% of %s\n", rate, 100 * share_of(least, op->seconds), limit);
 }
 
 static void add_named(struct text *text, const struct view *v, const char *name, const struct timed_op *op)
@@ -139,9 +158,15 @@ static void add_limits(struct text *text, const struct view *v)
 	const struct op_limits *limits = &v->session->op_limits;
 	char bytes[32];
 
-	text_add(text, "        limits, measured: products %.3g GFLOP/s (F32, %d x %d -> %d), memory %.3g GB/s "
-		 "(copy of %s)\n", limits->product / 1e9, limits->product_size, limits->product_size,
-		 limits->product_size, limits->memory / 1e9,
+	text_add(text, "        limits, measured:");
+	for (int i = 0; i <= DTYPE_I64; i++) {
+		const struct product_limit *of = &limits->product[i];
+
+		if (of->flops_s > 0)
+			text_add(text, " products %.3g GFLOP/s (%s, %d x %d -> %d),", of->flops_s / 1e9,
+				 dtype_name((enum dtype)i), of->side, of->side, of->side);
+	}
+	text_add(text, " memory %.3g GB/s (copy of %s)\n", limits->memory_bytes_s / 1e9,
 		 unit_write(limits->copy_bytes, UNIT_BYTES, bytes, sizeof(bytes)));
 }
 
@@ -156,7 +181,7 @@ static void add_summary(struct text *text, const struct view *v)
 	text_add(text, "products of linears and head: %.3g GFLOP a step in %s: %.3g GFLOP/s, %.0f%% of the limit of "
 		 "products\n", p->flops / v->steps / 1e9,
 		 unit_write(p->seconds / v->steps, UNIT_SECONDS, took, sizeof(took)), p->flops / p->seconds / 1e9,
-		 100 * p->flops / p->seconds / v->session->op_limits.product);
+		 100 * v->products_least_s / p->seconds);
 }
 
 static void add_table(struct text *text, const struct view *v)
@@ -198,20 +223,35 @@ static void add_op_object(struct text *text, const struct view *v, const struct 
 	text_add(text, "\n  {\"op\":\"%s\",\"shape\":\"%s\",\"dtype\":\"%s\",", op->slot,
 		 timed_shape(op, shape, sizeof(shape)), dtype_name(op->dtype));
 	add_sums(text, v, op);
-	text_add(text, ",\"limit\":\"%s\",\"of_limit\":%.6g}", limit, least / op->seconds);
+	text_add(text, ",\"limit\":\"%s\",\"of_limit\":%.6g}", limit, share_of(least, op->seconds));
+}
+
+static void add_limits_object(struct text *text, const struct op_limits *limits)
+{
+	const char *separator = "";
+
+	text_add(text, "{\"origin\":\"measured\",\"memory_bytes_s\":%.9g,\"product_flops_s\":{", limits->memory_bytes_s);
+	for (int i = 0; i <= DTYPE_I64; i++) {
+		if (limits->product[i].flops_s <= 0)
+			continue;
+		text_add(text, "%s\"%s\":%.9g", separator, dtype_name((enum dtype)i), limits->product[i].flops_s);
+		separator = ",";
+	}
+	text_add(text, "}}");
 }
 
 static void add_object(struct text *text, const struct view *v)
 {
-	const struct op_limits *limits = &v->session->op_limits;
-
 	text_add(text, "{\"stage\":%d,\"node\":", v->number);
 	json_add_text(text, v->session->stage_name[v->number]);
 	text_add(text, ",\"threads\":%d,\"steps\":%.0f,\"step_s\":%.9g,\"ops_s\":%.9g,\"rest_s\":%.9g,\n "
-		 "\"limits\":{\"origin\":\"measured\",\"product_flops_s\":%.9g,\"memory_bytes_s\":%.9g},\n \"products\":{",
+		 "\"limits\":",
 		 pool_threads(v->session->device->pool), v->steps, v->step_s, v->all.seconds / v->steps,
-		 v->step_s - v->all.seconds / v->steps, limits->product, limits->memory);
+		 v->step_s - v->all.seconds / v->steps);
+	add_limits_object(text, &v->session->op_limits);
+	text_add(text, ",\n \"products\":{");
 	add_sums(text, v, &v->products);
+	text_add(text, ",\"of_limit\":%.6g", share_of(v->products_least_s, v->products.seconds));
 	text_add(text, "},\n \"untold\":{");
 	add_sums(text, v, &v->timed->lost);
 	text_add(text, "},\n \"ops\":[");

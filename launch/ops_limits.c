@@ -73,8 +73,8 @@ static int measure_product(struct device *dev, double memory_limit_bytes, struct
 		m.c = matrix(memory + 2 * most, side, side);
 		multiply(&m);
 	} while (side < side_most && seconds_of(&m, multiply) < LARGE_S);
-	limits->product = 2.0 * side * side * side / best_of(&m, multiply);
-	limits->product_size = side;
+	limits->product[DTYPE_F32] =
+		(struct product_limit){2.0 * side * side * side / best_of(&m, multiply), side};
 	dev->free(dev, memory);
 	return 0;
 }
@@ -100,7 +100,7 @@ static int measure_memory(struct device *dev, double memory_limit_bytes, struct 
 	m.a = matrix(memory, rows, COPY_COLS);
 	m.b = matrix(memory + count, rows, COPY_COLS);
 	limits->copy_bytes = (double)(count * sizeof(float));
-	limits->memory = 2 * limits->copy_bytes / best_of(&m, copy);
+	limits->memory_bytes_s = 2 * limits->copy_bytes / best_of(&m, copy);
 	dev->free(dev, memory);
 	return 0;
 }

@@ -41,8 +41,12 @@ struct data_facts {
 	long long steps;
 };
 
-/* What this rank's device can do at most, measured: FLOP/s of a large product, bytes/s of a large copy. */
-struct op_limits { double product, memory, copy_bytes; int product_size; };
+/* What this rank's device can do at most, measured: FLOP/s of a large product (a cube of that side; 0: none of that dtype
+ * was measured), bytes/s of a large copy. */
+struct op_limits {
+	struct product_limit { double flops_s; int side; } product[DTYPE_I64 + 1];
+	double memory_bytes_s, copy_bytes;
+};
 
 struct session {
 	struct train_options options;

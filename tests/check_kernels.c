@@ -593,9 +593,10 @@ static void calls_are_kept(const struct device *dev, const char *names)
 START_TEST(slot_same_bits_timed)
 {
 	const struct slot *slot = &slots[_i];
+	const int size = 3; /* of which no two are equal */
 
-	for (int size = 0; size < SIZES; size++) {
-		unsigned bf16 = dtypes[size % slot->dtypes];
+	for (int i = 0; i < slot->dtypes; i++) {
+		unsigned bf16 = dtypes[i];
 		struct run want = run_on("cpu", 1, slot, &sizes[size], bf16);
 		struct run got = {.dev = device_open("cpu", 2), .bf16 = bf16};
 
@@ -606,8 +607,8 @@ START_TEST(slot_same_bits_timed)
 		timed_stop(got.dev);
 		same_bits(&want, &got, "timed", slot, size);
 		calls_are_kept(got.dev, slot->name);
-		for (int i = 0; i < got.memories; i++)
-			got.dev->free(got.dev, got.memory[i]);
+		for (int m = 0; m < got.memories; m++)
+			got.dev->free(got.dev, got.memory[m]);
 		device_close(got.dev);
 		free(got.out);
 		free(want.out);

@@ -57,11 +57,13 @@ for s in stages:
     assert all(op["calls"] > 0 and op["seconds"] > 0 and op["bytes"] > 0 for op in ops)
     assert len({(op["op"], op["shape"], op["dtype"]) for op in ops}) == len(ops)
     for op in ops:
-        least = max(op["flops"] / s["limits"]["product_flops_s"], op["bytes"] / s["limits"]["memory_bytes_s"])
+        least = max(op["flops"] / s["limits"]["product_flops_s"]["F32"], op["bytes"] / s["limits"]["memory_bytes_s"])
         assert abs(least / op["seconds"] / op["of_limit"] - 1) < 1e-4, op
         assert op["limit"] in ("products", "memory")
     products = [op for op in ops if op["op"] in ("matmul", "linear")]
     assert s["products"]["flops"] == sum(op["flops"] for op in products) > 0
+    least = s["products"]["flops"] / s["limits"]["product_flops_s"]["F32"]
+    assert abs(least / s["products"]["seconds"] / s["products"]["of_limit"] - 1) < 1e-4
 def calls(name):
     return sum(op["calls"] for s in stages for op in s["ops"] if op["op"] == name)
 def flops(name):
