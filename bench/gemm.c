@@ -8,7 +8,7 @@
  *
  * links: tensor
  */
-#include "tensor/tensor.h"
+#include "bench/measure.h"
 
 #include <cblas.h>
 #include <errno.h>
@@ -19,7 +19,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LONG_ENOUGH_S 0.05	/* a span that can be trusted */
 #define ROUNDS_MOST 64
 #define SPIN_S 0.2		/* how long OpenBLAS's idle threads still burn their cores */
 #define SAMPLES 64		/* elements of a product that are computed again in double */
@@ -94,11 +93,6 @@ static int squares(struct product *p)
 	p[1] = (struct product){"square", 2048, 2048, 2048, false, false, 0};
 	p[2] = (struct product){"square", 3072, 3072, 3072, false, false, 0};
 	return 3;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-	return a > b ? a : b;
 }
 
 /* Uniform in [-1, 1): zeros would run faster on some cores. */
@@ -197,19 +191,18 @@ static int verify(const struct bench *bench, const struct product *p)
 
 /* -- timing -------------------------------------------------------------------------------- */
 
-/* Seconds of one run: as many as it takes for a span that can be trusted. */
-static double seconds_of(const struct bench *bench, const struct product *p, int way,
-			 long *times)
-{
-	for (;; *times *= 2) {
-		double start = clock_s(), span;
+/* One way of one product. */
+struct task {
+	const struct bench *bench;
+	const struct product *p;
+	int way;
+};
 
-		for (long i = 0; i < *times; i++)
-			run(bench, p, way, bench->c);
-		span = clock_s() - start;
-		if (span >= LONG_ENOUGH_S)
-			return span / (double)*times;
-	}
+static void task_run(void *arg)
+{
+	const struct task *t = arg;
+
+	run(t->bench, t->p, t->way, t->bench->c);
 }
 
 static int by_size(const void *a, const void *b)
@@ -232,9 +225,10 @@ static void measure(const struct bench *bench, const struct product *p,
 	for (size_t r = 0; r < rounds; r++)
 		for (int way = 0; way < WAYS; way++) {
 			int own = way == BLAS_ALL ? (int)bench->order.threads : 1;
+			struct task task = {bench, p, way};
 
 			openblas_set_num_threads(own);
-			seconds[way][r] = seconds_of(bench, p, way, &times[way]);
+			seconds[way][r] = seconds_of(task_run, &task, &times[way]);
 			if (own > 1)
 				clock_sleep(SPIN_S);
 		}
@@ -336,17 +330,6 @@ static int read_options(struct order *order, int argc, char **argv)
 		return error(EXIT_USAGE, "see above");
 	}
 	return 0;
-}
-
-/* OpenBLAS reads its core when it is loaded: start again with the one that `edgepipe` takes. */
-static void settle_blas(char **argv)
-{
-	const char *core = blas_better_core();
-
-	if (!core)
-		return;
-	setenv("OPENBLAS_CORETYPE", core, 1);
-	execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)

@@ -11,6 +11,7 @@
  *
  * links: model
  */
+#include "bench/measure.h"
 #include "bench/packed.h"
 #include "model/block.h"
 
@@ -21,7 +22,6 @@
 #include <math.h>
 #include <unistd.h>
 
-#define LONG_ENOUGH_S 0.04 /* a span that can be trusted */
 #define SAMPLES 64	   /* elements of a product that are computed again in double */
 #define PRODUCTS 40
 #define THREADS_MOST 256
@@ -241,8 +241,10 @@ static void run_part(void *arg, int index, int thread)
 	}
 }
 
-static void task_run(struct task *t)
+static void task_run(void *arg)
 {
+	struct task *t = arg;
+
 	if (t->way->cut != CUT_NONE) {
 		pool_run(t->bench->pool, t->parts, run_part, t);
 		return;
@@ -289,20 +291,6 @@ static int verify(struct task *t)
 
 /* -- timing -------------------------------------------------------------------------------- */
 
-/* Seconds of one run: as many as it takes for a span that can be trusted. */
-static double seconds_of(struct task *t, long *times)
-{
-	for (;; *times *= 2) {
-		double start = clock_s(), span;
-
-		for (long i = 0; i < *times; i++)
-			task_run(t);
-		span = clock_s() - start;
-		if (span >= LONG_ENOUGH_S)
-			return span / (double)*times;
-	}
-}
-
 /* Round by round, all ways in turn; the least seconds of each way, infinity where there is none. */
 static int measure(const struct bench *bench, const struct product *p, double best[])
 {
@@ -321,7 +309,7 @@ static int measure(const struct bench *bench, const struct product *p, double be
 	for (size_t r = 0; r < bench->order.rounds && done == 0; r++)
 		for (int w = 0; w < WAYS; w++)
 			if (times[w])
-				best[w] = fmin(best[w], seconds_of(&task[w], &times[w]));
+				best[w] = fmin(best[w], seconds_of(task_run, &task[w], &times[w]));
 	for (int w = 0; w < WAYS; w++)
 		task_close(&task[w]);
 	free(task);
@@ -329,11 +317,6 @@ static int measure(const struct bench *bench, const struct product *p, double be
 }
 
 /* -- operands ------------------------------------------------------------------------------ */
-
-static size_t larger(size_t a, size_t b)
-{
-	return a > b ? a : b;
-}
 
 /* Uniform in [-1, 1): zeros would run faster on some cores. All are BF16 numbers, so that both
  * precisions have the same. */
@@ -378,7 +361,7 @@ static void print_heads(const struct bench *bench)
 	       "m", "n", "k", "times");
 	for (int w = bench->in == DTYPE_F32 ? 0 : FIRST_PACKED; w < WAYS; w++)
 		printf(" %11s", ways[w].name);
-	printf(" %9s\n", "seconds");
+	printf(" %10s\n", "seconds");
 }
 
 static int measure_all(struct bench *bench, const struct product *p, int count, struct sum *sum)
@@ -396,7 +379,7 @@ static int measure_all(struct bench *bench, const struct product *p, int count, 
 			least = fmin(least, best[w]);
 			printf(" %11.1f", work / best[w]);
 		}
-		printf(" %9.4f\n", p[i].count * least);
+		printf(" %10.6f\n", p[i].count * least);
 		fflush(stdout);
 		bench->peak = fmax(bench->peak, work / least);
 		if (!isfinite(least))
@@ -514,17 +497,6 @@ static int read_options(struct order *order, int argc, char **argv)
 	}
 	order->folder = argv[optind];
 	return 0;
-}
-
-/* OpenBLAS reads its core when it is loaded: start again with the one that `edgepipe` takes. */
-static void settle_blas(char **argv)
-{
-	const char *core = blas_better_core();
-
-	if (!core)
-		return;
-	setenv("OPENBLAS_CORETYPE", core, 1);
-	execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)

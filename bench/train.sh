@@ -25,8 +25,8 @@
 #   --build DIR         (default: build/ of this checkout)
 #
 # Medians of the rounds; memory is the largest that a whole process had resident, of all rounds. "of peak" counts as useful
-# what flop_per_token of common.sh does. With --rounds 2 --steps 2 and both peers a setting takes three to six minutes on two
-# cores, longer the first time, when torch compiles.
+# what flop_per_token of common.sh does. With both peers, a model of 124 million parameters takes five minutes on two quiet
+# cores with --rounds 2 --steps 2; larger ones want --steps 1. The first time takes longer, as torch compiles.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/bench/common.sh"
@@ -73,7 +73,7 @@ add_single() {
 	*) fail "--peers: LoRA on attention or all is what they know, not on $targets" ;;
 	esac
 	single="'${PEER_PYTHON:-python3}' '$peers/single.py' --model $model --dtype $precision --seq $sequence --batch $micro \
---accumulate $((batch / micro)) --targets $words --threads $threads --steps $steps --warmup $((drop + 1)) --compile"
+--accumulate $((batch / micro)) --targets $words --threads $threads --steps $steps --warmup $drop --compile"
 	add_peer stock "$single"
 	allocator=$(ls /usr/lib/*/libtcmalloc_minimal.so.4 2> /dev/null | head -n 1)
 	if [ -z "$allocator" ] || ! cc -shared -fPIC -O2 "$peers/mkl_avx512.c" -o "$work/mkl_avx512.so" 2> "$work/log"; then
