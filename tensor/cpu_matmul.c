@@ -7,8 +7,10 @@
  * tiles, the better.
  */
 #include <cblas.h>
+#include <stdlib.h>
 
 #include "tensor/internal.h"
+#include "tensor/onednn.h"
 #include "tensor/vector.h"
 
 /* A tile is worth a thread's while from so many floating-point operations on. */
@@ -36,6 +38,7 @@ struct product {
 	int inner;
 	int row_parts, col_parts; /* asked of the sides; rounding may leave fewer tiles */
 	int row_step, col_step, row_tiles, col_tiles;
+	struct onednn *onednn; /* does the tiles; null: OpenBLAS */
 };
 
 static int at_most(int x, int most)
@@ -49,22 +52,53 @@ VECTOR static void add_row(float *restrict y, const float *restrict x, int n)
 		y[j] += x[j];
 }
 
+/* Which tile is the index-th, and where its operands begin, in bytes. */
+struct place {
+	int i, j, rows, cols;
+	const char *a, *b;
+	char *c;
+};
+
+static struct place place_of(const struct product *p, int index)
+{
+	struct place at = {.i = index / p->col_tiles * p->row_step,
+			   .j = index % p->col_tiles * p->col_step};
+	size_t ab = dtype_bytes(p->a.dtype), i = (size_t)at.i, j = (size_t)at.j;
+
+	at.rows = at_most(p->c.rows - at.i, p->row_step);
+	at.cols = at_most(p->c.cols - at.j, p->col_step);
+	at.a = (const char *)p->a.data + i * (p->a_t ? 1 : p->a.ld) * ab;
+	at.b = (const char *)p->b.data + j * (p->b_t ? p->b.ld : 1) * ab;
+	at.c = (char *)p->c.data + (i * p->c.ld + j) * dtype_bytes(p->c.dtype);
+	return at;
+}
+
 static void tile(void *arg, int index, int thread)
 {
 	const struct product *p = arg;
-	int i = index / p->col_tiles * p->row_step, j = index % p->col_tiles * p->col_step;
-	int rows = at_most(p->c.rows - i, p->row_step),
-	    cols = at_most(p->c.cols - j, p->col_step);
-	const float *a = p->a.data, *b = p->b.data;
+	struct place at = place_of(p, index);
+	struct sgemm g = {.a_t = p->a_t,
+			  .b_t = p->b_t,
+			  .rows = at.rows,
+			  .cols = at.cols,
+			  .inner = p->inner,
+			  .alpha = p->alpha,
+			  .beta = p->beta,
+			  .a = (const float *)at.a,
+			  .b = (const float *)at.b,
+			  .c = (float *)at.c,
+			  .lda = p->a.ld,
+			  .ldb = p->b.ld,
+			  .ldc = p->c.ld};
 
-	(void)thread;
-	a += (size_t)i * (p->a_t ? 1 : p->a.ld);
-	b += (size_t)j * (p->b_t ? p->b.ld : 1);
-	cblas_sgemm(CblasRowMajor, p->a_t ? CblasTrans : CblasNoTrans,
-		    p->b_t ? CblasTrans : CblasNoTrans, rows, cols, p->inner, p->alpha, a,
-		    (int)p->a.ld, b, (int)p->b.ld, p->beta, row_of(p->c, i) + j, (int)p->c.ld);
-	for (int r = i; p->bias.data && r < i + rows; r++)
-		add_row(row_of(p->c, r) + j, (float *)p->bias.data + j, cols);
+	if (p->onednn)
+		onednn_sgemm(p->onednn, thread, &g);
+	else
+		cblas_sgemm(CblasRowMajor, g.a_t ? CblasTrans : CblasNoTrans,
+			    g.b_t ? CblasTrans : CblasNoTrans, g.rows, g.cols, g.inner, g.alpha,
+			    g.a, (int)g.lda, g.b, (int)g.ldb, g.beta, g.c, (int)g.ldc);
+	for (int r = at.i; p->bias.data && r < at.i + at.rows; r++)
+		add_row(row_of(p->c, r) + at.j, (float *)p->bias.data + at.j, at.cols);
 }
 
 /* One of so many parts of a side, in whole kernels. */
@@ -145,6 +179,86 @@ void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t, 
 	run_product(dev, &p);
 }
 
+/* -- BF16 ---------------------------------------------------------------------------------- */
+
+/*
+ * Rows of a tile: few enough to share among threads and to stay in the second cache, enough
+ * that reading the weights again for every tile costs nothing. Columns are cut only where rows
+ * are too few to go round; whole rows of c are what oneDNN writes best.
+ */
+#define BF16_ROWS 128
+#define BF16_TILES 8
+#define BF16_COLS 256
+
+static void cut_bf16(struct product *p)
+{
+	p->row_step = at_most(p->c.rows, BF16_ROWS);
+	p->row_tiles = (p->c.rows - 1) / p->row_step + 1;
+	p->col_parts = 1;
+	while (p->row_tiles * p->col_parts < BF16_TILES &&
+	       part(p->c.cols, 2 * p->col_parts) >= BF16_COLS)
+		p->col_parts *= 2;
+	p->col_step = p->col_parts > 1 ? part(p->c.cols, p->col_parts) : p->c.cols;
+	p->col_tiles = (p->c.cols - 1) / p->col_step + 1;
+}
+
+struct bf16_product {
+	struct product product;
+	/* of whole tiles; of the last row, the last column, and the last of both */
+	struct onednn_product *whole[2][2];
+};
+
+static void bf16_tile(void *arg, int index, int thread)
+{
+	const struct bf16_product *b = arg;
+	const struct product *p = &b->product;
+	struct place at = place_of(p, index);
+	const float *bias = p->bias.data;
+
+	onednn_run(p->onednn, b->whole[at.rows < p->row_step][at.cols < p->col_step], thread,
+		   at.c, at.a, at.b, bias ? bias + at.j : NULL);
+}
+
+/* Makes ready what the tiles need: at most four shapes. */
+static bool bf16_ready(struct bf16_product *b)
+{
+	const struct product *p = &b->product;
+	int rows[2] = {p->row_step, p->c.rows % p->row_step};
+	int cols[2] = {p->col_step, p->c.cols % p->col_step};
+
+	for (int i = 0; i < 2; i++)
+		for (int j = 0; j < 2; j++) {
+			struct onednn_shape shape = {.rows = rows[i],
+						     .cols = cols[j],
+						     .inner = p->inner,
+						     .lda = p->a.ld,
+						     .ldb = p->b.ld,
+						     .ldc = p->c.ld,
+						     .b_t = p->b_t,
+						     .bias = p->bias.data,
+						     .add = p->beta != 0,
+						     .out = p->c.dtype};
+
+			if (rows[i] && cols[j])
+				b->whole[i][j] = onednn_product(p->onednn, &shape);
+			if (rows[i] && cols[j] && !b->whole[i][j])
+				return false;
+		}
+	return true;
+}
+
+static void linear_bf16(struct device *dev, const struct product *p)
+{
+	struct bf16_product b = {.product = *p};
+
+	cut_bf16(&b.product);
+	if (!bf16_ready(&b))
+		exit(EXIT_BUG); /* said; as without memory: a shape that was ready at set-up is
+				   found */
+	if (p->a.data)
+		pool_run(dev->pool, b.product.row_tiles * b.product.col_tiles, bf16_tile, &b);
+}
+
 static void cpu_linear(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
 		       bool w_t, struct matrix bias, float beta)
 {
@@ -155,9 +269,16 @@ static void cpu_linear(struct device *dev, struct matrix y, struct matrix x, str
 			    .b_t = w_t,
 			    .alpha = 1,
 			    .beta = beta,
-			    .inner = x.cols};
+			    .inner = x.cols,
+			    .onednn =
+				x.dtype == DTYPE_BF16 || dev->fast_f32 ? dev->onednn : NULL};
 
-	run_product(dev, &p);
+	if (y.rows < 1 || y.cols < 1)
+		return;
+	if (x.dtype == DTYPE_BF16)
+		linear_bf16(dev, &p);
+	else if (x.data)
+		run_product(dev, &p);
 }
 
 void cpu_matmul_slots(struct kernels *k)

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "tensor/internal.h"
+#include "tensor/onednn.h"
 
 /* Far pointers lie here: no address of a process has this bit, so touching one faults. */
 #define FAR_OFFSET ((ptrdiff_t)1 << 62)
@@ -87,9 +88,33 @@ static void memory_download(struct device *dev, void *to, const void *from, size
 		memcpy(to, moved(from, -dev->offset), bytes);
 }
 
+/*
+ * Who computes products in F32. oneDNN is 8 to 10 % faster than OpenBLAS 0.3.21 on AVX-512
+ * (bench/shapes) and needs no more memory; on AVX2 OpenBLAS is as fast or faster. A rule, not a
+ * stopwatch: two runs choose alike.
+ */
+static bool prefers_onednn(const char *name)
+{
+	return !strcmp(name, "onednn") ||
+	       (strcmp(name, "openblas") != 0 && onednn_has_avx512());
+}
+
+static int choose_onednn(struct device *dev, const char *name, int threads)
+{
+	if (!strcmp(name, "reference"))
+		return 0;
+	dev->onednn = onednn_open(threads);
+	dev->fast_f32 = dev->onednn && prefers_onednn(name);
+	if (!dev->onednn && !strcmp(name, "onednn"))
+		return error(EXIT_CONFIG,
+			     "this edgepipe was built without oneDNN (train.kernels "
+			     "auto or openblas)");
+	return 0;
+}
+
 static int choose_kernels(struct device *dev, const char *name)
 {
-	if (!strcmp(name, "cpu")) {
+	if (!strcmp(name, "cpu") || !strcmp(name, "openblas") || !strcmp(name, "onednn")) {
 		dev->k = kernels_cpu();
 	} else if (!strcmp(name, "reference")) {
 		dev->k = kernels_ref;
@@ -97,8 +122,9 @@ static int choose_kernels(struct device *dev, const char *name)
 		dev->k = kernels_far();
 		dev->offset = FAR_OFFSET;
 	} else {
-		return error(EXIT_CONFIG, "no device '%s' (there are: cpu, reference, far)",
-			     name);
+		return error(
+		    EXIT_CONFIG,
+		    "no device '%s' (there are: cpu, openblas, onednn, reference, far)", name);
 	}
 	return 0;
 }
@@ -115,11 +141,13 @@ struct device *device_open(const char *name, int threads)
 	dev->free = memory_free;
 	dev->upload = memory_upload;
 	dev->download = memory_download;
-	dev->pool = pool_open(!strcmp(name, "reference") ? 1 : threads);
-	if (!dev->pool)
+	threads = strcmp(name, "reference") && threads > 1 ? threads : 1;
+	dev->pool = pool_open(threads);
+	if (!dev->pool || choose_onednn(dev, name, threads) < 0)
 		goto fail;
 	return dev;
 fail:
+	pool_close(dev->pool);
 	free(dev);
 	return NULL;
 }
@@ -128,19 +156,38 @@ void device_close(struct device *dev)
 {
 	if (!dev)
 		return;
+	onednn_close(dev->onednn);
 	pool_close(dev->pool);
 	free(dev->timed);
 	free(dev);
 }
 
+bool cpu_has_bf16(void)
+{
+	return onednn_has_bf16();
+}
+
+const char *cpu_describe(char *buffer, size_t bytes)
+{
+	char onednn[64], blas[64];
+
+	onednn_describe(onednn, sizeof onednn);
+	blas_describe(blas, sizeof blas);
+	snprintf(buffer, bytes, "%s%s%s", onednn, *onednn ? ", " : "", blas);
+	return buffer;
+}
+
 const char *device_describe(const struct device *dev, char *buffer, size_t bytes)
 {
 	int threads = pool_threads(dev->pool);
-	char blas[96] = "scalar";
+	char blas[96] = "scalar", onednn[64] = "";
 
 	if (strcmp(dev->k.name, "reference") != 0)
 		blas_describe(blas, sizeof blas);
-	snprintf(buffer, bytes, "%s, %d thread%s, %s", dev->k.name, threads,
-		 threads == 1 ? "" : "s", blas);
+	if (dev->onednn)
+		onednn_describe(onednn, sizeof onednn);
+	snprintf(buffer, bytes, "%s, %d thread%s, %s%s%s", dev->k.name, threads,
+		 threads == 1 ? "" : "s", dev->fast_f32 ? onednn : "",
+		 dev->fast_f32 ? " and " : "", blas);
 	return buffer;
 }

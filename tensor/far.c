@@ -42,6 +42,11 @@ static void far_copy(struct device *dev, struct matrix y, struct matrix x)
 	kernels_cpu().copy(dev, NEAR(y), NEAR(x));
 }
 
+static void far_transpose(struct device *dev, struct matrix y, struct matrix x)
+{
+	kernels_cpu().transpose(dev, NEAR(y), NEAR(x));
+}
+
 static void far_fill(struct device *dev, struct matrix x, float value)
 {
 	kernels_cpu().fill(dev, NEAR(x), value);
@@ -171,6 +176,7 @@ struct kernels kernels_far(void)
 	k.linear = far_linear;
 	k.thin = far_thin;
 	k.copy = far_copy;
+	k.transpose = far_transpose;
 	k.fill = far_fill;
 	k.embed = far_embed;
 	k.layer_norm = far_layer_norm;

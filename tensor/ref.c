@@ -75,7 +75,7 @@ static void ref_matmul(UNUSED struct device *dev, struct matrix c, struct matrix
 static void ref_linear(UNUSED struct device *dev, struct matrix y, struct matrix x,
 		       struct matrix w, bool w_t, struct matrix bias, float beta)
 {
-	for (int i = 0; i < y.rows; i++) {
+	for (int i = 0; x.data && i < y.rows; i++) {
 		for (int j = 0; j < y.cols; j++) {
 			double sum = product(x, false, w, w_t, i, j);
 
@@ -91,6 +91,13 @@ static void ref_copy(UNUSED struct device *dev, struct matrix y, struct matrix x
 	for (int i = 0; i < y.rows; i++)
 		for (int j = 0; j < y.cols; j++)
 			set(y, i, j, value(x, i, j));
+}
+
+static void ref_transpose(UNUSED struct device *dev, struct matrix y, struct matrix x)
+{
+	for (int i = 0; i < y.rows; i++)
+		for (int j = 0; j < y.cols; j++)
+			set(y, i, j, value(x, j, i));
 }
 
 static void ref_fill(UNUSED struct device *dev, struct matrix x, float value)
@@ -596,6 +603,7 @@ const struct kernels KERNELS_REF = {
     .linear = ref_linear,
     .thin = ref_matmul,
     .copy = ref_copy,
+    .transpose = ref_transpose,
     .fill = ref_fill,
     .embed = ref_embed,
     .layer_norm = ref_layer_norm,

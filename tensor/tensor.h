@@ -84,7 +84,8 @@ struct kernels {
 	 * read. a (m,k), b (k,n), c (m,n) after op. */
 	void (*matmul)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta);
-	/* y = x op(w) + bias + beta y; bias (1, cols). */
+	/* y = x op(w) + bias + beta y, beta 0 or 1; bias (1, cols). x and w both F32 or both BF16,
+	 * y any. Without x (no data) only what such a product needs is made ready. */
 	void (*linear)(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
 		       bool w_t, struct matrix bias, float beta);
 	/* As matmul, where the inner dimension or a side of c is a rank: a, b and c any. */
@@ -92,6 +93,8 @@ struct kernels {
 		     struct matrix b, bool b_t, float alpha, float beta);
 	/* y = x; any */
 	void (*copy)(struct device *dev, struct matrix y, struct matrix x);
+	/* y = xᵀ; y any */
+	void (*transpose)(struct device *dev, struct matrix y, struct matrix x);
 	void (*fill)(struct device *dev, struct matrix x, float value);
 	/* y (n,C) = tokens[ids[i]] (V,C; F32, F16 or BF16) + positions[i % T] (F32). */
 	void (*embed)(struct device *dev, struct matrix y, const int32_t *ids,
@@ -164,11 +167,14 @@ struct kernels {
 		      struct matrix gradient, struct adamw settings);
 };
 
+struct onednn;
 struct timed;
 struct device {
 	struct kernels k;
 	struct timed *timed;	/* timed.c; null: its kernels are not timed */
 	struct pool *pool;
+	struct onednn *onednn;	/* null: not built in, or not wanted */
+	bool fast_f32;		/* linear in F32 goes to oneDNN */
 	bool host_memory;	/* kernels may be given host pointers (mapped weights, say) */
 	ptrdiff_t offset;	/* far device: device pointer - host pointer */
 	void *(*alloc)(struct device *dev, size_t bytes); /* SLAB_ALIGN-aligned, zeroed; null
@@ -178,11 +184,18 @@ struct device {
 	void (*download)(struct device *dev, void *to, const void *from, size_t bytes);
 };
 
-/* How to open a device: "cpu" (OpenBLAS), "reference" (scalar), "far" (the test device: the CPU
- * kernels behind pointers that fault when touched). Null after an error. */
+/*
+ * How to open a device: "cpu", the same with "openblas" or "onednn" for all products in F32 (cpu
+ * takes what its rule says, see device_describe), "reference" (scalar), "far" (the test device: the
+ * CPU kernels behind pointers that fault when touched). Null after an error.
+ */
 struct device *device_open(const char *name, int threads);
 void device_close(struct device *dev);
-/* One line for people: "cpu, 2 threads, OpenBLAS 0.3.21 SkylakeX". */
+/* Whether products of BF16 are built in, and in this CPU (it obeys ONEDNN_MAX_CPU_ISA). */
+bool cpu_has_bf16(void);
+/* The libraries that "cpu" computes products with: "oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21 SkylakeX". */
+const char *cpu_describe(char *buffer, size_t bytes);
+/* One line for people: "cpu, 2 threads, oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21 SkylakeX". */
 const char *device_describe(const struct device *dev, char *buffer, size_t bytes);
 
 /* -- convert.c ----------------------------------------------------------------------------- */

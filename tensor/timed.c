@@ -94,6 +94,8 @@ static void timed_linear(struct device *dev, struct matrix y, struct matrix x, s
 	double start_s = clock_s();
 
 	dev->timed->inner.linear(dev, y, x, w, w_t, bias, beta);
+	if (!x.data)
+		return; /* was made ready only */
 	keep_product(dev, start_s, "linear", TIMED_PRODUCT, y, x, x.cols,
 		     bytes_of(x) + bytes_of(w) + bytes_of(bias), beta);
 }
@@ -163,6 +165,14 @@ static void timed_attention_backward(struct device *dev, struct matrix dq, struc
 }
 
 /* -- passes over memory -------------------------------------------------------------------- */
+
+static void timed_transpose(struct device *dev, struct matrix y, struct matrix x)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.transpose(dev, y, x);
+	keep_pass(dev, start_s, "transpose", x, bytes_of(y) + bytes_of(x));
+}
 
 static void timed_copy(struct device *dev, struct matrix y, struct matrix x)
 {
@@ -344,6 +354,7 @@ static void wrap(struct kernels *k)
 	k->linear = timed_linear;
 	k->thin = timed_thin;
 	k->copy = timed_copy;
+	k->transpose = timed_transpose;
 	k->fill = timed_fill;
 	k->embed = timed_embed;
 	k->layer_norm = timed_layer_norm;

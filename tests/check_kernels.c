@@ -787,8 +787,8 @@ START_TEST(device_describes_itself)
 	struct device *cpu = device_open("cpu", 2), *reference = device_open("reference", 2);
 	char text[128];
 
-	ck_assert_ptr_nonnull(
-	    strstr(device_describe(cpu, text, sizeof text), "cpu, 2 threads, OpenBLAS "));
+	ck_assert_ptr_nonnull(strstr(device_describe(cpu, text, sizeof text), "cpu, 2 threads, "));
+	ck_assert_ptr_nonnull(strstr(text, "OpenBLAS "));
 	ck_assert_str_eq(device_describe(reference, text, sizeof text),
 			 "reference, 1 thread, scalar");
 	device_close(cpu);

@@ -1,0 +1,451 @@
+/*
+ * oneDNN's matmul primitive and sgemm, one thread each: the pool of the device cuts the
+ * products.
+ *
+ * A primitive is compiled for its shape when it is first asked for; what it needs to run
+ * (memory objects, a stream, scratch memory) exists once for every thread of the pool. oneDNN's
+ * own threads stay out: where it was built on OpenMP, the calling thread's team is set to one,
+ * which is a setting of each thread.
+ */
+#include "tensor/onednn.h"
+
+#ifdef EDGEPIPE_ONEDNN
+
+#include <dlfcn.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PRODUCTS_MOST 1024
+
+/* One run of a product by one thread. */
+struct bound {
+	dnnl_memory_t src, weights, bias, dst, scratch;
+};
+
+struct onednn_product {
+	struct onednn_shape shape;
+	dnnl_primitive_t primitive;
+	struct bound *bound; /* threads */
+};
+
+struct worker {
+	dnnl_stream_t stream;
+	bool ready;
+};
+
+struct onednn {
+	dnnl_engine_t engine;
+	int threads;
+	struct worker *worker;
+	void *scratch; /* threads times scratch_bytes */
+	size_t scratch_bytes;
+	struct onednn_product *product[PRODUCTS_MOST];
+	int products;
+};
+
+/* -- what differs between the API's versions ----------------------------------------------- */
+
+struct desc {
+	dnnl_memory_desc_t md;
+};
+
+#if DNNL_VERSION_MAJOR >= 3
+typedef const_dnnl_memory_desc_t desc_arg;
+
+static desc_arg desc_of(const struct desc *desc)
+{
+	return desc->md;
+}
+
+static dnnl_status_t desc_open(struct desc *desc, const dnnl_dims_t dims,
+			       const dnnl_dims_t steps, dnnl_data_type_t type)
+{
+	return dnnl_memory_desc_create_with_strides(&desc->md, 2, dims, type, steps);
+}
+
+static void desc_close(struct desc *desc)
+{
+	dnnl_memory_desc_destroy(desc->md);
+}
+
+static dnnl_status_t append_sum(dnnl_post_ops_t ops)
+{
+	return dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
+}
+
+static dnnl_status_t describe_matmul(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
+				     const struct desc *src, const struct desc *weights,
+				     const struct desc *bias, const struct desc *dst,
+				     dnnl_primitive_attr_t attr)
+{
+	return dnnl_matmul_primitive_desc_create(pd, engine, src->md, weights->md,
+						 bias ? bias->md : NULL, dst->md, attr);
+}
+#else
+typedef const dnnl_memory_desc_t *desc_arg;
+
+static desc_arg desc_of(const struct desc *desc)
+{
+	return &desc->md;
+}
+
+static dnnl_status_t desc_open(struct desc *desc, const dnnl_dims_t dims,
+			       const dnnl_dims_t steps, dnnl_data_type_t type)
+{
+	return dnnl_memory_desc_init_by_strides(&desc->md, 2, dims, type, steps);
+}
+
+static void desc_close(struct desc *desc)
+{
+	(void)desc;
+}
+
+static dnnl_status_t append_sum(dnnl_post_ops_t ops)
+{
+	return dnnl_post_ops_append_sum(ops, 1);
+}
+
+static dnnl_status_t describe_matmul(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
+				     const struct desc *src, const struct desc *weights,
+				     const struct desc *bias, const struct desc *dst,
+				     dnnl_primitive_attr_t attr)
+{
+	dnnl_matmul_desc_t matmul;
+	dnnl_status_t status = dnnl_matmul_desc_init(&matmul, &src->md, &weights->md,
+						     bias ? &bias->md : NULL, &dst->md);
+
+	return status == dnnl_success
+		   ? dnnl_primitive_desc_create(pd, &matmul, attr, engine, NULL)
+		   : status;
+}
+#endif
+
+/* -- one thread each ------------------------------------------------------------------------
+ */
+
+/* The calling thread's OpenMP team is itself; nothing to do where oneDNN was built on something
+ * else. */
+static void own_team(void)
+{
+	void (*set)(int) = NULL;
+	void *symbol = dlsym(RTLD_DEFAULT, "omp_set_num_threads");
+
+	memcpy(&set, &symbol, sizeof set);
+	if (set)
+		set(1);
+}
+
+struct onednn *onednn_open(int threads)
+{
+	struct onednn *onednn = xzalloc(1, sizeof *onednn);
+
+	own_team();
+	onednn->threads = threads;
+	onednn->worker = xzalloc((size_t)threads, sizeof *onednn->worker);
+	if (dnnl_engine_create(&onednn->engine, dnnl_cpu, 0) != dnnl_success)
+		goto fail;
+	for (int i = 0; i < threads; i++)
+		if (dnnl_stream_create(&onednn->worker[i].stream, onednn->engine,
+				       dnnl_stream_default_flags) != dnnl_success)
+			goto fail;
+	return onednn;
+fail:
+	onednn_close(onednn);
+	return NULL;
+}
+
+static void product_close(struct onednn_product *product, int threads)
+{
+	if (!product)
+		return;
+	for (int i = 0; product->bound && i < threads; i++) {
+		struct bound *b = &product->bound[i];
+
+		dnnl_memory_destroy(b->src);
+		dnnl_memory_destroy(b->weights);
+		dnnl_memory_destroy(b->bias);
+		dnnl_memory_destroy(b->dst);
+		dnnl_memory_destroy(b->scratch);
+	}
+	dnnl_primitive_destroy(product->primitive);
+	free(product->bound);
+	free(product);
+}
+
+void onednn_close(struct onednn *onednn)
+{
+	if (!onednn)
+		return;
+	for (int i = 0; i < onednn->products; i++)
+		product_close(onednn->product[i], onednn->threads);
+	for (int i = 0; i < onednn->threads; i++)
+		dnnl_stream_destroy(onednn->worker[i].stream);
+	dnnl_engine_destroy(onednn->engine);
+	free(onednn->scratch);
+	free(onednn->worker);
+	free(onednn);
+}
+
+static bool isa_has(dnnl_cpu_isa_t wanted)
+{
+	return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)wanted) == (unsigned)wanted;
+}
+
+bool onednn_has_avx512(void)
+{
+	return isa_has(dnnl_cpu_isa_avx512_core);
+}
+
+bool onednn_has_bf16(void)
+{
+	return isa_has(dnnl_cpu_isa_avx512_core_bf16);
+}
+
+const char *onednn_describe(char *buffer, size_t bytes)
+{
+	const dnnl_version_t *v = dnnl_version();
+	const char *isa = isa_has(dnnl_cpu_isa_avx512_core_amx) ? " AMX"
+			  : onednn_has_bf16()			? " AVX-512 BF16"
+			  : onednn_has_avx512()			? " AVX-512"
+								: "";
+
+	snprintf(buffer, bytes, "oneDNN %d.%d.%d%s", v->major, v->minor, v->patch, isa);
+	return buffer;
+}
+
+/* On the worker's first call. */
+static void make_ready(struct worker *worker)
+{
+	if (!worker->ready)
+		own_team();
+	worker->ready = true;
+}
+
+void onednn_sgemm(struct onednn *onednn, int thread, const struct sgemm *g)
+{
+	make_ready(&onednn->worker[thread]);
+	dnnl_sgemm(g->a_t ? 'T' : 'N', g->b_t ? 'T' : 'N', g->rows, g->cols, g->inner, g->alpha,
+		   g->a, (dnnl_dim_t)g->lda, g->b, (dnnl_dim_t)g->ldb, g->beta, g->c,
+		   (dnnl_dim_t)g->ldc);
+}
+
+/* -- products ------------------------------------------------------------------------------ */
+
+struct descs {
+	struct desc src, weights, bias, dst;
+	int open; /* how many of them, in this order */
+};
+
+static void descs_close(struct descs *d)
+{
+	struct desc *all[] = {&d->src, &d->weights, &d->dst, &d->bias};
+
+	while (d->open > 0)
+		desc_close(all[--d->open]);
+}
+
+static bool descs_open(struct descs *d, const struct onednn_shape *s)
+{
+	const dnnl_dim_t step = 1, m = s->rows, n = s->cols, k = s->inner;
+	const dnnl_dim_t lda = (dnnl_dim_t)s->lda, ldb = (dnnl_dim_t)s->ldb,
+			 ldc = (dnnl_dim_t)s->ldc;
+	const struct {
+		struct desc *desc;
+		dnnl_dims_t dims, steps;
+		dnnl_data_type_t type;
+	} all[] = {
+	    {&d->src, {m, k}, {lda, step}, dnnl_bf16},
+	    {&d->weights, {k, n}, {s->b_t ? step : ldb, s->b_t ? ldb : step}, dnnl_bf16},
+	    {&d->dst, {m, n}, {ldc, step}, s->out == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32},
+	    {&d->bias, {1, n}, {n, step}, dnnl_f32},
+	};
+
+	for (d->open = 0; d->open < 3 + s->bias; d->open++)
+		if (desc_open(all[d->open].desc, all[d->open].dims, all[d->open].steps,
+			      all[d->open].type) != dnnl_success)
+			return false;
+	return true;
+}
+
+/* Scratch memory is ours, and c may be added to. */
+static dnnl_status_t attributes(dnnl_primitive_attr_t *attr, bool add)
+{
+	dnnl_post_ops_t ops = NULL;
+	dnnl_status_t status = dnnl_primitive_attr_create(attr);
+
+	if (status == dnnl_success)
+		status =
+		    dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
+	if (status != dnnl_success || !add)
+		return status;
+	status = dnnl_post_ops_create(&ops);
+	if (status == dnnl_success)
+		status = append_sum(ops);
+	if (status == dnnl_success)
+		status = dnnl_primitive_attr_set_post_ops(*attr, ops);
+	dnnl_post_ops_destroy(ops);
+	return status;
+}
+
+/* All threads' scratch memory is enlarged to what a primitive needs; nobody runs now. */
+static int grow_scratch(struct onednn *onednn, size_t bytes)
+{
+	void *memory;
+
+	bytes = (bytes + SLAB_ALIGN - 1) / SLAB_ALIGN * SLAB_ALIGN;
+	if (bytes <= onednn->scratch_bytes)
+		return 0;
+	if (posix_memalign(&memory, SLAB_ALIGN, bytes * (size_t)onednn->threads))
+		return -1;
+	free(onednn->scratch);
+	onednn->scratch = memory;
+	onednn->scratch_bytes = bytes;
+	return 0;
+}
+
+static bool bind_threads(struct onednn *onednn, struct onednn_product *product,
+			 const struct descs *d, desc_arg scratch)
+{
+	product->bound = xzalloc((size_t)onednn->threads, sizeof *product->bound);
+	for (int i = 0; i < onednn->threads; i++) {
+		struct bound *b = &product->bound[i];
+		const struct {
+			dnnl_memory_t *memory;
+			desc_arg desc;
+		} all[] = {{&b->src, desc_of(&d->src)},
+			   {&b->weights, desc_of(&d->weights)},
+			   {&b->dst, desc_of(&d->dst)},
+			   {&b->scratch, scratch},
+			   {&b->bias, desc_of(&d->bias)}};
+
+		for (int j = 0; j < 4 + product->shape.bias; j++)
+			if (dnnl_memory_create(all[j].memory, all[j].desc, onednn->engine,
+					       DNNL_MEMORY_NONE) != dnnl_success)
+				return false;
+	}
+	return true;
+}
+
+static struct onednn_product *product_open(struct onednn *onednn,
+					   const struct onednn_shape *shape)
+{
+	struct onednn_product *product = xzalloc(1, sizeof *product);
+	struct descs d = {0};
+	dnnl_primitive_attr_t attr = NULL;
+	dnnl_primitive_desc_t pd = NULL;
+	bool done = false;
+
+	product->shape = *shape;
+	own_team();
+	if (descs_open(&d, shape) && attributes(&attr, shape->add) == dnnl_success &&
+	    describe_matmul(&pd, onednn->engine, &d.src, &d.weights,
+			    shape->bias ? &d.bias : NULL, &d.dst, attr) == dnnl_success &&
+	    dnnl_primitive_create(&product->primitive, pd) == dnnl_success) {
+		desc_arg scratch =
+		    dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+
+		done = grow_scratch(onednn, dnnl_memory_desc_get_size(scratch)) == 0 &&
+		       bind_threads(onednn, product, &d, scratch);
+	}
+	dnnl_primitive_desc_destroy(pd);
+	dnnl_primitive_attr_destroy(attr);
+	descs_close(&d);
+	if (done)
+		return product;
+	product_close(product, onednn->threads);
+	return error_null(EXIT_BUG, "oneDNN has no product (%d, %d) x (%d, %d) in bf16",
+			  shape->rows, shape->inner, shape->inner, shape->cols);
+}
+
+static bool same_shape(const struct onednn_shape *a, const struct onednn_shape *b)
+{
+	return a->rows == b->rows && a->cols == b->cols && a->inner == b->inner &&
+	       a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc && a->b_t == b->b_t &&
+	       a->bias == b->bias && a->add == b->add && a->out == b->out;
+}
+
+struct onednn_product *onednn_product(struct onednn *onednn, const struct onednn_shape *shape)
+{
+	for (int i = 0; i < onednn->products; i++)
+		if (same_shape(&onednn->product[i]->shape, shape))
+			return onednn->product[i];
+	if (onednn->products == PRODUCTS_MOST)
+		return error_null(EXIT_BUG, "more than %d shapes of products", PRODUCTS_MOST);
+	struct onednn_product *product = product_open(onednn, shape);
+
+	if (product)
+		onednn->product[onednn->products++] = product;
+	return product;
+}
+
+void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,
+		const void *a, const void *b, const float *bias)
+{
+	struct worker *worker = &onednn->worker[thread];
+	struct bound *bound = &product->bound[thread];
+	dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, bound->src},
+				  {DNNL_ARG_WEIGHTS, bound->weights},
+				  {DNNL_ARG_DST, bound->dst},
+				  {DNNL_ARG_SCRATCHPAD, bound->scratch},
+				  {DNNL_ARG_BIAS, bound->bias}};
+
+	make_ready(worker);
+	dnnl_memory_set_data_handle(bound->src, (void *)a);
+	dnnl_memory_set_data_handle(bound->weights, (void *)b);
+	dnnl_memory_set_data_handle(bound->dst, c);
+	dnnl_memory_set_data_handle(bound->scratch, (char *)onednn->scratch +
+							(size_t)thread * onednn->scratch_bytes);
+	if (product->shape.bias)
+		dnnl_memory_set_data_handle(bound->bias, (void *)bias);
+	dnnl_primitive_execute(product->primitive, worker->stream, 4 + product->shape.bias,
+			       args);
+}
+
+#else /* built without oneDNN: BF16 and its sgemm are never chosen */
+
+struct onednn *onednn_open(int threads)
+{
+	(void)threads;
+	return NULL;
+}
+
+void onednn_close(struct onednn *onednn)
+{
+	(void)onednn;
+}
+
+bool onednn_has_avx512(void)
+{
+	return false;
+}
+
+bool onednn_has_bf16(void)
+{
+	return false;
+}
+
+const char *onednn_describe(char *buffer, size_t bytes)
+{
+	snprintf(buffer, bytes, "%s", "");
+	return buffer;
+}
+
+void onednn_sgemm(struct onednn *onednn, int thread, const struct sgemm *g)
+{
+	(void)onednn, (void)thread, (void)g;
+}
+
+struct onednn_product *onednn_product(struct onednn *onednn, const struct onednn_shape *shape)
+{
+	(void)onednn, (void)shape;
+	return NULL;
+}
+
+void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,
+		const void *a, const void *b, const float *bias)
+{
+	(void)onednn, (void)product, (void)thread, (void)c, (void)a, (void)b, (void)bias;
+}
+
+#endif

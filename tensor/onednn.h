@@ -1,0 +1,51 @@
+/*
+ * Products by oneDNN on the calling thread: the rooms of oneDNN's C API behind one door, so
+ * that the rest of tensor/ knows neither its version (v2 and v3 differ) nor whether it was
+ * built in.
+ */
+#ifndef EDGEPIPE_TENSOR_ONEDNN_H
+#define EDGEPIPE_TENSOR_ONEDNN_H
+
+#include "tensor/tensor.h"
+
+/* The engine, products made ready so far, and what every thread of a pool needs to run them. */
+struct onednn;
+/* Null where edgepipe was built without oneDNN, or it does not start (then nothing is said). */
+struct onednn *onednn_open(int threads);
+void onednn_close(struct onednn *onednn);
+/* What the library may use of this CPU (it obeys ONEDNN_MAX_CPU_ISA): AVX-512; products of BF16
+ * in hardware. */
+bool onednn_has_avx512(void);
+bool onednn_has_bf16(void);
+/* "oneDNN 2.6.3 AVX-512 BF16"; "" where it was not built in. */
+const char *onednn_describe(char *buffer, size_t bytes);
+
+/* c = alpha op(a) op(b) + beta c in F32, row-major, as cblas_sgemm has it. */
+struct sgemm {
+	bool a_t, b_t;
+	int rows, cols, inner;
+	float alpha, beta;
+	const float *a, *b;
+	float *c;
+	size_t lda, ldb, ldc;
+};
+/* On the calling thread, which is number `thread` of the pool. */
+void onednn_sgemm(struct onednn *onednn, int thread, const struct sgemm *g);
+
+/* c (rows, cols; F32 or BF16) = a op(b) + bias + (add ? c : 0) for BF16 a and b; bias is F32.
+ */
+struct onednn_shape {
+	int rows, cols, inner;
+	size_t lda, ldb, ldc;
+	bool b_t, bias, add;
+	enum dtype out;
+};
+struct onednn_product;
+/* The product of a shape, made ready at its first use (main thread; allocates). Null after an
+ * error. */
+struct onednn_product *onednn_product(struct onednn *onednn, const struct onednn_shape *shape);
+/* Runs it on thread number `thread` of the pool. */
+void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,
+		const void *a, const void *b, const float *bias);
+
+#endif
