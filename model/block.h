@@ -7,49 +7,68 @@
 
 #include "model/model.h"
 
-/* A frozen linear y = x Wᵀ + bias, with its adapter where LoRA targets it: + scale (x Aᵀ) Bᵀ. */
-struct linear {
+/* One of the file's linears that a linear is made of, with its adapter where LoRA targets it. */
+struct part {
 	enum slot slot;
-	struct matrix w;	/* as in the file: (out, in), or (in, out) where transposed */
-	struct matrix bias;	/* (1, out); data null: none */
-	int in, out;
-	bool transposed;
+	int out, first;		/* columns [first, first + out) of y */
 	bool adapted;
+	int tail;		/* where its rank columns begin in a tail */
 	struct matrix a, b;	/* (r, in), (out, r) */
 	struct matrix grad_a, grad_b;
 	uint32_t number;	/* of A in the global order: keys the dropout */
 };
 
-/* Weights and adapters of one block. GPT-2 has qkv, up and down; LLaMA q, k, v, gate, up and down. */
+/*
+ * Frozen linears that read the same x, as one product: y = x Wᵀ + bias, + scale (x Aᵀ) Bᵀ in the columns of adapted
+ * parts. w has room for the adapters beside W, so that LoRA costs no pass of its own: with u = scale x Aᵀ at the
+ * end of x's rows (the tail) y = [x | u] [W | B]ᵀ, and with du = scale dy B at the end of dy's dx = [dy | du] [W; A].
+ */
+#define PARTS 3
+struct linear {
+	struct part part[PARTS];
+	int parts;
+	int in, out;		/* out: of all parts */
+	int tail;		/* columns of a tail: the rank of every adapted part, made even */
+	bool transposed;	/* W lies as (in, out), as in the file */
+	struct matrix w;	/* (out + tail, in + tail), or (in + tail, out + tail) where transposed */
+	struct matrix bias;	/* (1, out); data null: none */
+};
+
+/* Weights and adapters of one block. qkv: GPT-2's c_attn, or q, k and v; up: GPT-2's c_fc, or gate and up. */
 struct block {
 	struct matrix norm1, norm1_bias, norm2, norm2_bias, q_norm, k_norm;
-	struct linear qkv, q, k, v, out, gate, up, down;
+	struct linear qkv, out, up, down;
 	struct attention attention;
 };
 
-/* What backward needs of one block for one micro-batch, and nothing else. Norm outputs, GELU and SwiGLU
- * outputs, and normalised queries and keys are computed again. */
+/*
+ * What backward needs of one block for one micro-batch, and nothing else. Norm outputs, GELU and SwiGLU
+ * outputs, and normalised queries and keys are computed again. In the stage's dtype, statistics in F32.
+ */
 struct saved {
 	struct matrix x1;	/* (n, C) the block's input */
-	struct matrix q, k, v;	/* (n, H*D), (n, G*D); GPT-2: views into one (n, 3C) */
-	struct matrix qkv;
-	struct matrix o;	/* (n, H*D) attention's output */
+	struct matrix qkv;	/* (n, (H + 2G)*D) */
+	struct matrix q, k, v;	/* its columns */
+	struct matrix o;	/* (n, H*D) attention's output, with the tail of out */
 	struct matrix lse;	/* (n, H) */
 	struct matrix x2;	/* (n, C) after attention */
-	struct matrix gate, up;	/* (n, F) before the activation */
+	struct matrix up;	/* (n, F) before the activation; LLaMA: (n, 2F) */
+	struct matrix gate_half, up_half;	/* LLaMA: its columns */
 	struct matrix stats1, stats2, q_stats, k_stats;
-	struct matrix u[SLOTS];	/* (n, r) x Aᵀ of every adapted linear */
+	struct matrix u_qkv, u_out, u_up, u_down;	/* (n, tail) of adapted linears */
 };
 
-/* Scratch that every block and every micro-batch of the stage shares. */
+/* Scratch that every block and every micro-batch of the stage shares. Rows of what linears read have room for their
+ * tails, see linear_input. */
 struct work {
-	struct matrix h, d_h;	/* (n, C) norm output, and its gradient */
-	struct matrix act;	/* (n, F) activation */
-	struct matrix d_gate, d_up;	/* (n, F) */
+	enum dtype dtype;	/* of what products read */
+	void *h;		/* norm output */
+	void *act;		/* activation */
+	void *d_in;		/* the gradient of the block's output, of x2 */
+	void *d_up, *d_qkv;
+	struct matrix d_h;	/* (n, C) F32 */
 	struct matrix d_o;	/* (n, H*D) */
-	struct matrix d_qkv, d_q, d_k, d_v;
 	struct matrix q, k;	/* (n, H*D), (n, G*D) normalised and rotated, with QK norm */
-	struct matrix du;	/* (n, r) */
 	struct matrix dropped, d_dropped;	/* (n, widest input of an adapted linear), with dropout */
 	void *attention;
 	struct matrix rope;	/* (T, D) */
@@ -60,6 +79,8 @@ struct run {
 	struct device *dev;
 	const struct model_config *config;
 	const struct work *work;
+	int rows;		/* n */
+	int rank;
 	float lora_scale;
 	float dropout;		/* 0: none, or not training */
 	uint64_t seed;
@@ -69,41 +90,65 @@ struct run {
 
 /* -- linear.c ------------------------------------------------------------------------------ */
 
-/* y = the linear of x + beta y; u (n, r) is kept for backward where the linear is adapted. */
+/* What a linear reads in forward, (n, in), and in backward, (n, out), in work memory: the tail follows every row. */
+struct matrix linear_input(const struct run *run, const struct linear *linear, void *memory);
+struct matrix linear_gradient(const struct run *run, const struct linear *linear, void *memory);
+/* The gradient (n, out) of a linear that adds to the residual stream, whose gradient is d: d itself where products
+ * can read that, else a place in work->d_in for a copy of it. */
+struct matrix stream_gradient(const struct run *run, const struct linear *linear, struct matrix d);
+/* Where a copy is wanted, that place; else nothing. */
+struct matrix stream_copy(const struct run *run, const struct linear *linear, struct matrix d);
+/* y = the linear of x + beta y; u (n, tail) is kept for backward where the linear is adapted. */
 void linear_forward(const struct run *run, struct matrix y, struct matrix u, struct matrix x,
 		    const struct linear *linear, float beta);
 /*
- * dx = (or +=, with accumulate) the gradient of the input, unless dx.data is null; gradients of A and B +=.
- * x is read only where the linear is adapted. The frozen weight gets no gradient.
+ * dx = the gradient of the input, unless dx.data is null; gradients of A and B +=. x is read only where
+ * the linear is adapted. The frozen weight gets no gradient.
  */
 void linear_backward(const struct run *run, struct matrix dx, struct matrix dy, struct matrix x,
-		     struct matrix u, const struct linear *linear, bool accumulate);
+		     struct matrix u, const struct linear *linear);
+bool linear_adapted(const struct linear *linear);
+/* Makes ready what the products of a block need; x: where the residual stream flows. */
+void block_ready(const struct run *run, const struct saved *s, const struct block *b,
+		 struct matrix x);
+/* Brings the adapters' values into w, after they changed. */
+void linear_adapt(struct device *dev, const struct linear *linear);
 
 /* -- gpt2.c, llama.c ----------------------------------------------------------------------- */
 
 /* x (n, C) = the block of x; fills s. */
 void gpt2_forward(const struct run *run, struct matrix x, struct saved *s,
 		  const struct block *block);
-/* d (n, C): the gradient of the output on entry, of the input on return; with `lowest`, nothing below needs a
- * gradient and d is left undefined. */
+/*
+ * d (n, C): the gradient of the output on entry, of the input on return; below: null, or the linear of the block below
+ * that reads it next. On entry stream_copy(run, &block->down, d) holds a copy of d, on return the one of below does.
+ * With `lowest`, nothing below needs a gradient and d is left undefined.
+ */
 void gpt2_backward(const struct run *run, struct matrix d, const struct saved *s,
-		   const struct block *block, bool lowest);
+		   const struct block *block, const struct linear *below, bool lowest);
 void llama_forward(const struct run *run, struct matrix x, struct saved *s,
 		   const struct block *block);
 void llama_backward(const struct run *run, struct matrix d, const struct saved *s,
-		    const struct block *block, bool lowest);
+		    const struct block *block, const struct linear *below, bool lowest);
 
 /* -- head.c -------------------------------------------------------------------------------- */
 
-/* Final norm, head and loss. Logits exist for `rows` rows at a time. */
+/*
+ * Final norm, head and loss. Logits exist for `rows` rows at a time: trained rows are gathered, the others are
+ * skipped.
+ */
 struct head {
 	struct matrix norm, norm_bias, w;	/* w (V, C) */
 	int rows;			/* of a chunk */
-	struct matrix h, d_h, stats;	/* (rows, C), (rows, C), (rows, 2) */
-	struct matrix logits;		/* (rows, V) */
+	struct matrix x, dx, d_h, stats;	/* (rows, C), (rows, C), (rows, C), (rows, 2) */
+	struct matrix h;		/* (rows, C), in the dtype that products read */
+	struct matrix logits;		/* (rows, V) F32 */
+	struct matrix gradient;		/* in the logits' place, as h */
 	double *losses;			/* (rows), device */
-	int32_t *labels;		/* (n), device */
-	double *host_losses;		/* (rows), host */
+	int32_t *labels;		/* (rows), device */
+	double *host_losses;		/* (rows), host; so are the next two */
+	int32_t *host_labels;
+	int *host_rows;			/* where a chunk's rows come from */
 };
 /* How many rows of logits exist at once: a function of the shape alone. */
 int head_rows(int n, int vocabulary);
@@ -113,5 +158,7 @@ int head_rows(int n, int vocabulary);
  */
 double head_run(const struct run *run, const struct head *head, struct matrix x,
 		const struct micro_batch *micro, struct matrix all_logits);
+/* Makes the products of every size of chunk ready. */
+void head_ready(struct device *dev, const struct head *head);
 
 #endif

@@ -1,25 +1,33 @@
 /*
- * Final norm, head and loss, a few hundred rows at a time: the full (n, V) matrix of logits never exists. The
- * head is frozen, so backward needs nothing but the gradient of the logits, which is made in place of them
- * while they are in the cache (as Liger's fused linear cross-entropy, Hsu et al., 2024); the input then becomes
- * its own gradient, row by row.
+ * Final norm, head and loss, a few hundred trained rows at a time: the full (n, V) matrix of
+ * logits never exists, and rows without a label cost nothing. The head is frozen, so backward
+ * needs nothing but the gradient of the logits, which is made in place of them (as Liger's
+ * fused linear cross-entropy, Hsu et al., 2024); the input then becomes its own gradient, row
+ * by row.
  */
 #include "model/block.h"
 
+#include <string.h>
+
+/* Logits take at most so much. */
+#define LOGITS_BYTES ((size_t)160 << 20)
+#define ROWS_MOST 256
+/* A chunk is filled up to whole pieces, so that products come in few sizes. */
+#define PIECE 64
+
 int head_rows(int n, int vocabulary)
 {
-	size_t most = ((size_t)64 << 20) / (4 * (size_t)vocabulary);
-	int rows = most >= 256 ? 256 : most >= 128 ? 128 : 64;
+	size_t most = LOGITS_BYTES / (sizeof(float) * (size_t)vocabulary) / PIECE * PIECE;
+	int rows = most < PIECE ? PIECE : most < ROWS_MOST ? (int)most : ROWS_MOST;
 
 	return rows < n ? rows : n;
 }
 
-static bool any_trained(const int32_t *labels, int rows)
+static int whole_pieces(const struct head *head, int rows)
 {
-	for (int i = 0; i < rows; i++)
-		if (labels[i] >= 0)
-			return true;
-	return false;
+	int whole = (rows + PIECE - 1) / PIECE * PIECE;
+
+	return whole < head->rows ? whole : head->rows;
 }
 
 static void norm(const struct run *run, const struct head *head, struct matrix h,
@@ -31,66 +39,146 @@ static void norm(const struct run *run, const struct head *head, struct matrix h
 		run->dev->k.layer_norm(run->dev, h, none, stats, x, head->norm, head->norm_bias,
 				       run->config->norm_epsilon);
 	else
-		run->dev->k.rms_norm(run->dev, h, none, stats, x, head->norm, run->config->norm_epsilon);
+		run->dev->k.rms_norm(run->dev, h, none, stats, x, head->norm,
+				     run->config->norm_epsilon);
 }
 
-/* d_h becomes the gradient of x, in x's place. */
-static void norm_backward(const struct run *run, const struct head *head, struct matrix x,
-			  struct matrix d_h, struct matrix stats)
+static void norm_backward(const struct run *run, const struct head *head, struct matrix dx,
+			  struct matrix x, struct matrix d_h, struct matrix stats)
 {
 	struct device *dev = run->dev;
-	struct matrix dx = matrix_rows(head->h, 0, x.rows), none = {0};
+	struct matrix none = {0};
 
 	dev->k.fill(dev, dx, 0);
 	if (run->config->family->gpt2)
 		dev->k.layer_norm_backward(dev, dx, none, d_h, x, stats, head->norm);
 	else
 		dev->k.rms_norm_backward(dev, dx, none, d_h, x, stats, head->norm, true);
-	dev->k.copy(dev, x, dx);
 }
 
-/* One chunk of rows, the first of them `first`; returns the sum of its losses. */
-static double chunk_run(const struct run *run, const struct head *head, struct matrix x,
-			int first, const struct micro_batch *micro, struct matrix all_logits)
+/* -- gathering ------------------------------------------------------------------------------
+ */
+
+/*
+ * Which rows from *next on are in the next chunk: trained ones, or all. Returns how many, *next
+ * goes on behind them. The chunk's labels are filled up with untrained ones.
+ */
+static int choose_rows(const struct head *head, const int32_t *labels, int n, bool all,
+		       int *next)
+{
+	int rows = 0, whole;
+
+	for (; *next < n && rows < head->rows; ++*next) {
+		if (labels[*next] < 0 && !all)
+			continue;
+		head->host_labels[rows] = labels[*next];
+		head->host_rows[rows++] = *next;
+	}
+	whole = whole_pieces(head, rows);
+	for (int i = rows; i < whole; i++)
+		head->host_labels[i] = -100;
+	return rows;
+}
+
+/* How many of a chunk's rows from i on lie one after the other in x. */
+static int run_of_rows(const struct head *head, int rows, int i)
+{
+	int count = 1;
+
+	while (i + count < rows && head->host_rows[i + count] == head->host_rows[i] + count)
+		count++;
+	return count;
+}
+
+/* Copies the rows of a chunk out of x, or back into it. */
+static void move_rows(const struct run *run, const struct head *head, struct matrix chunk,
+		      struct matrix x, int rows, bool back)
 {
 	struct device *dev = run->dev;
-	struct matrix h = matrix_rows(head->h, 0, x.rows);
-	struct matrix d_h = matrix_rows(head->d_h, 0, x.rows);
-	struct matrix stats = matrix_rows(head->stats, 0, x.rows);
-	struct matrix logits = matrix_rows(head->logits, 0, x.rows), none = {0};
+
+	for (int i = 0, count; i < rows; i += count) {
+		count = run_of_rows(head, rows, i);
+
+		struct matrix there = matrix_rows(x, head->host_rows[i], count);
+		struct matrix here = matrix_rows(chunk, i, count);
+
+		dev->k.copy(dev, back ? there : here, back ? here : there);
+	}
+}
+
+/* Rows that no chunk holds get no gradient. */
+static void clear_untrained(const struct run *run, struct matrix x, const int32_t *labels)
+{
+	struct device *dev = run->dev;
+
+	for (int i = 0; i < x.rows; i++)
+		if (labels[i] < 0)
+			dev->k.fill(dev, matrix_rows(x, i, 1), 0);
+}
+
+/* -- a chunk --------------------------------------------------------------------------------
+ */
+
+/* The rows of x that were chosen; returns the sum of their losses. */
+static double chunk_run(const struct run *run, const struct head *head, struct matrix x,
+			int rows, const struct micro_batch *micro, struct matrix all_logits)
+{
+	struct device *dev = run->dev;
+	int whole = whole_pieces(head, rows);
+	struct matrix in = matrix_rows(head->x, 0, whole), h = matrix_rows(head->h, 0, whole);
+	struct matrix stats = matrix_rows(head->stats, 0, whole), none = {0};
+	struct matrix logits = matrix_rows(head->logits, 0, whole);
+	struct matrix gradient = matrix_rows(head->gradient, 0, whole);
+	struct matrix d_h = matrix_rows(head->d_h, 0, whole);
+	struct matrix dx = matrix_rows(head->dx, 0, whole);
 	double sum = 0;
 
-	norm(run, head, h, stats, x);
-	dev->k.matmul(dev, logits, h, false, head->w, true, 1, 0);
+	move_rows(run, head, in, x, rows, false);
+	if (rows < whole)
+		dev->k.fill(dev, matrix_rows(in, rows, whole - rows), 0);
+	dev->upload(dev, head->labels, head->host_labels, (size_t)whole * sizeof(int32_t));
+	norm(run, head, h, stats, in);
+	dev->k.linear(dev, logits, h, head->w, true, none, 0);
 	if (all_logits.data)
-		dev->k.copy(dev, matrix_rows(all_logits, first, x.rows), logits);
-	dev->k.cross_entropy(dev, head->losses, micro->train ? logits : none, logits,
-			     head->labels + first, micro->loss_scale);
-	dev->download(dev, head->host_losses, head->losses, (size_t)x.rows * sizeof(double));
-	for (int i = 0; i < x.rows; i++)
+		move_rows(run, head, logits, all_logits, rows, true);
+	dev->k.cross_entropy(dev, head->losses, micro->train ? gradient : none, logits,
+			     head->labels, micro->loss_scale);
+	dev->download(dev, head->host_losses, head->losses, (size_t)rows * sizeof(double));
+	for (int i = 0; i < rows; i++)
 		sum += head->host_losses[i];
-	if (micro->train) {
-		dev->k.matmul(dev, d_h, logits, false, head->w, false, 1, 0);
-		norm_backward(run, head, x, d_h, stats);
-	}
+	if (!micro->train)
+		return sum;
+	dev->k.linear(dev, d_h, gradient, head->w, false, none, 0);
+	norm_backward(run, head, dx, in, d_h, stats);
+	move_rows(run, head, dx, x, rows, true);
 	return sum;
 }
 
 double head_run(const struct run *run, const struct head *head, struct matrix x,
 		const struct micro_batch *micro, struct matrix all_logits)
 {
-	struct device *dev = run->dev;
 	double sum = 0;
+	int rows, next = 0;
 
-	dev->upload(dev, head->labels, micro->labels, (size_t)x.rows * sizeof(int32_t));
-	for (int first = 0; first < x.rows; first += head->rows) {
-		int rows = x.rows - first < head->rows ? x.rows - first : head->rows;
-		struct matrix chunk = matrix_rows(x, first, rows);
-
-		if (any_trained(micro->labels + first, rows) || all_logits.data)
-			sum += chunk_run(run, head, chunk, first, micro, all_logits);
-		else if (micro->train)
-			dev->k.fill(dev, chunk, 0);
-	}
+	if (micro->train && !all_logits.data)
+		clear_untrained(run, x, micro->labels);
+	while ((rows = choose_rows(head, micro->labels, x.rows, all_logits.data != NULL,
+				   &next)) > 0)
+		sum += chunk_run(run, head, x, rows, micro, all_logits);
 	return sum;
+}
+
+void head_ready(struct device *dev, const struct head *head)
+{
+	struct matrix none = {0}, h = head->h, gradient = head->gradient;
+
+	h.data = gradient.data = NULL;
+	for (int rows = 1; rows <= head->rows; rows += PIECE) {
+		struct matrix logits = matrix_rows(head->logits, 0, whole_pieces(head, rows));
+		struct matrix d_h = matrix_rows(head->d_h, 0, whole_pieces(head, rows));
+
+		h.rows = gradient.rows = logits.rows;
+		dev->k.linear(dev, logits, h, head->w, true, none, 0);
+		dev->k.linear(dev, d_h, gradient, head->w, false, none, 0);
+	}
 }

@@ -7,55 +7,94 @@
 
 #include "model/stage.h"
 
-/* Where a slot's tensor goes in a block. */
-static const size_t matrix_place[SLOTS] = {
-	[SLOT_NORM1] = offsetof(struct block, norm1),
-	[SLOT_NORM1_BIAS] = offsetof(struct block, norm1_bias),
-	[SLOT_NORM2] = offsetof(struct block, norm2),
-	[SLOT_NORM2_BIAS] = offsetof(struct block, norm2_bias),
-	[SLOT_Q_NORM] = offsetof(struct block, q_norm),
-	[SLOT_K_NORM] = offsetof(struct block, k_norm),
-	[SLOT_QKV] = offsetof(struct block, qkv.w),
-	[SLOT_QKV_BIAS] = offsetof(struct block, qkv.bias),
-	[SLOT_Q] = offsetof(struct block, q.w),
-	[SLOT_Q_BIAS] = offsetof(struct block, q.bias),
-	[SLOT_K] = offsetof(struct block, k.w),
-	[SLOT_K_BIAS] = offsetof(struct block, k.bias),
-	[SLOT_V] = offsetof(struct block, v.w),
-	[SLOT_V_BIAS] = offsetof(struct block, v.bias),
-	[SLOT_OUT] = offsetof(struct block, out.w),
-	[SLOT_OUT_BIAS] = offsetof(struct block, out.bias),
-	[SLOT_GATE] = offsetof(struct block, gate.w),
-	[SLOT_GATE_BIAS] = offsetof(struct block, gate.bias),
-	[SLOT_UP] = offsetof(struct block, up.w),
-	[SLOT_UP_BIAS] = offsetof(struct block, up.bias),
-	[SLOT_DOWN] = offsetof(struct block, down.w),
-	[SLOT_DOWN_BIAS] = offsetof(struct block, down.bias),
-};
-
-static struct matrix *block_matrix(struct block *block, enum slot slot)
-{
-	return (struct matrix *)((char *)block + matrix_place[slot]);
-}
-
-static struct linear *block_linear(struct block *block, enum slot slot)
+/* Where a vector goes in a block. */
+static struct matrix *block_vector(struct block *block, enum slot slot)
 {
 	switch (slot) {
-	case SLOT_QKV: return &block->qkv;
-	case SLOT_Q: return &block->q;
-	case SLOT_K: return &block->k;
-	case SLOT_V: return &block->v;
-	case SLOT_OUT: return &block->out;
-	case SLOT_GATE: return &block->gate;
-	case SLOT_UP: return &block->up;
-	case SLOT_DOWN: return &block->down;
+	case SLOT_NORM1: return &block->norm1;
+	case SLOT_NORM1_BIAS: return &block->norm1_bias;
+	case SLOT_NORM2: return &block->norm2;
+	case SLOT_NORM2_BIAS: return &block->norm2_bias;
+	case SLOT_Q_NORM: return &block->q_norm;
+	case SLOT_K_NORM: return &block->k_norm;
 	default: return NULL;
 	}
 }
 
+/* Which of the file's linears make one of a block's, in the order of its columns; a bias follows its linear. */
+static const struct recipe {
+	size_t place;
+	enum slot part[PARTS];	/* ended by SLOT_EMBED, which is none */
+} recipes[] = {
+	{offsetof(struct block, qkv), {SLOT_QKV}},
+	{offsetof(struct block, qkv), {SLOT_Q, SLOT_K, SLOT_V}},
+	{offsetof(struct block, out), {SLOT_OUT}},
+	{offsetof(struct block, up), {SLOT_GATE, SLOT_UP}},
+	{offsetof(struct block, up), {SLOT_UP}},
+	{offsetof(struct block, down), {SLOT_DOWN}},
+};
+enum { RECIPES = sizeof(recipes) / sizeof(*recipes) };
+
+/* Whether the model has the linears of a recipe; of two for one place the first holds. */
+static bool recipe_holds(const struct model_config *config, int r)
+{
+	if (!model_row(config, recipes[r].part[0]))
+		return false;
+	return r == 0 || recipes[r].place != recipes[r - 1].place ||
+	       !recipe_holds(config, r - 1);
+}
+
+static struct linear *linear_at(struct block *block, size_t place)
+{
+	return (struct linear *)((char *)block + place);
+}
+
+/* The part of a block's linears that is the file's `slot`; null: there is none. */
+static struct part *block_part(struct block *block, enum slot slot)
+{
+	for (int r = 0; r < RECIPES; r++) {
+		struct linear *linear = linear_at(block, recipes[r].place);
+
+		for (int p = 0; p < linear->parts; p++)
+			if (linear->part[p].slot == slot)
+				return &linear->part[p];
+	}
+	return NULL;
+}
+
+/* Sizes of a block's linears, from the family's table. */
+static void shape_block(const struct model_config *config, struct block *block)
+{
+	for (int r = 0; r < RECIPES; r++) {
+		struct linear *linear = linear_at(block, recipes[r].place);
+
+		if (!recipe_holds(config, r))
+			continue;
+		for (int p = 0; p < PARTS && recipes[r].part[p] != SLOT_EMBED; p++) {
+			const struct tensor_row *row = model_row(config, recipes[r].part[p]);
+			int rows = dim_size(config, row->rows), cols = dim_size(config, row->cols);
+
+			linear->transposed = row->transposed;
+			linear->in = row->transposed ? rows : cols;
+			linear->part[p] = (struct part){.slot = row->slot,
+							.out = row->transposed ? cols : rows,
+							.first = linear->out};
+			linear->out += linear->part[p].out;
+			linear->parts++;
+		}
+	}
+}
+
+static struct matrix take_of(struct slab *slab, enum dtype dtype, int rows, int cols)
+{
+	return matrix_of(dtype,
+			 slab_take(slab, (size_t)rows * (size_t)cols * dtype_bytes(dtype)), rows,
+			 cols);
+}
+
 static struct matrix take(struct slab *slab, int rows, int cols)
 {
-	return matrix(slab_take(slab, (size_t)rows * (size_t)cols * sizeof(float)), rows, cols);
+	return take_of(slab, DTYPE_F32, rows, cols);
 }
 
 /* -- weights ------------------------------------------------------------------------------- */
@@ -66,76 +105,182 @@ struct visit {
 	const struct weights *weights;
 	struct slab *slab;	/* null while filling */
 	bool host_memory;
-	float *buffer;		/* while filling: room for the largest tensor to convert */
-	size_t buffer_elements;
+	float *buffer;		/* while filling: room for the widest row */
 };
+/* So many bytes of a file are resident behind what is being converted. */
+#define FORGET_BYTES ((size_t)4 << 20)
 
-static bool usable_in_place(const struct visit *visit, const struct safetensor *tensor)
+/* Mapped memory can be used as it lies. */
+static bool usable_in_place(const struct visit *visit, const struct safetensor *tensor,
+			    enum dtype dtype)
 {
 	return visit->host_memory &&
-	       (!tensor || (tensor->dtype == DTYPE_F32 && (uintptr_t)tensor->data % 4 == 0));
+	       (!tensor || (tensor->dtype == dtype &&
+			    (uintptr_t)tensor->data % dtype_bytes(dtype) == 0));
 }
 
-/* Rows at a time, so that no second full copy is ever resident. */
+/* One row of a matrix from a tensor's numbers. */
+static void fill_row(const struct visit *visit, struct matrix to, int i, const void *from,
+		     enum dtype dtype)
+{
+	struct device *dev = visit->stage->dev;
+	struct matrix row = matrix_rows(to, i, 1);
+	size_t count = (size_t)to.cols;
+	uint16_t *half = (uint16_t *)visit->buffer;
+
+	if (dtype == to.dtype) {
+		dev->upload(dev, row.data, from, count * dtype_bytes(dtype));
+		return;
+	}
+	convert_to_f32(visit->buffer, from, dtype, count);
+	for (size_t j = 0; to.dtype == DTYPE_BF16 && j < count; j++)
+		half[j] = bf16_of(visit->buffer[j]);
+	dev->upload(dev, row.data, visit->buffer, count * dtype_bytes(to.dtype));
+}
+
+/* Rows at a time, and the file's pages are given back behind, so that no second full copy is ever resident. */
 static void fill_tensor(const struct visit *visit, struct matrix to,
 			const struct safetensor *tensor)
 {
-	struct device *dev = visit->stage->dev;
-	size_t count = (size_t)to.rows * (size_t)to.cols, step = visit->buffer_elements;
+	size_t bytes = (size_t)to.cols * dtype_bytes(tensor->dtype);
 
-	for (size_t at = 0; at < count; at += step) {
-		size_t piece = count - at < step ? count - at : step;
-
-		convert_to_f32(visit->buffer,
-			       (const char *)tensor->data + at * dtype_bytes(tensor->dtype),
-			       tensor->dtype, piece);
-		dev->upload(dev, (float *)to.data + at, visit->buffer, piece * sizeof(float));
-		safetensor_forget(tensor, (at + piece) * dtype_bytes(tensor->dtype));
+	for (int i = 0; i < to.rows; i++) {
+		fill_row(visit, to, i, (const char *)tensor->data + (size_t)i * bytes,
+			 tensor->dtype);
+		if ((i + 1) * bytes / FORGET_BYTES > i * bytes / FORGET_BYTES)
+			safetensor_forget(tensor, (size_t)(i + 1) * bytes);
 	}
+	safetensor_forget(tensor, (size_t)to.rows * bytes);
 }
 
-/* The first `rows` rows of a tensor (a vector is one row of cols). */
-static void visit_tensor(const struct visit *visit, struct matrix *to, enum slot slot, int block,
-			 int rows, int cols)
+static const struct safetensor *tensor_of(const struct visit *visit, enum slot slot, int block)
 {
-	const struct safetensor *tensor =
-		visit->weights ? weights_find(visit->weights, slot, block) : NULL;
+	return visit->weights ? weights_find(visit->weights, slot, block) : NULL;
+}
+
+/* A matrix or vector of the file's, where that can be used as it lies, else of the stage's own. */
+static void visit_tensor(const struct visit *visit, struct matrix *to, enum slot slot, int block,
+			 struct matrix shape)
+{
+	const struct safetensor *tensor = tensor_of(visit, slot, block);
+	bool mapped = usable_in_place(visit, tensor, shape.dtype);
 
 	if (!visit->slab) {
-		if (!usable_in_place(visit, tensor))
+		if (!mapped)
 			fill_tensor(visit, *to, tensor);
 		return;
 	}
-	visit->stage->bytes.weights += (size_t)rows * (size_t)cols * sizeof(float);
-	if (usable_in_place(visit, tensor))
-		*to = matrix(tensor ? (void *)tensor->data : NULL, rows, cols);
-	else
-		*to = take(visit->slab, rows, cols);
+	*to = mapped ? matrix_of(shape.dtype, tensor ? (void *)tensor->data : NULL, shape.rows,
+				 shape.cols)
+		     : take_of(visit->slab, shape.dtype, shape.rows, shape.cols);
+	visit->stage->bytes.weights +=
+		(size_t)to->rows * (size_t)to->cols * dtype_bytes(to->dtype);
+}
+
+/* A table that rows are read from one by one: where it is mapped, in the file's own dtype. */
+static void visit_table(const struct visit *visit, struct matrix *to, enum slot slot, int rows,
+			int cols)
+{
+	const struct safetensor *tensor = tensor_of(visit, slot, 0);
+	bool readable = tensor && visit->host_memory && tensor->dtype != DTYPE_F64 &&
+			(uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
+
+	if (!readable) {
+		visit_tensor(visit, to, slot, 0, matrix(NULL, rows, cols));
+	} else if (visit->slab) {
+		*to = matrix_of(tensor->dtype, (void *)tensor->data, rows, cols);
+		visit->stage->bytes.weights +=
+			(size_t)rows * (size_t)cols * dtype_bytes(tensor->dtype);
+	}
+}
+
+/* Where a part of a linear lies in w, as the file has it. */
+static struct matrix part_place(const struct linear *linear, const struct part *part)
+{
+	return linear->transposed
+		       ? matrix_cols(matrix_rows(linear->w, 0, linear->in), part->first, part->out)
+		       : matrix_cols(matrix_rows(linear->w, part->first, part->out), 0, linear->in);
+}
+
+/* w alone may be the file's: one part that is not adapted, in the dtype of the stage. */
+static void visit_weight(const struct visit *visit, struct linear *linear, int block)
+{
+	int rows = (linear->transposed ? linear->in : linear->out) + linear->tail;
+	int cols = (linear->transposed ? linear->out : linear->in) + linear->tail;
+	enum dtype dtype = visit->stage->spec.dtype;
+
+	if (linear->parts == 1 && linear->tail == 0) {
+		visit_tensor(visit, &linear->w, linear->part[0].slot, block,
+			     matrix_of(dtype, NULL, rows, cols));
+		return;
+	}
+	if (visit->slab) {
+		linear->w = take_of(visit->slab, dtype, rows, cols);
+		visit->stage->bytes.weights +=
+			(size_t)rows * (size_t)cols * dtype_bytes(dtype);
+		return;
+	}
+	for (int p = 0; p < linear->parts; p++)
+		fill_tensor(visit, part_place(linear, &linear->part[p]),
+			    tensor_of(visit, linear->part[p].slot, block));
+}
+
+/* The biases of all parts are one row; SLOT_X_BIAS follows SLOT_X. */
+static void visit_bias(const struct visit *visit, struct linear *linear, int block)
+{
+	const struct model_config *config = visit->stage->config;
+
+	if (!model_row(config, linear->part[0].slot + 1))
+		return;
+	if (visit->slab) {
+		linear->bias = take(visit->slab, 1, linear->out);
+		visit->stage->bytes.weights += (size_t)linear->out * sizeof(float);
+		return;
+	}
+	for (int p = 0; p < linear->parts; p++)
+		fill_tensor(visit,
+			    matrix_cols(linear->bias, linear->part[p].first, linear->part[p].out),
+			    tensor_of(visit, linear->part[p].slot + 1, block));
 }
 
 static void visit_block(const struct visit *visit, int i)
 {
 	const struct model_config *config = visit->stage->config;
 	struct block *block = &visit->stage->block[i];
+	int number = visit->stage->spec.first_block + i;
 
 	for (enum slot slot = SLOT_NORM1; slot < SLOTS; slot++) {
 		const struct tensor_row *row = model_row(config, slot);
-		struct linear *linear = block_linear(block, slot);
+		struct matrix *vector = block_vector(block, slot);
 
-		if (!row)
-			continue;
-		int rows = dim_size(config, row->rows), cols = dim_size(config, row->cols);
-
-		if (linear) {
-			linear->slot = slot;
-			linear->transposed = row->transposed;
-			linear->in = row->transposed ? rows : cols;
-			linear->out = row->transposed ? cols : rows;
-		}
-		visit_tensor(visit, block_matrix(block, slot), slot,
-			     visit->stage->spec.first_block + i, linear ? rows : 1,
-			     linear ? cols : rows);
+		if (row && vector)
+			visit_tensor(visit, vector, slot, number,
+				     matrix(NULL, 1, dim_size(config, row->rows)));
 	}
+	for (int r = 0; r < RECIPES; r++) {
+		if (!recipe_holds(config, r))
+			continue;
+		visit_weight(visit, linear_at(block, recipes[r].place), number);
+		visit_bias(visit, linear_at(block, recipes[r].place), number);
+	}
+}
+
+static void visit_head(const struct visit *visit)
+{
+	struct stage *stage = visit->stage;
+	const struct model_config *config = stage->config;
+	struct head *head = &stage->head;
+	enum dtype dtype = stage->spec.dtype;
+	int C = config->width;
+
+	visit_tensor(visit, &head->norm, SLOT_FINAL_NORM, 0, matrix(NULL, 1, C));
+	if (model_row(config, SLOT_FINAL_NORM_BIAS))
+		visit_tensor(visit, &head->norm_bias, SLOT_FINAL_NORM_BIAS, 0, matrix(NULL, 1, C));
+	if (stage->spec.embedding && config->tied && stage->tokens.dtype == dtype)
+		head->w = stage->tokens;
+	else
+		visit_tensor(visit, &head->w, SLOT_HEAD, 0,
+			     matrix_of(dtype, NULL, config->vocabulary, C));
 }
 
 static void visit_ends(const struct visit *visit)
@@ -146,19 +291,13 @@ static void visit_ends(const struct visit *visit)
 	int C = config->width, V = config->vocabulary;
 
 	if (spec->embedding) {
-		visit_tensor(visit, &stage->tokens, SLOT_EMBED, 0, V, C);
+		visit_table(visit, &stage->tokens, SLOT_EMBED, V, C);
 		if (model_row(config, SLOT_POSITIONS))
-			visit_tensor(visit, &stage->positions, SLOT_POSITIONS, 0, spec->tokens, C);
+			visit_tensor(visit, &stage->positions, SLOT_POSITIONS, 0,
+				     matrix(NULL, spec->tokens, C));
 	}
-	if (!spec->head)
-		return;
-	visit_tensor(visit, &stage->head.norm, SLOT_FINAL_NORM, 0, 1, C);
-	if (model_row(config, SLOT_FINAL_NORM_BIAS))
-		visit_tensor(visit, &stage->head.norm_bias, SLOT_FINAL_NORM_BIAS, 0, 1, C);
-	if (spec->embedding && config->tied)
-		stage->head.w = stage->tokens;
-	else
-		visit_tensor(visit, &stage->head.w, SLOT_HEAD, 0, V, C);
+	if (spec->head)
+		visit_head(visit);
 }
 
 static void visit_weights(const struct visit *visit)
@@ -188,59 +327,61 @@ static void layout_adapters(struct stage *stage, struct slab *slab)
 	for (int i = stage->from; i < stage->to; i++) {
 		const struct lora_tensor *t = &lora->tensor[i];
 		size_t offset = t->offset - lora->tensor[stage->from].offset;
-		struct linear *linear =
-			block_linear(&stage->block[t->block - stage->spec.first_block], t->slot);
+		struct part *part =
+			block_part(&stage->block[t->block - stage->spec.first_block], t->slot);
 		struct matrix value = matrix(at(stage->values, offset), t->rows, t->cols);
 		struct matrix gradient = matrix(at(stage->gradients, offset), t->rows, t->cols);
 
-		linear->adapted = true;
 		if (t->is_b) {
-			linear->b = value;
-			linear->grad_b = gradient;
+			part->b = value;
+			part->grad_b = gradient;
 		} else {
-			linear->number = (uint32_t)i;
-			linear->a = value;
-			linear->grad_a = gradient;
+			part->number = (uint32_t)i;
+			part->a = value;
+			part->grad_a = gradient;
 		}
 	}
 }
 
 /* -- activations and work ------------------------------------------------------------------ */
 
+static struct matrix take_tail(const struct stage *stage, const struct linear *linear,
+			       struct slab *slab)
+{
+	if (!linear->tail)
+		return (struct matrix){0};
+	return take_of(slab, stage->spec.dtype, stage->n, linear->tail);
+}
+
 static void layout_saved(const struct stage *stage, struct saved *s, const struct block *block,
 			 struct slab *slab)
 {
 	const struct model_config *c = stage->config;
 	int n = stage->n, queries = c->heads * c->head_size, keys = c->kv_heads * c->head_size;
+	enum dtype dtype = stage->spec.dtype;
 
-	s->x1 = take(slab, n, c->width);
-	if (c->family->gpt2) {
-		s->qkv = take(slab, n, 3 * c->width);
-		s->q = matrix_cols(s->qkv, 0, c->width);
-		s->k = matrix_cols(s->qkv, c->width, c->width);
-		s->v = matrix_cols(s->qkv, 2 * c->width, c->width);
-	} else {
-		s->q = take(slab, n, queries);
-		s->k = take(slab, n, keys);
-		s->v = take(slab, n, keys);
-		s->gate = take(slab, n, c->mlp);
-	}
-	s->o = take(slab, n, queries);
+	s->x1 = take_of(slab, dtype, n, c->width);
+	s->qkv = take_of(slab, dtype, n, queries + 2 * keys);
+	s->q = matrix_cols(s->qkv, 0, queries);
+	s->k = matrix_cols(s->qkv, queries, keys);
+	s->v = matrix_cols(s->qkv, queries + keys, keys);
+	s->o = take_of(slab, dtype, n, queries + block->out.tail);
+	s->u_out = matrix_cols(s->o, queries, block->out.tail);
+	s->o.cols = queries;
 	s->lse = take(slab, n, c->heads);
-	s->x2 = take(slab, n, c->width);
-	s->up = take(slab, n, c->mlp);
+	s->x2 = take_of(slab, dtype, n, c->width);
+	s->up = take_of(slab, dtype, n, block->up.out);
+	s->gate_half = matrix_cols(s->up, 0, c->mlp);
+	s->up_half = matrix_cols(s->up, block->up.out - c->mlp, c->mlp);
 	s->stats1 = take(slab, n, c->family->gpt2 ? 2 : 1);
 	s->stats2 = take(slab, n, c->family->gpt2 ? 2 : 1);
 	if (c->qk_norm) {
-		s->q_stats = take(slab, n * c->heads, 1);
-		s->k_stats = take(slab, n * c->kv_heads, 1);
+		s->q_stats = take(slab, n, c->heads);
+		s->k_stats = take(slab, n, c->kv_heads);
 	}
-	for (enum slot slot = SLOT_NORM1; slot < SLOTS; slot++) {
-		const struct linear *linear = block_linear((struct block *)block, slot);
-
-		if (linear && linear->adapted)
-			s->u[slot] = take(slab, n, stage->lora->rank);
-	}
+	s->u_qkv = take_tail(stage, &block->qkv, slab);
+	s->u_up = take_tail(stage, &block->up, slab);
+	s->u_down = take_tail(stage, &block->down, slab);
 }
 
 /* The widest input of any adapted linear, for dropout; 0 without dropout. */
@@ -255,70 +396,108 @@ static int widest_input(const struct stage *stage)
 }
 
 /* The most that any block's attention needs: blocks with and without a window differ. */
-static size_t scratch_bytes(const struct stage *stage, int threads,
-			    size_t (*scratch)(int threads, struct attention shape,
-					      enum dtype dtype))
+static size_t scratch_bytes(const struct stage *stage, int threads)
 {
+	struct kernels cpu = kernels_cpu();
+	size_t (*scratch)(int threads, struct attention shape, enum dtype dtype) =
+		stage->dev ? stage->dev->k.attention_scratch : cpu.attention_scratch;
 	size_t most = 0;
 
 	for (int i = 0; i < stage->spec.blocks; i++) {
-		size_t bytes = scratch(threads, stage->block[i].attention, DTYPE_F32);
+		size_t bytes = scratch(threads, stage->block[i].attention,
+					stage->spec.dtype);
 
 		most = bytes > most ? bytes : most;
 	}
 	return most;
 }
 
-static void layout_work(struct stage *stage, struct slab *slab, int threads,
-			size_t (*scratch)(int threads, struct attention shape,
-					  enum dtype dtype))
+/* Room for n rows of what the widest linear at a place reads, in and tail; or of its gradient, out and tail. */
+static void *take_rows(const struct stage *stage, struct slab *slab, size_t place,
+		       size_t other_place, bool gradient)
+{
+	size_t places[] = {place, other_place}, most = 0;
+
+	for (int i = 0; i < 2 * stage->spec.blocks; i++) {
+		const struct linear *l = linear_at(&stage->block[i / 2], places[i % 2]);
+		size_t cols = (size_t)(gradient ? l->out : l->in) + (size_t)l->tail;
+
+		most = cols > most ? cols : most;
+	}
+	return slab_take(slab, (size_t)stage->n * most * dtype_bytes(stage->spec.dtype));
+}
+
+static bool any_adapted(const struct stage *stage, size_t place)
+{
+	for (int i = 0; i < stage->spec.blocks; i++)
+		if (linear_at(&stage->block[i], place)->tail)
+			return true;
+	return false;
+}
+
+#define PLACE(linear) offsetof(struct block, linear)
+
+static void layout_work(struct stage *stage, struct slab *slab, size_t attention_bytes)
 {
 	const struct model_config *c = stage->config;
 	struct work *w = &stage->work;
 	int n = stage->n, queries = c->heads * c->head_size, keys = c->kv_heads * c->head_size;
 	int widest = widest_input(stage);
+	enum dtype dtype = stage->spec.dtype;
 
-	w->h = take(slab, n, c->width);
+	w->dtype = dtype;
+	w->h = take_rows(stage, slab, PLACE(qkv), PLACE(up), false);
+	w->d_up = take_rows(stage, slab, PLACE(up), PLACE(up), true);
+	/* Backward needs the activation again for an adapter alone. */
+	w->act = any_adapted(stage, PLACE(down))
+			 ? take_rows(stage, slab, PLACE(down), PLACE(down), false)
+			 : w->d_up;
+	w->d_in = take_rows(stage, slab, PLACE(out), PLACE(down), true);
+	w->d_qkv = take_rows(stage, slab, PLACE(qkv), PLACE(qkv), true);
 	w->d_h = take(slab, n, c->width);
-	w->act = take(slab, n, c->mlp);
-	w->d_up = take(slab, n, c->mlp);
-	w->d_o = take(slab, n, queries);
-	if (c->family->gpt2) {
-		w->d_qkv = take(slab, n, 3 * c->width);
-		w->d_q = matrix_cols(w->d_qkv, 0, c->width);
-		w->d_k = matrix_cols(w->d_qkv, c->width, c->width);
-		w->d_v = matrix_cols(w->d_qkv, 2 * c->width, c->width);
-	} else {
-		w->d_gate = take(slab, n, c->mlp);
-		w->d_q = take(slab, n, queries);
-		w->d_k = take(slab, n, keys);
-		w->d_v = take(slab, n, keys);
-		w->rope = take(slab, stage->spec.tokens, c->head_size);
-	}
+	w->d_o = take_of(slab, dtype, n, queries);
 	if (c->qk_norm) {
-		w->q = take(slab, n, queries);
-		w->k = take(slab, n, keys);
+		w->q = take_of(slab, dtype, n, queries);
+		w->k = take_of(slab, dtype, n, keys);
 	}
-	w->du = take(slab, n, stage->lora->rank);
 	if (widest > 0) {
-		w->dropped = take(slab, n, widest);
+		w->dropped = take_of(slab, dtype, n, widest);
 		w->d_dropped = take(slab, n, widest);
 	}
-	w->attention = slab_take(slab, scratch_bytes(stage, threads, scratch));
+	w->attention = slab_take(slab, attention_bytes);
 }
 
 static void layout_head(struct stage *stage, struct slab *slab)
 {
 	struct head *head = &stage->head;
-	int C = stage->config->width;
+	int C = stage->config->width, V = stage->config->vocabulary;
+	enum dtype dtype = stage->spec.dtype;
 
-	head->rows = head_rows(stage->n, stage->config->vocabulary);
-	head->h = take(slab, head->rows, C);
+	head->rows = head_rows(stage->n, V);
+	head->x = take(slab, head->rows, C);
+	head->dx = take(slab, head->rows, C);
 	head->d_h = take(slab, head->rows, C);
+	head->h = take_of(slab, dtype, head->rows, C);
 	head->stats = take(slab, head->rows, stage->config->family->gpt2 ? 2 : 1);
-	head->logits = take(slab, head->rows, stage->config->vocabulary);
+	head->logits = take(slab, head->rows, V);
+	head->gradient = matrix_of(dtype, head->logits.data, head->rows, V);
+	head->gradient.ld = (size_t)V * sizeof(float) / dtype_bytes(dtype);
 	head->losses = slab_take(slab, (size_t)head->rows * sizeof(double));
-	head->labels = slab_take(slab, (size_t)stage->n * sizeof(int32_t));
+	head->labels = slab_take(slab, (size_t)head->rows * sizeof(int32_t));
+}
+
+/* The head runs between forward and backward of the blocks: it uses the same memory. */
+static void layout_scratch(struct stage *stage, struct slab *slab, size_t attention_bytes)
+{
+	size_t start = slab->used, blocks;
+
+	if (stage->spec.blocks > 0)
+		layout_work(stage, slab, attention_bytes);
+	blocks = slab->used;
+	slab->used = start;
+	if (stage->spec.head)
+		layout_head(stage, slab);
+	slab->used = blocks > slab->used ? blocks : slab->used;
 }
 
 static void layout_dump(struct stage *stage, struct slab *slab)
@@ -332,10 +511,8 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 		  int threads, bool host_memory)
 {
 	const struct stage_spec *spec = &stage->spec;
-	struct kernels cpu = kernels_cpu();
-	size_t (*scratch)(int threads, struct attention shape, enum dtype dtype) =
-		stage->dev ? stage->dev->k.attention_scratch : cpu.attention_scratch;
-	struct visit visit = {stage, weights, slab, host_memory, NULL, 0};
+	const struct model_config *c = stage->config;
+	struct visit visit = {stage, weights, slab, host_memory, NULL};
 	size_t used;
 
 	stage->bytes = (struct stage_memory){0};
@@ -357,12 +534,11 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 	}
 	stage->bytes.activations = slab->used - used;
 	used = slab->used;
-	if (spec->blocks > 0)
-		layout_work(stage, slab, threads, scratch);
+	layout_scratch(stage, slab, scratch_bytes(stage, threads));
+	if (spec->blocks > 0 && !c->family->gpt2)
+		stage->work.rope = take(slab, spec->tokens, c->head_size);
 	if (spec->embedding)
 		stage->ids = slab_take(slab, (size_t)stage->n * sizeof(int32_t));
-	if (spec->head)
-		layout_head(stage, slab);
 	if (spec->dump)
 		layout_dump(stage, slab);
 	stage->bytes.work = slab->used - used;
@@ -385,6 +561,16 @@ struct stage_memory stage_memory(const struct model_config *config, const struct
 
 /* -- life and filling ---------------------------------------------------------------------- */
 
+/* The rank columns of adapted parts one behind the other; an even number, as BF16 comes in pairs. */
+static void shape_tail(struct linear *linear, int rank)
+{
+	for (int p = 0; p < linear->parts; p++) {
+		linear->part[p].tail = linear->tail;
+		linear->tail += linear->part[p].adapted ? rank : 0;
+	}
+	linear->tail += linear->tail % 2;
+}
+
 void stage_prepare(struct stage *stage, const struct model_config *config,
 		   const struct lora *lora, const struct stage_spec *spec)
 {
@@ -398,8 +584,19 @@ void stage_prepare(struct stage *stage, const struct model_config *config,
 	stage->edge = xzalloc((size_t)spec->edges, sizeof(*stage->edge));
 	stage->input = xzalloc((size_t)spec->edges, sizeof(*stage->input));
 	lora_range(lora, spec->first_block, spec->blocks, &stage->from, &stage->to);
-	for (int i = stage->from; i < stage->to; i++)
-		stage->elements += (size_t)lora->tensor[i].rows * (size_t)lora->tensor[i].cols;
+	for (int i = 0; i < spec->blocks; i++)
+		shape_block(config, &stage->block[i]);
+	for (int i = stage->from; i < stage->to; i++) {
+		const struct lora_tensor *t = &lora->tensor[i];
+
+		stage->elements += (size_t)t->rows * (size_t)t->cols;
+		block_part(&stage->block[t->block - spec->first_block], t->slot)->adapted = true;
+	}
+	for (int i = 0; i < spec->blocks; i++)
+		for (int r = 0; r < RECIPES; r++)
+			if (recipe_holds(config, r))
+				shape_tail(linear_at(&stage->block[i], recipes[r].place),
+					   lora->rank);
 	for (int i = 0; i < spec->blocks; i++)
 		stage->block[i].attention = (struct attention){
 			.sequences = spec->sequences,
@@ -455,14 +652,36 @@ static void load_rope(struct stage *stage)
 	free(table);
 }
 
+/* The widest row of any tensor that is loaded. */
+static size_t widest_row(const struct model_config *config)
+{
+	size_t most = 0;
+
+	for (const struct tensor_row *row = config->family->row; row->name; row++) {
+		int rows = dim_size(config, row->rows), cols = dim_size(config, row->cols);
+		size_t width = (size_t)(row->cols == DIM_NONE ? rows : cols);
+
+		most = width > most ? width : most;
+	}
+	return most;
+}
+
 void stage_load(struct stage *stage, const struct weights *weights)
 {
-	size_t room = (size_t)1 << 20;
-	struct visit visit = {stage, weights, NULL, stage->dev->host_memory, NULL, room};
+	struct visit visit = {stage, weights, NULL, stage->dev->host_memory, NULL};
 
-	visit.buffer = xalloc(room * sizeof(float));
+	visit.buffer = xalloc(widest_row(stage->config) * sizeof(float));
 	visit_weights(&visit);
 	free(visit.buffer);
 	if (stage->work.rope.rows > 0)
 		load_rope(stage);
+}
+
+void stage_adapt(struct stage *stage)
+{
+	for (int i = 0; i < stage->spec.blocks; i++)
+		for (int r = 0; r < RECIPES; r++)
+			if (recipe_holds(stage->config, r))
+				linear_adapt(stage->dev,
+					     linear_at(&stage->block[i], recipes[r].place));
 }

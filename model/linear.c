@@ -1,83 +1,257 @@
 /*
- * A frozen linear with its LoRA adapter (Hu et al., "LoRA: low-rank adaptation of large language models",
- * 2021), as PEFT defines it:
+ * Frozen linears with their LoRA adapters (Hu et al., "LoRA: low-rank adaptation of large
+ * language models", 2021), as PEFT defines them:
  *
- *     u = dropout(x) Aᵀ
- *     y = x Wᵀ + bias + scale u Bᵀ
+ *     u = scale dropout(x) Aᵀ
+ *     y = x Wᵀ + bias + u Bᵀ
  *
  * and backward, with no gradient for the frozen W and bias:
  *
- *     du = scale dy B      dB += scale dyᵀ u      dA += duᵀ dropout(x)
+ *     du = scale dy B      dB += dyᵀ u      dA += duᵀ dropout(x)
  *     dx = dy W + dropout'(du A)
+ *
+ * u and du are written behind x and dy, whose products with W thereby include them.
  */
 #include "model/block.h"
 
-static struct dropout mask_of(const struct run *run, const struct linear *linear)
+static struct matrix rows_with_tail(const struct run *run, void *memory, int cols, int tail)
+{
+	struct matrix m = matrix_of(run->work->dtype, memory, run->rows, cols);
+
+	m.ld = (size_t)cols + (size_t)tail;
+	return m;
+}
+
+struct matrix linear_input(const struct run *run, const struct linear *linear, void *memory)
+{
+	return rows_with_tail(run, memory, linear->in, linear->tail);
+}
+
+struct matrix linear_gradient(const struct run *run, const struct linear *linear, void *memory)
+{
+	return rows_with_tail(run, memory, linear->out, linear->tail);
+}
+
+struct matrix stream_copy(const struct run *run, const struct linear *linear, struct matrix d)
+{
+	if (linear->tail == 0 && run->work->dtype == d.dtype)
+		return (struct matrix){0};
+	return linear_gradient(run, linear, run->work->d_in);
+}
+
+struct matrix stream_gradient(const struct run *run, const struct linear *linear,
+			      struct matrix d)
+{
+	struct matrix copy = stream_copy(run, linear, d);
+
+	return copy.data ? copy : d;
+}
+
+bool linear_adapted(const struct linear *linear)
+{
+	return linear->tail > 0;
+}
+
+/* x with its tail. */
+static struct matrix widened(struct matrix x, int tail)
+{
+	x.cols += tail;
+	return x;
+}
+
+/* W as forward reads it: with B, or without adapters. */
+static struct matrix forward_weight(const struct linear *linear, bool with_tail)
+{
+	int in = linear->in + (with_tail ? linear->tail : 0);
+
+	return linear->transposed ? matrix_cols(matrix_rows(linear->w, 0, in), 0, linear->out)
+				  : matrix_cols(matrix_rows(linear->w, 0, linear->out), 0, in);
+}
+
+/* W as backward reads it: with A, or without adapters. */
+static struct matrix backward_weight(const struct linear *linear, bool with_tail)
+{
+	int out = linear->out + (with_tail ? linear->tail : 0);
+
+	return linear->transposed ? matrix_cols(matrix_rows(linear->w, 0, linear->in), 0, out)
+				  : matrix_cols(matrix_rows(linear->w, 0, out), 0, linear->in);
+}
+
+static struct dropout mask_of(const struct run *run, const struct part *part)
 {
 	return (struct dropout){
-		.p = run->dropout,
-		.key0 = (uint32_t)run->seed ^ (uint32_t)(run->seed >> 32),
-		.key1 = linear->number,
-		.step = run->step,
-		.first_sample = run->first_sample,
-		.tokens = run->tokens,
+	    .p = run->dropout,
+	    .key0 = (uint32_t)run->seed ^ (uint32_t)(run->seed >> 32),
+	    .key1 = part->number,
+	    .step = run->step,
+	    .first_sample = run->first_sample,
+	    .tokens = run->tokens,
 	};
 }
 
 /* What A multiplies: x, or x with some of it dropped, in the work buffer. */
 static struct matrix adapter_input(const struct run *run, struct matrix x,
-				   const struct linear *linear)
+				   const struct part *part)
 {
 	struct matrix dropped;
 
 	if (run->dropout == 0)
 		return x;
-	dropped = matrix_cols(run->work->dropped, 0, linear->in);
-	run->dev->k.dropout(run->dev, dropped, x, mask_of(run, linear));
+	dropped = matrix_cols(run->work->dropped, 0, x.cols);
+	run->dev->k.dropout(run->dev, dropped, x, mask_of(run, part));
 	return dropped;
+}
+
+/* The columns that a part has in a tail which begins at column `first` of m. */
+static struct matrix part_tail(const struct run *run, struct matrix m, int first,
+			       const struct part *part)
+{
+	return matrix_cols(m, first + part->tail, run->rank);
+}
+
+/* An odd rank leaves one column of the tail to nobody. */
+static void clear_padding(const struct run *run, struct matrix m, int first,
+			  const struct linear *linear)
+{
+	int used = 0;
+
+	for (int p = 0; p < linear->parts; p++)
+		used += linear->part[p].adapted ? run->rank : 0;
+	if (used < linear->tail)
+		run->dev->k.fill(run->dev, matrix_cols(m, first + used, linear->tail - used),
+				 0);
 }
 
 void linear_forward(const struct run *run, struct matrix y, struct matrix u, struct matrix x,
 		    const struct linear *linear, float beta)
 {
 	struct device *dev = run->dev;
+	struct matrix tail = matrix_cols(x, linear->in, linear->tail);
 
-	dev->k.linear(dev, y, x, linear->w, !linear->transposed, linear->bias, beta);
-	if (!linear->adapted)
-		return;
-	dev->k.thin(dev, u, adapter_input(run, x, linear), false, linear->a, true, 1, 0);
-	dev->k.thin(dev, y, u, false, linear->b, true, run->lora_scale, 1);
+	for (int p = 0; p < linear->parts; p++) {
+		const struct part *part = &linear->part[p];
+
+		if (part->adapted)
+			dev->k.thin(dev, part_tail(run, x, linear->in, part),
+				    adapter_input(run, x, part), false, part->a, true,
+				    run->lora_scale, 0);
+	}
+	clear_padding(run, x, linear->in, linear);
+	if (linear->tail && u.data != tail.data)
+		dev->k.copy(dev, u, tail);
+	dev->k.linear(dev, y, widened(x, linear->tail), forward_weight(linear, true),
+		      !linear->transposed, linear->bias, beta);
 }
 
-static void adapter_backward(const struct run *run, struct matrix dx, struct matrix dy,
-			     struct matrix x, struct matrix u, const struct linear *linear)
+/* du behind dy, and the gradients of A and B. */
+static void part_backward(const struct run *run, struct matrix dy, struct matrix x,
+			  struct matrix u, const struct linear *linear, const struct part *part)
 {
 	struct device *dev = run->dev;
-	struct matrix du = run->work->du;
+	struct matrix du = part_tail(run, dy, linear->out, part);
+	struct matrix dy_part = matrix_cols(dy, part->first, part->out);
 
-	dev->k.thin(dev, du, dy, false, linear->b, false, run->lora_scale, 0);
-	dev->k.thin(dev, linear->grad_b, dy, true, u, false, run->lora_scale, 1);
-	dev->k.thin(dev, linear->grad_a, du, true, adapter_input(run, x, linear), false, 1, 1);
-	if (!dx.data)
-		return;
-	if (run->dropout == 0) {
-		dev->k.thin(dev, dx, du, false, linear->a, false, 1, 1);
-		return;
-	}
+	dev->k.thin(dev, du, dy_part, false, part->b, false, run->lora_scale, 0);
+	dev->k.thin(dev, part->grad_b, dy_part, true, part_tail(run, u, 0, part), false, 1, 1);
+	dev->k.thin(dev, part->grad_a, du, true, adapter_input(run, x, part), false, 1, 1);
+}
+
+/* With dropout du A goes through the mask, which the product with W cannot do. */
+static void dropped_backward(const struct run *run, struct matrix dx, struct matrix dy,
+			     const struct linear *linear, const struct part *part)
+{
+	struct device *dev = run->dev;
 	struct matrix d_dropped = matrix_cols(run->work->d_dropped, 0, linear->in);
 
-	dev->k.thin(dev, d_dropped, du, false, linear->a, false, 1, 0);
-	dev->k.dropout_backward(dev, dx, d_dropped, mask_of(run, linear));
+	dev->k.thin(dev, d_dropped, part_tail(run, dy, linear->out, part), false, part->a,
+		    false, 1, 0);
+	dev->k.dropout_backward(dev, dx, d_dropped, mask_of(run, part));
 }
 
 void linear_backward(const struct run *run, struct matrix dx, struct matrix dy, struct matrix x,
-		     struct matrix u, const struct linear *linear, bool accumulate)
+		     struct matrix u, const struct linear *linear)
 {
 	struct device *dev = run->dev;
+	struct matrix none = {0};
+	bool rides = run->dropout == 0;
 
-	if (dx.data)
-		dev->k.matmul(dev, dx, dy, false, linear->w, linear->transposed, 1,
-			      accumulate ? 1 : 0);
-	if (linear->adapted)
-		adapter_backward(run, dx, dy, x, u, linear);
+	for (int p = 0; p < linear->parts; p++)
+		if (linear->part[p].adapted)
+			part_backward(run, dy, x, u, linear, &linear->part[p]);
+	if (!dx.data)
+		return;
+	clear_padding(run, dy, linear->out, linear);
+	dev->k.linear(dev, dx, rides ? widened(dy, linear->tail) : dy,
+		      backward_weight(linear, rides), linear->transposed, none, 0);
+	for (int p = 0; !rides && p < linear->parts; p++)
+		if (linear->part[p].adapted)
+			dropped_backward(run, dx, dy, linear, &linear->part[p]);
+}
+
+/* A linear that reads x and writes y, and its backward, which reads dy and writes dx. */
+static void linear_ready(const struct run *run, const struct linear *linear, struct matrix y,
+			 struct matrix x, float beta, struct matrix dx, struct matrix dy)
+{
+	struct device *dev = run->dev;
+	struct matrix none = {0};
+
+	x.data = dy.data = NULL;
+	dev->k.linear(dev, y, widened(x, linear->tail), forward_weight(linear, true),
+		      !linear->transposed, linear->bias, beta);
+	dev->k.linear(dev, dx, widened(dy, linear->tail), backward_weight(linear, true),
+		      linear->transposed, none, 0);
+	if (run->work->dropped.data)
+		dev->k.linear(dev, dx, dy, backward_weight(linear, false), linear->transposed,
+			      none, 0);
+}
+
+void block_ready(const struct run *run, const struct saved *s, const struct block *b,
+		 struct matrix x)
+{
+	const struct work *w = run->work;
+	struct matrix h1 = linear_input(run, &b->qkv, w->h),
+		      h2 = linear_input(run, &b->up, w->h);
+	struct matrix act = linear_input(run, &b->down, w->act);
+	struct matrix d_up = linear_gradient(run, &b->up, w->d_up);
+
+	linear_ready(run, &b->qkv, s->qkv, h1, 0, w->d_h,
+		     linear_gradient(run, &b->qkv, w->d_qkv));
+	linear_ready(run, &b->out, x, s->o, 1, w->d_o, stream_gradient(run, &b->out, x));
+	linear_ready(run, &b->up, s->up, h2, 0, w->d_h, d_up);
+	linear_ready(run, &b->down, x, act, 1,
+		     matrix_cols(d_up, d_up.cols - act.cols, act.cols),
+		     stream_gradient(run, &b->down, x));
+}
+
+/* Where A and B of a part lie in w: B beside the part's rows of W, A below W; both turned where
+ * W is. */
+void linear_adapt(struct device *dev, const struct linear *linear)
+{
+	for (int p = 0; p < linear->parts; p++) {
+		const struct part *part = &linear->part[p];
+		int rank = part->a.rows, first = linear->in + part->tail;
+		int below = linear->out + part->tail;
+
+		if (!part->adapted)
+			continue;
+		if (linear->transposed) {
+			dev->k.transpose(dev,
+					 matrix_cols(matrix_rows(linear->w, first, rank),
+						     part->first, part->out),
+					 part->b);
+			dev->k.transpose(
+			    dev,
+			    matrix_cols(matrix_rows(linear->w, 0, linear->in), below, rank),
+			    part->a);
+		} else {
+			dev->k.copy(dev,
+				    matrix_cols(matrix_rows(linear->w, part->first, part->out),
+						first, rank),
+				    part->b);
+			dev->k.copy(
+			    dev,
+			    matrix_cols(matrix_rows(linear->w, below, rank), 0, linear->in),
+			    part->a);
+		}
+	}
 }

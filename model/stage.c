@@ -38,9 +38,43 @@ static int stage_allocate(struct stage *stage, const struct weights *weights)
 		stage->host = xalloc((cuts + 1) * cut_elements(stage) * sizeof(float));
 		stage->host_cut = stage->host + cuts * cut_elements(stage);
 	}
-	if (stage->spec.head)
-		stage->head.host_losses = xalloc((size_t)stage->head.rows * sizeof(double));
+	if (stage->spec.head) {
+		size_t rows = (size_t)stage->head.rows;
+
+		stage->head.host_losses = xalloc(rows * sizeof(double));
+		stage->head.host_labels = xalloc(rows * sizeof(int32_t));
+		stage->head.host_rows = xalloc(rows * sizeof(int));
+	}
 	return 0;
+}
+
+static struct run run_of(const struct stage *stage, const struct micro_batch *micro)
+{
+	return (struct run){
+		.dev = stage->dev,
+		.config = stage->config,
+		.work = &stage->work,
+		.rows = stage->n,
+		.rank = stage->lora->rank,
+		.lora_scale = stage->lora->scale,
+		.dropout = micro->train ? (float)stage->lora->dropout : 0,
+		.seed = micro->seed,
+		.step = micro->step,
+		.first_sample = micro->first_sample,
+		.tokens = stage->spec.tokens,
+	};
+}
+
+/* Whatever products need that is not memory of the stage is made now, not in the first micro-batch. */
+static void stage_ready(const struct stage *stage)
+{
+	struct micro_batch none = {0};
+	struct run run = run_of(stage, &none);
+
+	for (int i = 0; i < stage->spec.blocks; i++)
+		block_ready(&run, &stage->saved[i], &stage->block[i], stage->edge[0]);
+	if (stage->spec.head)
+		head_ready(stage->dev, &stage->head);
 }
 
 struct stage *stage_open(struct device *dev, const struct model_config *config,
@@ -57,6 +91,7 @@ struct stage *stage_open(struct device *dev, const struct model_config *config,
 	}
 	stage_load(stage, weights);
 	stage_write(stage, STAGE_VALUES, values);
+	stage_ready(stage);
 	return stage;
 }
 
@@ -67,6 +102,8 @@ void stage_close(struct stage *stage)
 	stage->dev->free(stage->dev, stage->memory);
 	free(stage->host);
 	free(stage->head.host_losses);
+	free(stage->head.host_labels);
+	free(stage->head.host_rows);
 	stage_release(stage);
 	free(stage);
 }
@@ -106,29 +143,14 @@ float *stage_edge(struct stage *stage, int m)
 
 /* -- a micro-batch ------------------------------------------------------------------------- */
 
-static struct run run_of(const struct stage *stage, const struct micro_batch *micro)
-{
-	return (struct run){
-		.dev = stage->dev,
-		.config = stage->config,
-		.work = &stage->work,
-		.lora_scale = stage->lora->scale,
-		.dropout = micro->train ? (float)stage->lora->dropout : 0,
-		.seed = micro->seed,
-		.step = micro->step,
-		.first_sample = micro->first_sample,
-		.tokens = stage->spec.tokens,
-	};
-}
-
 /* What the blocks keep of a micro-batch. */
 static struct saved *saved_of(struct stage *stage, int m)
 {
 	return &stage->saved[m % stage->spec.slots * stage->spec.blocks];
 }
 
-/* What a codec does to what crosses the cut after the stage's i-th block. */
-static void pass_cut(struct stage *stage, const struct micro_batch *micro, struct matrix x, int i,
+/* What a codec does to what crosses the cut after the stage's i-th block; false: nothing. */
+static bool pass_cut(struct stage *stage, const struct micro_batch *micro, struct matrix x, int i,
 		     bool backward)
 {
 	const struct stage_spec *spec = &stage->spec;
@@ -137,12 +159,13 @@ static void pass_cut(struct stage *stage, const struct micro_batch *micro, struc
 	float *host = stage->host ? stage->host_cut : x.data;
 
 	if (!spec->passes || !spec->passes[i])
-		return;
+		return false;
 	if (stage->host)
 		dev->download(dev, host, x.data, bytes);
 	spec->pass(spec->pass_arg, spec->first_block + i, backward, micro, host);
 	if (stage->host)
 		dev->upload(dev, x.data, host, bytes);
+	return true;
 }
 
 /* x = what the stage begins with: embedded ids, or what was received. */
@@ -198,6 +221,15 @@ void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, 
 			      cut_elements(stage) * sizeof(float));
 }
 
+/* For the block's last linear, which reads it next. */
+static void copy_gradient(const struct run *run, const struct linear *down, struct matrix d)
+{
+	struct matrix copy = stream_copy(run, down, d);
+
+	if (copy.data)
+		run->dev->k.copy(run->dev, copy, d);
+}
+
 void stage_backward(struct stage *stage, int m, const struct micro_batch *micro)
 {
 	struct device *dev = stage->dev;
@@ -209,13 +241,15 @@ void stage_backward(struct stage *stage, int m, const struct micro_batch *micro)
 	if (stage->host && !stage->spec.head)
 		dev->upload(dev, d.data, host_edge(stage, m), bytes);
 	for (int i = stage->spec.blocks - 1; i >= 0; i--) {
+		const struct linear *below = i > 0 ? &stage->block[i - 1].down : NULL;
 		bool lowest = stage->spec.embedding && i == 0;
 
-		pass_cut(stage, micro, d, i, true);
+		if (pass_cut(stage, micro, d, i, true) || i == stage->spec.blocks - 1)
+			copy_gradient(&run, &stage->block[i].down, d);
 		if (stage->config->family->gpt2)
-			gpt2_backward(&run, d, &saved[i], &stage->block[i], lowest);
+			gpt2_backward(&run, d, &saved[i], &stage->block[i], below, lowest);
 		else
-			llama_backward(&run, d, &saved[i], &stage->block[i], lowest);
+			llama_backward(&run, d, &saved[i], &stage->block[i], below, lowest);
 	}
 	if (stage->host && !stage->spec.embedding)
 		dev->download(dev, host_edge(stage, m), d.data, bytes);
@@ -263,6 +297,7 @@ void stage_update(struct stage *stage, const struct adamw *settings)
 				    flat(stage->m, offset, t), flat(stage->v, offset, t),
 				    flat(stage->gradients, offset, t), *settings);
 	}
+	stage_adapt(stage);
 }
 
 /* -- reading and writing ------------------------------------------------------------------- */
@@ -295,14 +330,22 @@ void stage_write(struct stage *stage, enum stage_family family, const float *fro
 {
 	stage->dev->upload(stage->dev, family_of(stage, family), from,
 			   stage->elements * sizeof(float));
+	if (family == STAGE_VALUES)
+		stage_adapt(stage);
 }
 
 void stage_hidden(struct stage *stage, int i, float *to)
 {
 	int blocks = stage->spec.blocks;
 	struct matrix x = i < blocks ? saved_of(stage, stage->last)[i].x1 : stage->dump_output;
+	size_t count = cut_elements(stage), bytes = count * dtype_bytes(x.dtype);
+	void *stored = x.dtype == DTYPE_F32 ? to : xalloc(bytes);
 
-	stage->dev->download(stage->dev, to, x.data, cut_elements(stage) * sizeof(float));
+	stage->dev->download(stage->dev, stored, x.data, bytes);
+	if (stored == to)
+		return;
+	convert_to_f32(to, stored, x.dtype, count);
+	free(stored);
 }
 
 void stage_logits(struct stage *stage, float *to)

@@ -52,6 +52,8 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 /* Fills what stage_layout carved from the mapped files: converted or uploaded weights, the table of rotary
  * positions. File pages that were copied are given back. */
 void stage_load(struct stage *stage, const struct weights *weights);
+/* Brings the adapters' values to where products read them. */
+void stage_adapt(struct stage *stage);
 /* The arrays that layout fills; released by stage_release. */
 void stage_prepare(struct stage *stage, const struct model_config *config,
 		   const struct lora *lora, const struct stage_spec *spec);
