@@ -132,6 +132,21 @@ static void say_emulation(const struct session *s)
 		say("        every declared time times %g (emulate.slowdown)", s->problem.slowdown);
 }
 
+/* A node whose CPU does not multiply bf16 computes in fp32, and says so. */
+static void say_precision(const struct session *s)
+{
+	if (s->job.train.precision != PRECISION_BF16)
+		return;
+	for (int i = 0; i < s->comm->size; i++)
+		if (s->facts[i].dtype == DTYPE_BF16)
+			say("bf16    %s: weights and stored activations; sums, norms, loss and adapters in fp32 "
+			    "(%s)", cluster_node(&s->job.cluster, i)->name, s->facts[i].blas);
+		else
+			say("bf16    %s: not here, fp32 instead: %s multiply no bf16 on %s",
+			    cluster_node(&s->job.cluster, i)->name, s->facts[i].blas,
+			    s->facts[i].hardware.cpu);
+}
+
 void banner_say(const struct session *s)
 {
 	struct text table = {0}, build = {0};
@@ -152,6 +167,7 @@ void banner_say(const struct session *s)
 	for (line = strtok_r(table.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		say("%s", line);
 	text_release(&table);
+	say_precision(s);
 	say_emulation(s);
 	say("run     %s", s->run);
 }

@@ -359,6 +359,11 @@ static void check_train(struct job *job)
 			config_error(&job->config, "train.epochs", "must be above 0");
 		train->steps = 0;
 	}
+	if (train->precision == PRECISION_BF16 && (train->kernels == KERNELS_REFERENCE ||
+						    train->kernels == KERNELS_OPENBLAS))
+		config_error(&job->config, "train.kernels",
+			     "multiplies fp32 alone, but train.precision is bf16 (auto and onednn "
+			     "multiply both)");
 	check_betas(job);
 }
 

@@ -17,8 +17,8 @@ static const char *const codecs[] = {"none", "bf16", "int8", "int4", "auto", NUL
 static const char *const cut_codecs[] = {"none", "bf16", "int8", "int4", NULL};
 static const char *const masks[] = {"auto", "none", "prompt", "-assistant-only", NULL};
 static const char *const rates[] = {"linear", "cosine", "constant", NULL};
-static const char *const precisions[] = {"fp32", "-bf16", NULL};
-static const char *const kernels[] = {"auto", "reference", "openblas", "-onednn", NULL};
+static const char *const precisions[] = {"fp32", "bf16", NULL};
+static const char *const kernels[] = {"auto", "reference", "openblas", "onednn", NULL};
 static const char *const solvers[] = {"exact", "search", "bottleneck", "proportional", "uniform", "manual", NULL};
 static const char *const schedules[] = {"eager", "1f1b", "gpipe", NULL};
 /* Stand for 0. */
@@ -135,7 +135,7 @@ static const struct field rows[] = {
 	{"train.seed", FIELD_INTEGER, AT(train.seed), "1", 0, INFINITY,
 	 .help = "of new adapters, dropout and the order of samples"},
 	{"train.precision", FIELD_WORD, AT(train.precision), "fp32", .words = precisions,
-	 .help = "of weights and activations"},
+	 .help = "of frozen weights and stored activations; bf16 where the CPU multiplies it"},
 	{"train.kernels", FIELD_WORD, AT(train.kernels), "auto", .words = kernels,
 	 .help = "which library multiplies"},
 	{"train.validate_every", FIELD_INTEGER, AT(train.validate_every), "0", 0, 1e9,

@@ -55,6 +55,11 @@ void prediction_add(const struct problem *problem, const struct plan *plan, stru
 
 /* -- wanted.c ------------------------------------------------------------------------------ */
 
+/* What a job's kernels are on this machine: the name for device_open, and what it computes in: BF16 where that is asked
+ * for and the CPU has it, else F32. */
+const char *job_device(const struct job *job);
+enum dtype job_dtype(const struct job *job);
+
 struct rank_facts;	/* session.h */
 /* A profile without measurements: what one must be of to hold for this job (profile_check), with
  * sequences of so many tokens. facts, of all ranks, or null: their hardware is not known. Null after an error. */

@@ -98,6 +98,7 @@ static int measure_node(struct measure *m)
 	double quota = facts->hardware.quota_cpus;
 	struct compute_spec spec = {
 		.device = s->device,
+		.dtype = facts->dtype,
 		.model = s->model,
 		.weights = s->weights,
 		.lora = s->lora,

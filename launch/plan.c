@@ -66,6 +66,7 @@ struct plan_command {
 	struct model_config *model;
 	struct lora *lora;
 	int *threads;
+	enum dtype *dtypes;
 	double *limit, *overhead;
 	struct profile *profile;
 	struct problem problem;
@@ -189,12 +190,14 @@ static void describe_nodes(struct plan_command *c)
 	size_t nodes = (size_t)c->job.cluster.nodes.count;
 
 	c->threads = xzalloc(nodes, sizeof(*c->threads));
+	c->dtypes = xzalloc(nodes, sizeof(*c->dtypes));
 	c->limit = xzalloc(nodes, sizeof(*c->limit));
 	c->overhead = xzalloc(nodes, sizeof(*c->overhead));
 	for (size_t i = 0; i < nodes; i++) {
 		const struct node *node = cluster_node(&c->job.cluster, (int)i);
 
 		c->threads[i] = node->cores > 0 ? (int)node->cores : 1;
+		c->dtypes[i] = c->job.train.precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
 		c->limit[i] = node->memory_bytes;
 		c->overhead[i] = PROCESS_BYTES + (i == 0 ? lora_state_bytes(c->lora) : 0);
 		if (c->profile)
@@ -229,6 +232,7 @@ static int make_problem(struct plan_command *c)
 		.slowdown = c->job.emulate.links || c->job.emulate.compute ? c->job.emulate.slowdown : 1,
 		.links_emulated = c->job.emulate.links,
 		.threads = c->threads,
+		.dtypes = c->dtypes,
 		.memory_limit_bytes = c->limit,
 		.overhead_bytes = c->overhead,
 	};
@@ -391,6 +395,7 @@ static void release(struct plan_command *c)
 	free(c->set);
 	free(c->ranked);
 	free(c->threads);
+	free(c->dtypes);
 	free(c->limit);
 	free(c->overhead);
 	profile_free(c->profile);

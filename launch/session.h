@@ -29,6 +29,7 @@ struct rank_facts {
 	struct digest build, configuration, model, headers;
 	char build_text[160], blas[96];
 	int threads;
+	enum dtype dtype;		/* that it computes in */
 	pid_t pid;
 	double memory_limit_bytes, overhead_bytes;
 	bool memory_declared;
@@ -62,7 +63,8 @@ struct session {
 	struct problem problem;
 	struct plan plan, given;	/* given: what --plan decided, on rank 0 */
 	struct schedule *schedule, *forward;	/* of training; of validation */
-	int *threads;			/* per node, for the problem; so are the next two */
+	int *threads;			/* per node, for the problem; so are the next three */
+	enum dtype *dtypes;
 	double *memory_limit_bytes, *overhead_bytes;
 	int *rank_of_stage;
 	const char **stage_name;

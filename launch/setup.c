@@ -110,7 +110,8 @@ static int own_facts(const struct session *s, struct rank_facts *facts)
 	build_write(&version);
 	snprintf(facts->build_text, sizeof(facts->build_text), "%s", version.data);
 	text_release(&version);
-	blas_describe(facts->blas, sizeof(facts->blas));
+	cpu_describe(facts->blas, sizeof(facts->blas));
+	facts->dtype = job_dtype(&s->job);
 	facts->model = s->model->digest;
 	facts->headers = s->weights->digest;
 	facts->pid = getpid();
@@ -200,11 +201,10 @@ enum { WARM_TAG = 21, WARM_BYTES = 256 << 10, WARM_ROWS = 256, WARM_INNER = 512,
 
 static int warm_device(struct session *s)
 {
-	const char *name = s->job.train.kernels == KERNELS_REFERENCE ? "reference" : "cpu";
 	size_t a = WARM_ROWS * WARM_INNER, b = WARM_COLS * WARM_INNER, c = WARM_ROWS * WARM_COLS;
 	float *memory;
 
-	s->device = device_open(name, s->facts[s->comm->rank].threads);
+	s->device = device_open(job_device(&s->job), s->facts[s->comm->rank].threads);
 	if (!s->device)
 		return -1;
 	if (s->job.train.kernels == KERNELS_REFERENCE)
@@ -294,10 +294,12 @@ static void make_problem(struct session *s)
 	size_t ranks = (size_t)s->comm->size;
 
 	s->threads = arena_take(&s->arena, ranks * sizeof(*s->threads));
+	s->dtypes = arena_take(&s->arena, ranks * sizeof(*s->dtypes));
 	s->memory_limit_bytes = arena_take(&s->arena, ranks * sizeof(double));
 	s->overhead_bytes = arena_take(&s->arena, ranks * sizeof(double));
 	for (size_t i = 0; i < ranks; i++) {
 		s->threads[i] = s->facts[i].threads;
+		s->dtypes[i] = s->facts[i].dtype;
 		s->memory_limit_bytes[i] = s->facts[i].memory_limit_bytes;
 		s->overhead_bytes[i] =
 			s->facts[i].overhead_bytes +
@@ -318,6 +320,7 @@ static void make_problem(struct session *s)
 				    ? s->job.emulate.slowdown : 1,
 		.links_emulated = s->job.emulate.links,
 		.threads = s->threads,
+		.dtypes = s->dtypes,
 		.memory_limit_bytes = s->memory_limit_bytes,
 		.overhead_bytes = s->overhead_bytes,
 	};
@@ -463,6 +466,7 @@ static int open_stage(struct session *s)
 		.tokens = s->data.tokens,
 		.slots = own->in_flight,
 		.edges = own->edges,
+		.dtype = s->facts[s->comm->rank].dtype,
 		.dump = s->options.dump != NULL,
 	};
 	if (cuts_open(s, &spec))

@@ -16,7 +16,7 @@ void version_write(struct text *text)
 
 	build_write(text);
 	text_add(text, "\nMPI       %s\nBLAS      %s\n", comm_mpi_version(),
-		 blas_describe(blas, sizeof(blas)));
+		 cpu_describe(blas, sizeof(blas)));
 	if (!hardware_read(&hardware))
 		text_add(text, "CPU       %s, %d usable cores, %s\n", hardware.cpu, hardware.cores,
 			 hardware.isa);

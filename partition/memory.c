@@ -17,6 +17,7 @@ static struct stage_spec spec_of(const struct problem *problem, const struct pla
 		.tokens = problem->tokens,
 		.slots = stage->in_flight,
 		.edges = stage->edges,
+		.dtype = problem->dtypes ? problem->dtypes[stage->node] : DTYPE_F32,
 	};
 }
 

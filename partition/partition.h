@@ -41,6 +41,7 @@ struct problem {
 	 * training may use there (declared, else measured free; 0: unknown, not checked), and
 	 * what the process needs besides the stage (libraries, data, checkpoint buffers). */
 	const int *threads;
+	const enum dtype *dtypes;	/* that it computes in; null: F32 on all */
 	const double *memory_limit_bytes, *overhead_bytes;
 };
 

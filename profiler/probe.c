@@ -83,6 +83,7 @@ static struct stage_spec shape_of(const struct compute_spec *spec, enum part par
 		.tokens = tokens,
 		.slots = TURNS,
 		.edges = TURNS,
+		.dtype = spec->dtype,
 	};
 }
 

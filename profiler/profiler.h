@@ -179,6 +179,7 @@ void profile_print(const struct profile *profile, int T, struct text *text);
 /* What to measure on this node, and how long that may take. */
 struct compute_spec {
 	struct device *device;
+	enum dtype dtype;		/* of training */
 	const struct model_config *model;
 	const struct weights *weights;
 	const struct lora *lora;

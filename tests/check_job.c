@@ -497,10 +497,9 @@ static const struct { const char *line, *error; } bad[] = {
 	 "files are padded"},
 	{"data: {columns: {text: body}}",
 	 "3:17: error: data.columns: not built yet: name the keys text, prompt, completion"},
-	{"train: {precision: bf16}",
-	 "3:20: error: train.precision: \"bf16\" is not built yet (built: fp32)"},
-	{"train: {kernels: onednn}", "3:18: error: train.kernels: \"onednn\" is not built yet "
-				     "(built: auto, reference, openblas)"},
+	{"train: {precision: bf16, kernels: openblas}",
+	 "3:35: error: train.kernels: multiplies fp32 alone, but train.precision is bf16 (auto "
+	 "and onednn multiply both)"},
 	{"links: {default: {codec: int8}}", ""},
 	{"links: {default: {codec: auto}}", ""},
 	{"links: {default: {codec: int3}}",
