@@ -154,14 +154,16 @@ static void cpu_rope(struct device *dev, struct matrix x, struct matrix table, i
 #define GELU_CUBE 0.044715f
 #define ROOT_HALF 0.707106781f
 
+/* 2u, and its slope, of gelu's tanh u, from x and x². */
+#define TANH_ARGUMENT(x, square)                                                               \
+	((x) * (2 * GELU_SLOPE + 2 * GELU_SLOPE * GELU_CUBE * (square)))
+#define TANH_SLOPE(square) (2 * GELU_SLOPE + 6 * GELU_SLOPE * GELU_CUBE * (square))
+
 /* x/2 (1 + tanh u) is x / (1 + exp(-2u)), which cancels nothing. */
 VECTOR static void gelu_tanh(float *restrict y, const float *restrict x, int n)
 {
-	for (int j = 0; j < n; j++) {
-		float u = GELU_SLOPE * (x[j] + GELU_CUBE * x[j] * x[j] * x[j]);
-
-		y[j] = x[j] / (1 + vector_exp(-2 * u));
-	}
+	for (int j = 0; j < n; j++)
+		y[j] = x[j] / (1 + vector_exp(-TANH_ARGUMENT(x[j], x[j] * x[j])));
 }
 
 VECTOR static void gelu_exact(float *restrict y, const float *restrict x, int n)
@@ -170,17 +172,24 @@ VECTOR static void gelu_exact(float *restrict y, const float *restrict x, int n)
 		y[j] = 0.5f * x[j] * (1 + vector_erf(x[j] * ROOT_HALF));
 }
 
-/* y = x s(2u), s the logistic function, s' = s (1 - s), and 1 - s(z) = s(-z). */
+/* The e of a logistic function s = 1 / (1 + e) whose rest 1 - s = e s is wanted too: never
+ * infinite, which would leave no rest; s is below 1e-37 from there on. */
+static inline float logistic_exp(float z)
+{
+	uint32_t high = -(uint32_t)(z > 87), bits = vector_bits(z);
+
+	return vector_exp(vector_float((bits & ~high) | (vector_bits(87) & high)));
+}
+
+/* y = x s(2u), s the logistic function, s' = s (1 - s), and 1 - s(2u) = exp(-2u) s(2u). */
 VECTOR static void gelu_tanh_gradient(float *dx, const float *dy, const float *x, int n)
 {
 	EACH_ALONE
 	for (int j = 0; j < n; j++) {
 		float square = x[j] * x[j];
-		float u = GELU_SLOPE * (x[j] + GELU_CUBE * square * x[j]);
-		float du = GELU_SLOPE * (1 + 3 * GELU_CUBE * square);
-		float s = 1 / (1 + vector_exp(-2 * u)), rest = 1 / (1 + vector_exp(2 * u));
+		float e = logistic_exp(-TANH_ARGUMENT(x[j], square)), s = 1 / (1 + e);
 
-		dx[j] = dy[j] * (s + 2 * x[j] * s * rest * du);
+		dx[j] = dy[j] * (s + x[j] * s * (e * s) * TANH_SLOPE(square));
 	}
 }
 
@@ -277,16 +286,16 @@ static void cpu_swiglu(struct device *dev, struct matrix y, struct matrix gate,
 	run_rows(dev, swiglu_rows, &a, y.rows, 2 * (size_t)y.cols);
 }
 
-/* y = g s(g) * up, s the logistic function, s' = s (1 - s), and 1 - s(g) = s(-g). */
+/* y = g s(g) * up, s the logistic function, s' = s (1 - s), and 1 - s(g) = exp(-g) s(g). */
 VECTOR static void swiglu_gradient_row(float *dgate, float *dup, const float *dy,
 				       const float *gate, const float *up, int n)
 {
 	EACH_ALONE
 	for (int j = 0; j < n; j++) {
 		float g = gate[j], u = up[j], d = dy[j];
-		float s = 1 / (1 + vector_exp(-g)), rest = 1 / (1 + vector_exp(g));
+		float e = logistic_exp(-g), s = 1 / (1 + e);
 
-		dgate[j] = d * u * (s + g * s * rest);
+		dgate[j] = d * u * (s + g * s * (e * s));
 		dup[j] = d * g * s;
 	}
 }
