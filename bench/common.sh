@@ -57,7 +57,7 @@ take_word() {
 }
 
 unknown() {
-	fail "unknown option '$1'; there are: $(echo "$entries" | sed 's/[A-Z]* *//; s/=[a-z_]*//g; s/+//g; s/\([a-z][a-z-]*\)/--\1/g')"
+	fail "unknown option '$1'; there are: $(echo "$entries" | sed 's/[A-Z][A-Z]* *//; s/=[a-z_]*//g; s/+//g; s/\([a-z][a-z-]*\)/--\1/g')"
 }
 
 # -- the program -----------------------------------------------------------------------------

@@ -3,8 +3,9 @@
  * matrix products of its frozen weights, each alone at its best.
  *
  * Forward and backward of every linear of every block (the lowest block's gradient of its input
- * is not needed), and of the head in the row chunks that training makes; attention, LoRA and all
- * element-wise work are free. Every product is tried in several ways: OpenBLAS, one call a thread
+ * is not needed), of the head in the row chunks that training makes, and where asked of attention,
+ * its causal half as products of half the keys, a sequence and head each; LoRA and all element-wise
+ * work are free. Every product is tried in several ways: OpenBLAS, one call a thread
  * on a part of the rows or columns, weights stored either way; oneDNN with packed weights, the
  * same, and as one call on all its threads. Every way is verified against sums in double, then
  * timed; the best of all counts.
@@ -13,7 +14,7 @@
  */
 #include "bench/measure.h"
 #include "bench/packed.h"
-#include "model/block.h"
+#include "bench/step.h"
 
 #include <cblas.h>
 #include <errno.h>
@@ -23,8 +24,8 @@
 #include <unistd.h>
 
 #define SAMPLES 64	   /* elements of a product that are computed again in double */
-#define PRODUCTS 40
 #define THREADS_MOST 256
+#define PARTS_MOST 2048
 
 static const char usage[] =
 	"shapes - the least time that a step's matrix products take, each alone at its best\n"
@@ -35,6 +36,7 @@ static const char usage[] =
 	"Usage: shapes MODEL_DIR|--peak\n"
 	"  --rows N           tokens of a micro-batch (2048)\n"
 	"  --micro-batches N  of a step (1)\n"
+	"  --attention T      its products too, for sequences of T tokens\n"
 	"  --precision P      fp32, bf16 or both (both)\n"
 	"  --threads N        (the usable CPUs)\n"
 	"  --rounds N         (3)\n"
@@ -42,78 +44,16 @@ static const char usage[] =
 
 struct order {
 	const char *folder;
-	uint64_t rows, micro_batches, threads, rounds;
+	uint64_t rows, micro_batches, threads, rounds, attention;
 	bool fp32, bf16, peak;
 };
-
-/* c (m,n) = a (m,k) b (k,n), so often in a micro-batch. */
-struct product {
-	char name[32];
-	int m, n, k, count;
-	bool logits; /* c is F32 in any precision */
-};
-
-/* -- what a step multiplies ---------------------------------------------------------------- */
-
-static void add(struct product *p, int *count, struct product one, const char *suffix)
-{
-	if (*count == PRODUCTS || one.count == 0)
-		return;
-	p[*count] = one;
-	snprintf(p[*count].name, sizeof p->name, "%.20s %s", one.name, suffix);
-	++*count;
-}
-
-/* The module's name: "attn.c_attn.weight" without its ends. */
-static void name_of(char *name, size_t bytes, const char *tensor)
-{
-	const char *end = strrchr(tensor, '.'), *start = end;
-
-	while (start && start > tensor && start[-1] != '.')
-		start--;
-	snprintf(name, bytes, "%.*s", end ? (int)(end - start) : (int)strlen(tensor),
-		 end ? start : tensor);
-}
-
-static bool reads_the_block(enum slot slot)
-{
-	return slot == SLOT_QKV || slot == SLOT_Q || slot == SLOT_K || slot == SLOT_V;
-}
-
-static int step_products(struct product *p, const struct model_config *config, int rows)
-{
-	int count = 0, chunk = head_rows(rows, config->vocabulary);
-	struct product head = {.name = "head", chunk, config->vocabulary, config->width,
-			       (rows + chunk - 1) / chunk, true};
-	struct product back = {.name = "head", chunk, config->width, config->vocabulary,
-			       head.count, false};
-
-	for (const struct tensor_row *row = config->family->row; row->name; row++) {
-		int a = dim_size(config, row->rows), b = dim_size(config, row->cols);
-		int in = row->transposed ? a : b, out = row->transposed ? b : a;
-		struct product one = {.m = rows, .n = out, .k = in, .count = config->blocks};
-
-		if (!row->linear || row->cols == DIM_NONE ||
-		    (row->present && !row->present(config)))
-			continue;
-		name_of(one.name, sizeof one.name, row->name);
-		add(p, &count, one, "forward");
-		one.n = in;
-		one.k = out;
-		one.count -= reads_the_block(row->slot);
-		add(p, &count, one, "backward");
-	}
-	add(p, &count, head, "forward");
-	add(p, &count, back, "backward");
-	return count;
-}
 
 static int squares(struct product *p)
 {
 	for (int i = 0; i < 3; i++) {
 		int n = 1024 * (i + 1);
 
-		p[i] = (struct product){"square", n, n, n, 1, false};
+		p[i] = (struct product){"square", n, n, n, 1, false, 0};
 	}
 	return 3;
 }
@@ -151,7 +91,7 @@ struct task {
 	const struct product *p;
 	const struct way *way;
 	int parts;
-	struct packed *packed[THREADS_MOST];
+	struct packed *packed[PARTS_MOST];
 };
 
 /* Part i of count numbers in `parts`: where it starts, and how many it has. */
@@ -163,12 +103,27 @@ static int part_of(int count, int parts, int i, int *size)
 	return first;
 }
 
+/* Where part i stands in c, a and b. */
 static void place(const struct task *t, int i, int *row, int *rows, int *col, int *cols)
 {
+	if (t->p->each) {
+		*row = *col = 0;
+		*rows = t->p->m;
+		*cols = t->p->n;
+		return;
+	}
 	*row = part_of(t->p->m, t->way->cut == CUT_ROWS ? t->parts : 1,
 		       t->way->cut == CUT_ROWS ? i : 0, rows);
 	*col = part_of(t->p->n, t->way->cut == CUT_COLS ? t->parts : 1,
 		       t->way->cut == CUT_COLS ? i : 0, cols);
+}
+
+/* The first number of c that part i makes; products of their own stand one behind the other. */
+static size_t first_of(const struct task *t, int i, int row, int col)
+{
+	size_t before = t->p->each ? (size_t)i * (size_t)t->p->m : (size_t)row;
+
+	return before * (size_t)t->p->n + (size_t)col;
 }
 
 static enum dtype out_type(const struct task *t)
@@ -185,7 +140,9 @@ static bool task_open(struct task *t, const struct bench *bench, const struct pr
 	int row, rows, col, cols;
 
 	*t = (struct task){.bench = bench, .p = p, .way = way};
-	t->parts = way->cut == CUT_NONE ? 1 : (int)bench->order.threads;
+	if (p->each && way->cut != CUT_ROWS)
+		return false;
+	t->parts = way->cut == CUT_NONE ? 1 : p->each ? p->each : (int)bench->order.threads;
 	if (!way->packed)
 		return bench->in == DTYPE_F32;
 	packed_threads(way->cut == CUT_NONE ? (int)bench->order.threads : 1);
@@ -193,7 +150,7 @@ static bool task_open(struct task *t, const struct bench *bench, const struct pr
 		place(t, i, &row, &rows, &col, &cols);
 		struct packed_shape shape = {rows, cols, p->k, (size_t)p->n, bench->in,
 					     out_type(t)};
-		size_t at = (size_t)row * (size_t)p->n + (size_t)col;
+		size_t at = first_of(t, i, row, col);
 
 		if (rows && cols)
 			t->packed[i] = packed_open(
@@ -225,7 +182,7 @@ static void run_blas(const struct task *t, int i)
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, t->way->b_t ? CblasTrans : CblasNoTrans, rows,
 		    cols, p->k, 1, t->bench->a + (size_t)row * (size_t)p->k, p->k, b,
 		    t->way->b_t ? p->k : p->n, 0,
-		    (float *)t->bench->c + (size_t)row * (size_t)p->n + col, p->n);
+		    (float *)t->bench->c + first_of(t, i, row, col), p->n);
 }
 
 static void run_part(void *arg, int index, int thread)
@@ -269,14 +226,15 @@ static double element(const struct task *t, size_t i, size_t j)
 /* Some elements against double. A BF16 result is off by up to half a step of its 8 bits. */
 static int verify(struct task *t)
 {
-	size_t n = (size_t)t->p->n, count = (size_t)t->p->m * n, step = count / SAMPLES + 1;
+	size_t n = (size_t)t->p->n, m = (size_t)t->p->m, count = items(t->p) * m * n;
+	size_t step = count / SAMPLES + 1;
 	bool half = out_type(t) == DTYPE_BF16;
 
 	memset(t->bench->c, 0xff, count * dtype_bytes(out_type(t)));
 	task_run(t);
 	for (size_t at = 0; at < count; at += step) {
 		size_t i = at / n, j = (at + i) % n;
-		double right = element(t, i, j);
+		double right = element(t, i % m, j);
 		double most = 4.0 * t->p->k * (double)FLT_EPSILON + (half ? fabs(right) / 256 : 0);
 		const void *c = t->bench->c;
 		double got = half ? (double)bf16_value(((const uint16_t *)c)[i * n + j])
@@ -340,7 +298,7 @@ static void make_operands(struct bench *bench, const struct product *p, int coun
 	for (int i = 0; i < count; i++) {
 		a = larger(a, (size_t)p[i].m * (size_t)p[i].k);
 		b = larger(b, (size_t)p[i].k * (size_t)p[i].n);
-		c = larger(c, (size_t)p[i].m * (size_t)p[i].n);
+		c = larger(c, items(&p[i]) * (size_t)p[i].m * (size_t)p[i].n);
 	}
 	bench->a = xalloc(a * sizeof(float));
 	bench->b = xalloc(b * sizeof(float));
@@ -370,7 +328,8 @@ static int measure_all(struct bench *bench, const struct product *p, int count, 
 
 	print_heads(bench);
 	for (int i = 0; i < count; i++) {
-		double work = 2e-9 * p[i].m * p[i].n * p[i].k, least = INFINITY;
+		double work = 2e-9 * p[i].m * p[i].n * p[i].k * (double)items(&p[i]);
+		double least = INFINITY;
 
 		if (measure(bench, &p[i], best) < 0)
 			return -1;
@@ -429,8 +388,13 @@ static int run_all(struct bench *bench)
 		config = model_config_read(bench->order.folder);
 		if (!config)
 			return -1;
-		count = step_products(p + large, config, (int)bench->order.rows);
+		count = step_products(p + large, config, (int)bench->order.rows,
+				      (int)bench->order.attention);
 		model_config_free(config);
+		for (int i = 0; i < large + count; i++)
+			if (p[i].each > PARTS_MOST)
+				return error(EXIT_USAGE, "more than %d sequences and heads",
+					     PARTS_MOST);
 	}
 	make_operands(bench, p, large + count);
 	openblas_set_num_threads(1);
@@ -464,13 +428,14 @@ static int read_options(struct order *order, int argc, char **argv)
 		{"micro-batches", required_argument, NULL, 0},
 		{"threads", required_argument, NULL, 0},
 		{"rounds", required_argument, NULL, 0},
+		{"attention", required_argument, NULL, 0},
 		{"precision", required_argument, NULL, 'p'},
 		{"peak", no_argument, NULL, 'l'},
 		{0},
 	};
 	uint64_t *const value[] = {&order->rows, &order->micro_batches, &order->threads,
-				   &order->rounds};
-	const uint64_t most[] = {1 << 16, 1 << 16, THREADS_MOST, 64};
+				   &order->rounds, &order->attention};
+	const uint64_t most[] = {1 << 16, 1 << 16, THREADS_MOST, 64, 1 << 15};
 	int which, option;
 
 	while ((option = getopt_long(argc, argv, "", options, &which)) != -1) {
@@ -495,6 +460,8 @@ static int read_options(struct order *order, int argc, char **argv)
 		fputs(usage, stderr);
 		return error(EXIT_USAGE, "a folder with a config.json is needed, or --peak");
 	}
+	if (order->attention && (order->attention < 2 || order->rows % order->attention))
+		return error(EXIT_USAGE, "--attention: whole sequences make up the rows");
 	order->folder = argv[optind];
 	return 0;
 }

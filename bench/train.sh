@@ -165,7 +165,8 @@ least_step() {
 
 # row NAME
 row() {
-	echo "$(each "$1" '' | median) $(each "$1" .memory | largest) $flop ${gemm:-0}" |
+	bytes=$(each "$1" .memory | largest)
+	echo "$(each "$1" '' | median) ${bytes:-0} $flop ${gemm:-0}" |
 		awk -v name="$1" -v range="$(each "$1" '' | range)" '{
 			printf "%-10s %10.1f %19s %8.1f %9s %11.0f MiB\n", name, $1, range, $1 * $3 / 1e9,
 				($4 ? sprintf("%.0f %%", 100 * $1 * $3 / 1e9 / $4) : "-"), $2 / 1048576 }'
