@@ -48,12 +48,13 @@ ROWS(fill_rows)
 {
 	const struct maps *a = arg;
 
-	for (int i = first; i < end; i++) {
-		float *y = row_of(a->y, i);
-
-		for (int j = 0; j < a->y.cols; j++)
-			y[j] = a->value;
-	}
+	for (int i = first; i < end; i++)
+		if (a->y.dtype == DTYPE_BF16)
+			for (int j = 0; j < a->y.cols; j++)
+				row_of_bf16(a->y, i)[j] = bf16_of(a->value);
+		else
+			for (int j = 0; j < a->y.cols; j++)
+				row_of(a->y, i)[j] = a->value;
 }
 
 static void cpu_fill(struct device *dev, struct matrix x, float value)

@@ -104,7 +104,7 @@ static void ref_fill(UNUSED struct device *dev, struct matrix x, float value)
 {
 	for (int i = 0; i < x.rows; i++)
 		for (int j = 0; j < x.cols; j++)
-			row(x, i)[j] = value;
+			set(x, i, j, value);
 }
 
 static void ref_embed(UNUSED struct device *dev, struct matrix y, const int32_t *ids,

@@ -95,6 +95,7 @@ struct kernels {
 	void (*copy)(struct device *dev, struct matrix y, struct matrix x);
 	/* y = xᵀ; y any */
 	void (*transpose)(struct device *dev, struct matrix y, struct matrix x);
+	/* x any */
 	void (*fill)(struct device *dev, struct matrix x, float value);
 	/* y (n,C) = tokens[ids[i]] (V,C; F32, F16 or BF16) + positions[i % T] (F32). */
 	void (*embed)(struct device *dev, struct matrix y, const int32_t *ids,

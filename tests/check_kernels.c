@@ -192,7 +192,7 @@ static void run_copy(struct run *r, const struct sizes *s)
 {
 	struct matrix y = any(r, s->B * s->T, s->C, s->gap, 1);
 	struct matrix x = any(r, s->B * s->T, s->C, s->gap + 1, 1);
-	struct matrix z = input(r, s->B * s->T, s->C, s->gap, 1);
+	struct matrix z = any(r, s->B * s->T, s->C, s->gap, 1);
 
 	if (x.dtype == DTYPE_F32 && (size_t)s->C >= sizeof rounded / sizeof *rounded)
 		r->dev->upload(r->dev, x.data, rounded, sizeof rounded);
