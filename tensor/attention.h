@@ -22,8 +22,8 @@ struct attention_kernels {
 	/* One row of n numbers of dtype as words; the rest, up to whole words of `wide` numbers,
 	 * is 0. */
 	void (*load)(uint32_t *to, int wide, const void *from, int n, enum dtype dtype);
-	/* to = from / divisor, n numbers of dtype */
-	void (*store)(void *to, enum dtype dtype, const float *from, int n, float divisor);
+	/* to = factor from, n numbers of dtype */
+	void (*store)(void *to, enum dtype dtype, const float *from, int n, float factor);
 	/* to += from */
 	void (*add)(float *to, const float *from, size_t n);
 	/* A panel of the transposed matrix: word w of PANEL rows, which are ld words apart, for

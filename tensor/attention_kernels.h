@@ -6,7 +6,8 @@
  *   vec_mul, vec_max, vec_fma (a b + c), vec_fnma (c - a b), vec_sum, vec_most (of the lanes),
  *   vec_scaled (p 2^n, 0 where x < -87.33; n is in the low bits of its third argument)
  *   ROWS x 2 vectors of sums fit the registers: ROWS
- *   where PAIR is 2: vec_dot (c + a b of pairs), vec_word, vec_halves, vec_pairs
+ *   where PAIR is 2: vec_dot (c + a b of pairs), vec_word, vec_halves, vec_pairs,
+ *   vec_store_half, vec_round
  */
 
 /* vector.h's vector_exp with multiplications and additions fused. */
@@ -54,17 +55,23 @@ TARGET static void KERNEL(load)(uint32_t *to, int wide, const void *from, int n,
 }
 
 TARGET static void KERNEL(store)(void *to, enum dtype dtype, const float *from, int n,
-				 float divisor)
+				 float factor)
 {
 	float *whole = to;
 	uint16_t *half = to;
+	int i = 0;
 
-	if (dtype == DTYPE_F32)
-		for (int i = 0; i < n; i++)
-			whole[i] = from[i] / divisor;
-	else
-		for (int i = 0; i < n; i++)
-			half[i] = bf16_of(from[i] / divisor);
+	if (dtype == DTYPE_F32) {
+		for (; i < n; i++)
+			whole[i] = from[i] * factor;
+		return;
+	}
+#if PAIR == 2
+	for (; i + WIDTH <= n; i += WIDTH)
+		vec_round(half + i, vec_mul(vec_load(from + i), vec_all(factor)));
+#endif
+	for (; i < n; i++)
+		half[i] = bf16_of(from[i] * factor);
 }
 
 TARGET static void KERNEL(add)(float *to, const float *from, size_t n)

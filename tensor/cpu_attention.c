@@ -163,7 +163,8 @@ static void *head_of(const struct work *w, struct matrix m, int s, int i, int h)
 	size_t row = (size_t)s * (size_t)w->shape.tokens + (size_t)i;
 
 	return (char *)m.data +
-	       (row * m.ld + (size_t)h * (size_t)w->shape.head_size) * dtype_bytes(m.dtype);
+	       (row * m.ld + (size_t)h * (size_t)w->shape.head_size) *
+		       (m.dtype == DTYPE_BF16 ? 2 : 4);
 }
 
 /* -- packing ------------------------------------------------------------------------------- */
@@ -318,7 +319,8 @@ static void attend_strip(const struct work *w, const struct room *r, const struc
 	strip_sums(w, r, r->scores, r->v_pairs, from, query);
 	for (int i = 0; i < STRIP && row + i < b->rows; i++)
 		w->k->store(head_of(w, w->o, b->s, query + i, b->h), w->o.dtype,
-			    r->out + (size_t)i * (size_t)w->wide, w->shape.head_size, total[i]);
+			    r->out + (size_t)i * (size_t)w->wide, w->shape.head_size,
+			    1 / total[i]);
 }
 
 static void attend_piece(void *arg, int index, int thread)

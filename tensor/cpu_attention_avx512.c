@@ -83,6 +83,12 @@ AVX512_BF16 static inline void vec_store_half(float *first, float *second, vec h
 	_mm256_storeu_ps(second, _mm512_extractf32x8_ps(halves, 1));
 }
 
+/* WIDTH numbers as BF16. */
+AVX512_BF16 static inline void vec_round(uint16_t *to, vec x)
+{
+	_mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
 #include "tensor/attention_kernels.h"
 
 const struct attention_kernels *attention_avx512(void)
