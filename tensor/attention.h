@@ -1,10 +1,10 @@
 /*
  * Attention on the CPU: what cpu_attention.c asks of an instruction set.
  *
- * Operands are made of words of 32 bits, a float or two BF16 that are multiplied together: so all
- * products are the same loops over words, and F32 and BF16 differ in one instruction. The right
- * operand of a product lies in panels of PANEL columns, a row of a panel being PANEL words; the
- * left one gives STRIP rows at a time, one word of each.
+ * Operands are made of words of 32 bits, a float or two BF16 that are multiplied together: so
+ * all products are the same loops over words, and F32 and BF16 differ in one instruction. The
+ * right operand of a product lies in panels of PANEL columns, a row of a panel being PANEL
+ * words; the left one gives STRIP rows at a time, one word of each.
  */
 #ifndef EDGEPIPE_TENSOR_ATTENTION_H
 #define EDGEPIPE_TENSOR_ATTENTION_H
@@ -19,8 +19,8 @@ struct attention_kernels {
 	const char *name;
 	int pair; /* numbers in a word: 1 F32, 2 BF16 */
 
-	/* One row of n numbers of dtype as words; the rest, up to whole words of `wide` numbers,
-	 * is 0. */
+	/* One row of n numbers of dtype as words; the rest, up to whole words of `wide`
+	 * numbers, is 0. */
 	void (*load)(uint32_t *to, int wide, const void *from, int n, enum dtype dtype);
 	/* to = factor from, n numbers of dtype */
 	void (*store)(void *to, enum dtype dtype, const float *from, int n, float factor);
@@ -42,9 +42,9 @@ struct attention_kernels {
 	/* In place, n scores (a multiple of PANEL) to words of exp(s - most). Returns most. */
 	float (*softmax)(float *s, int n, float *sum);
 	/*
-	 * `pair` rows of n scores and of dp, ld apart: p = exp(s - lse), ds = scale p (dp - p.dp).
-	 * p and ds as n words, pairs of rows; ds also as pairs of columns, row by row, in the place
-	 * of dp. s is lost.
+	 * `pair` rows of n scores and of dp, ld apart: p = exp(s - lse), ds = scale p (dp -
+	 * p.dp). p and ds as n words, pairs of rows; ds also as pairs of columns, row by row,
+	 * in the place of dp. s is lost.
 	 */
 	void (*gradient)(float *s, float *dp, size_t ld, int n, const float *lse, float scale,
 			 uint32_t *p, uint32_t *ds);

@@ -2,9 +2,9 @@
  * The kernels of attention.h over vectors of any width: included once for every instruction set
  * and word, which before defines
  *   KERNEL(name), TARGET, PAIR
- *   vec of WIDTH floats, vec_load, vec_store, vec_all (one number in all lanes), vec_add, vec_sub,
- *   vec_mul, vec_max, vec_fma (a b + c), vec_fnma (c - a b), vec_sum, vec_most (of the lanes),
- *   vec_scaled (p 2^n, 0 where x < -87.33; n is in the low bits of its third argument)
+ *   vec of WIDTH floats, vec_load, vec_store, vec_all (one number in all lanes), vec_add,
+ * vec_sub, vec_mul, vec_max, vec_fma (a b + c), vec_fnma (c - a b), vec_sum, vec_most (of the
+ * lanes), vec_scaled (p 2^n, 0 where x < -87.33; n is in the low bits of its third argument)
  *   ROWS x 2 vectors of sums fit the registers: ROWS
  *   where PAIR is 2: vec_dot (c + a b of pairs), vec_word, vec_halves, vec_pairs,
  *   vec_store_half, vec_round
@@ -27,6 +27,7 @@ TARGET static inline vec KERNEL(exp)(vec x)
 	return vec_scaled(p, x, shifted);
 }
 
+/* c + a b, where a is one word and b as many as lanes. */
 TARGET static inline vec KERNEL(dot)(const uint32_t *a, vec b, vec c)
 {
 #if PAIR == 2
@@ -41,6 +42,7 @@ TARGET static inline vec KERNEL(dot)(const uint32_t *a, vec b, vec c)
 
 /* -- packing ------------------------------------------------------------------------------- */
 
+/* BF16 is the upper half of a float. */
 TARGET static void KERNEL(load)(uint32_t *to, int wide, const void *from, int n,
 				enum dtype dtype)
 {
@@ -54,6 +56,7 @@ TARGET static void KERNEL(load)(uint32_t *to, int wide, const void *from, int n,
 	memset((char *)to + bytes, 0, (size_t)wide * 4 / PAIR - bytes);
 }
 
+/* Rounds to nearest even, in both ways to BF16. */
 TARGET static void KERNEL(store)(void *to, enum dtype dtype, const float *from, int n,
 				 float factor)
 {
@@ -74,20 +77,24 @@ TARGET static void KERNEL(store)(void *to, enum dtype dtype, const float *from, 
 		half[i] = bf16_of(from[i] * factor);
 }
 
+/* In vectors by the compiler, as are all loops here without them. */
 TARGET static void KERNEL(add)(float *to, const float *from, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		to[i] += from[i];
 }
 
+/* Four words at a time, lest every word of a row is another visit of its cache line. */
 TARGET static void KERNEL(transpose)(uint32_t *to, const uint32_t *from, size_t ld, int words)
 {
 	for (int w = 0; w < words; w += 4)
 		for (int j = 0; j < PANEL; j++)
 			for (int i = 0; i < 4; i++)
-				to[(w + i) * PANEL + j] = from[(size_t)j * ld + (size_t)(w + i)];
+				to[(w + i) * PANEL + j] =
+				    from[(size_t)j * ld + (size_t)(w + i)];
 }
 
+/* Pairs of rows; single rows are only gathered. */
 TARGET static void KERNEL(interleave)(uint32_t *to, const uint32_t *from, size_t ld, int rows)
 {
 	for (int i = 0; i < rows; i += PAIR, to += PANEL, from += PAIR * ld) {
@@ -134,26 +141,29 @@ KERNEL(tile)(float *c, size_t ldc, const uint32_t *a, size_t row, size_t word,
 	}
 }
 
+/* Each row's words follow one another. */
 TARGET static void KERNEL(product)(float *c, size_t ldc, const uint32_t *a, size_t lda,
 				   const uint32_t *b, int words, float alpha)
 {
 	for (int j = 0; j < PANEL; j += 2 * WIDTH)
 		for (size_t i = 0; i < STRIP; i += ROWS)
-			KERNEL(tile)(c + i * ldc + j, ldc, a + i * lda, lda, 1, b + j, words,
-				     false, alpha);
+			KERNEL(tile)
+			(c + i * ldc + j, ldc, a + i * lda, lda, 1, b + j, words, false, alpha);
 }
 
+/* The words of STRIP rows follow one another. */
 TARGET static void KERNEL(add_product)(float *c, size_t ldc, const uint32_t *a, size_t lda,
 				       const uint32_t *b, int words)
 {
 	for (int j = 0; j < PANEL; j += 2 * WIDTH)
 		for (size_t i = 0; i < STRIP; i += ROWS)
-			KERNEL(tile)(c + i * ldc + j, ldc, a + i, 1, lda, b + j, words, true,
-				     1);
+			KERNEL(tile)
+			(c + i * ldc + j, ldc, a + i, 1, lda, b + j, words, true, 1);
 }
 
 /* -- rows of scores ------------------------------------------------------------------------ */
 
+/* Two vectors at a time, as two are rounded into one. */
 TARGET static float KERNEL(softmax)(float *s, int n, float *sum)
 {
 	vec most = vec_load(s), total = vec_all(0), total2 = total;
@@ -197,6 +207,7 @@ TARGET static inline float KERNEL(recompute)(float *s, const float *dp, int n, f
 	return vec_sum(vec_add(delta, delta2));
 }
 
+/* Row by row the probabilities and p.dp, then ds of the rows together. */
 TARGET static void KERNEL(gradient)(float *s, float *dp, size_t ld, int n, const float *lse,
 				    float scale, uint32_t *p, uint32_t *ds)
 {

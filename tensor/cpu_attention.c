@@ -1,13 +1,13 @@
 /*
- * Attention on the CPU. A piece of work is a part of the query heads of one key/value head of one
- * sequence. It packs k and v once, then takes the queries eight at a time: their scores against
- * all keys that any of them sees lie in the first cache while they become probabilities. Of these
- * only lse, the log-sum-exp of every row, is kept.
+ * Attention on the CPU. A piece of work is a part of the query heads of one key/value head of
+ * one sequence. It packs k and v once, then takes the queries eight at a time: their scores
+ * against all keys that any of them sees lie in the first cache while they become
+ * probabilities. Of these only lse, the log-sum-exp of every row, is kept.
  *
- * Backward makes the probabilities again. What a block of queries adds to dk and dv is summed in
- * F32, head after head and block after block; each part has sums of its own, which are added in
- * order at the end. The parts depend on the shape of a sequence alone, so that no sum depends on
- * which thread does what, nor on how many sequences there are.
+ * Backward makes the probabilities again. What a block of queries adds to dk and dv is summed
+ * in F32, head after head and block after block; each part has sums of its own, which are added
+ * in order at the end. The parts depend on the shape of a sequence alone, so that no sum
+ * depends on which thread does what, nor on how many sequences there are.
  */
 #include <math.h>
 #include <string.h>
@@ -23,14 +23,14 @@ struct work {
 	struct attention shape;
 	struct matrix dq, dk, dv, d_o; /* backward */
 	struct matrix q, key, v, o, lse;
-	int group;   /* query heads of a key/value head */
-	int blocks;  /* of a head */
-	int parts;   /* of a key/value head */
-	int keys;    /* tokens, in whole panels */
-	int wide;    /* head_size, in whole panels */
-	int words;   /* of a head */
-	int width;   /* the most keys of a block, in whole panels, and a cache line more lest all
-		      * rows fall on the same cache sets */
+	int group;  /* query heads of a key/value head */
+	int blocks; /* of a head */
+	int parts;  /* of a key/value head */
+	int keys;   /* tokens, in whole panels */
+	int wide;   /* head_size, in whole panels */
+	int words;  /* of a head */
+	int width;  /* the most keys of a block, in whole panels, and a cache line more lest all
+		     * rows fall on the same cache sets */
 	size_t bytes; /* of a thread's scratch */
 	char *scratch;
 	float *sums; /* of all pieces, after the threads' scratch; null with one part */
@@ -39,10 +39,10 @@ struct work {
 /* A thread's scratch. Words of keys and queries, see attention.h; then floats. */
 struct room {
 	uint32_t *key_columns, *key_pairs; /* kᵀ, k */
-	uint32_t *v_columns, *v_pairs;     /* in one place: forward needs v, backward vᵀ */
+	uint32_t *v_columns, *v_pairs;	   /* in one place: forward needs v, backward vᵀ */
 	uint32_t *q, *d_o;		   /* rows of a block */
 	uint32_t *q_pairs, *d_o_pairs;
-	uint32_t *p, *ds; /* pairs of rows of a block */
+	uint32_t *p, *ds;	  /* pairs of rows of a block */
 	float *scores, *dp, *out; /* of a strip */
 	float *sums;		  /* dk, then dv */
 };
@@ -162,9 +162,8 @@ static void *head_of(const struct work *w, struct matrix m, int s, int i, int h)
 {
 	size_t row = (size_t)s * (size_t)w->shape.tokens + (size_t)i;
 
-	return (char *)m.data +
-	       (row * m.ld + (size_t)h * (size_t)w->shape.head_size) *
-		       (m.dtype == DTYPE_BF16 ? 2 : 4);
+	return (char *)m.data + (row * m.ld + (size_t)h * (size_t)w->shape.head_size) *
+				    (m.dtype == DTYPE_BF16 ? 2 : 4);
 }
 
 /* -- packing ------------------------------------------------------------------------------- */
@@ -204,8 +203,8 @@ static uint32_t *columns(const struct work *w, uint32_t *packed, int j)
 static const uint32_t *pairs(const struct work *w, const uint32_t *packed, int j, int first,
 			     int total)
 {
-	return packed + ((size_t)j * (size_t)total + (size_t)first * PANEL) /
-				(size_t)w->k->pair;
+	return packed +
+	       ((size_t)j * (size_t)total + (size_t)first * PANEL) / (size_t)w->k->pair;
 }
 
 /* Head kv of m as columns and as pairs; either may be null. */
@@ -232,8 +231,8 @@ static int first_panel(const struct work *w, int query)
 	return window > 0 && query >= window ? (query - window + 1) / PANEL * PANEL : 0;
 }
 
-/* Unit n of the part's: part 0 takes units 0, 2p-1, 2p, ...; part 1 units 1, 2p-2, 2p+1, ...: late
- * blocks see more keys than early ones. False where there is none. */
+/* Unit n of the part's: part 0 takes units 0, 2p-1, 2p, ...; part 1 units 1, 2p-2, 2p+1, ...:
+ * late blocks see more keys than early ones. False where there is none. */
 static bool block_of(const struct work *w, int index, int n, struct block *b)
 {
 	int part = index % w->parts, head = index / w->parts;
@@ -287,7 +286,7 @@ static void strip_scores(const struct work *w, const struct room *r, const struc
 	}
 }
 
-/* A strip of sums over keys from..: words, in rows of width, times pairs of keys, into r->out. */
+/* Into r->out, a strip's words, in rows of width, times the pairs of keys from `from` on. */
 static void strip_sums(const struct work *w, const struct room *r, const float *words,
 		       const uint32_t *packed, int from, int query)
 {
@@ -314,7 +313,7 @@ static void attend_strip(const struct work *w, const struct room *r, const struc
 		float most = w->k->softmax(s, end - from, &total[i]);
 
 		row_of(w->lse, b->s * w->shape.tokens + query + i)[b->h] =
-			most + logf(total[i]);
+		    most + logf(total[i]);
 	}
 	strip_sums(w, r, r->scores, r->v_pairs, from, query);
 	for (int i = 0; i < STRIP && row + i < b->rows; i++)
@@ -360,9 +359,9 @@ void attention_forward(const struct attention_kernels *k, struct device *dev, st
 /* -- backward ------------------------------------------------------------------------------ */
 
 /*
- * o = p v, p = softmax(scale q kᵀ): dp = do vᵀ; ds = scale p (dp - p.dp); dq = ds k. p.dp is do.o,
- * but so a query that sees one key alone gets 0 and not the rounding of two sums, which Adam would
- * follow.
+ * o = p v, p = softmax(scale q kᵀ): dp = do vᵀ; ds = scale p (dp - p.dp); dq = ds k. p.dp is
+ * do.o, but so a query that sees one key alone gets 0 and not the rounding of two sums, which
+ * Adam would follow.
  */
 static void strip_gradient(const struct work *w, const struct room *r, const struct block *b,
 			   int row)
@@ -389,7 +388,7 @@ static void strip_gradient(const struct work *w, const struct room *r, const str
 			    r->out + (size_t)i * (size_t)w->wide, w->shape.head_size, 1);
 }
 
-/* dv += pᵀ do, dk += dsᵀ q for STRIP keys, from the strips of the block that see any of them. */
+/* dv += pᵀ do, dk += dsᵀ q for STRIP keys, from the block's strips that see any of them. */
 static void key_sums(const struct work *w, const struct room *r, const struct block *b, int key)
 {
 	int first = key > b->first ? key - b->first : 0, end = whole(b->rows, STRIP);

@@ -29,8 +29,8 @@ TARGET static inline vec vec_scaled(vec p, vec x, vec shifted)
 	__m256i n = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
 	__m256 seen = _mm256_cmp_ps(x, _mm256_set1_ps(-87.33f), _CMP_NLT_UQ);
 
-	return _mm256_and_ps(
-		seen, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n)));
+	return _mm256_and_ps(seen,
+			     _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n)));
 }
 
 TARGET static inline float vec_sum(vec x)

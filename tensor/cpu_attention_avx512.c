@@ -69,12 +69,12 @@ AVX512_BF16 static inline vec vec_halves(vec first, vec second)
 /* The halves of that, number by number. */
 AVX512_BF16 static inline vec vec_pairs(vec halves)
 {
-	const __m512i order = _mm512_set_epi16(
-		31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-		5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+	const __m512i order =
+	    _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+			     7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
 
 	return _mm512_castsi512_ps(
-		_mm512_permutexvar_epi16(order, _mm512_castps_si512(halves)));
+	    _mm512_permutexvar_epi16(order, _mm512_castps_si512(halves)));
 }
 
 AVX512_BF16 static inline void vec_store_half(float *first, float *second, vec halves)
@@ -94,10 +94,9 @@ AVX512_BF16 static inline void vec_round(uint16_t *to, vec x)
 const struct attention_kernels *attention_avx512(void)
 {
 	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-			       __builtin_cpu_supports("avx512vl") &&
-			       __builtin_cpu_supports("avx512dq")
-		       ? &f32_kernels
-		       : NULL;
+		       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
+		   ? &f32_kernels
+		   : NULL;
 }
 
 const struct attention_kernels *attention_avx512_bf16(void)

@@ -1,6 +1,6 @@
 /*
- * The kernels of attention in vectors of four that the compiler turns into what the CPU has: for
- * CPUs without AVX2, and others than x86.
+ * The kernels of attention in vectors of four that the compiler turns into what the CPU has:
+ * for CPUs without AVX2, and others than x86.
  */
 #include <string.h>
 

@@ -7,10 +7,10 @@
 const struct attention_kernels *attention_kernels(enum dtype dtype, int choice)
 {
 	const struct attention_kernels *all[] = {
-		dtype == DTYPE_BF16 ? attention_avx512_bf16() : NULL,
-		attention_avx512(),
-		attention_avx2(),
-		attention_plain(),
+	    dtype == DTYPE_BF16 ? attention_avx512_bf16() : NULL,
+	    attention_avx512(),
+	    attention_avx2(),
+	    attention_plain(),
 	};
 
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)

@@ -124,13 +124,14 @@ struct kernels {
 	void (*rope)(struct device *dev, struct matrix x, struct matrix table, int head_size,
 		     bool backward);
 
-	/* o (n, H*D) = softmax(scale q kᵀ) v; lse (n, H) = log-sum-exp of the scaled scores. q (n,
-	 * H*D), k, v (n, G*D), each with its own ld; all of one dtype, F32 or BF16. scratch: attention_scratch bytes
-	 * of device memory. */
+	/* o (n, H*D) = softmax(scale q kᵀ) v; lse (n, H; F32) = log-sum-exp of the scaled scores.
+	 * q (n, H*D), k, v (n, G*D), each with its own ld; all of one dtype, F32 or BF16. scratch:
+	 * attention_scratch bytes of device memory, for matrices of that dtype. */
 	void (*attention)(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
 			  struct matrix k, struct matrix v, struct attention shape,
 			  void *scratch);
-	/* dq, dk, dv written; from the gradient of o, with probabilities recomputed from lse. */
+	/* dq, dk, dv written; from the gradient of o, with probabilities recomputed from lse. o is
+	 * not read by the kernels here. */
 	void (*attention_backward)(struct device *dev, struct matrix dq, struct matrix dk,
 				   struct matrix dv, struct matrix d_o, struct matrix q,
 				   struct matrix k, struct matrix v, struct matrix o,
