@@ -44,6 +44,7 @@ struct block {
 /*
  * What backward needs of one block for one micro-batch, and nothing else. Norm outputs, GELU and SwiGLU
  * outputs, and normalised queries and keys are computed again. In the stage's dtype, statistics in F32.
+ * What stage_spec.recompute does not keep lies in work memory, where all blocks and micro-batches have it in turn.
  */
 struct saved {
 	struct matrix x1;	/* (n, C) the block's input */
@@ -66,7 +67,7 @@ struct work {
 	void *act;		/* activation */
 	void *d_in;		/* the gradient of the block's output, of x2 */
 	void *d_up, *d_qkv;
-	struct matrix d_h;	/* (n, C) F32 */
+	struct matrix d_h;	/* (n, C) F32; the residual stream of a block that is computed again */
 	struct matrix d_o;	/* (n, H*D) */
 	struct matrix q, k;	/* (n, H*D), (n, G*D) normalised and rotated, with QK norm */
 	struct matrix dropped, d_dropped;	/* (n, widest input of an adapted linear), with dropout */
@@ -86,6 +87,8 @@ struct run {
 	uint64_t seed;
 	uint32_t step, first_sample;
 	int tokens;		/* T */
+	enum recompute recompute;
+	bool again;		/* a forward for backward's sake, which has no use for the block's output */
 };
 
 /* -- linear.c ------------------------------------------------------------------------------ */
@@ -98,7 +101,7 @@ struct matrix linear_gradient(const struct run *run, const struct linear *linear
 struct matrix stream_gradient(const struct run *run, const struct linear *linear, struct matrix d);
 /* Where a copy is wanted, that place; else nothing. */
 struct matrix stream_copy(const struct run *run, const struct linear *linear, struct matrix d);
-/* y = the linear of x + beta y; u (n, tail) is kept for backward where the linear is adapted. */
+/* y = the linear of x + beta y; u (n, tail) is kept for backward where the linear is adapted. Without y.data, u alone. */
 void linear_forward(const struct run *run, struct matrix y, struct matrix u, struct matrix x,
 		    const struct linear *linear, float beta);
 /*
@@ -116,13 +119,15 @@ void linear_adapt(struct device *dev, const struct linear *linear);
 
 /* -- gpt2.c, llama.c ----------------------------------------------------------------------- */
 
-/* x (n, C) = the block of x; fills s. */
+/* x (n, C) = the block of x; fills s, and leaves what up and down read in work->h and, adapted, in work->act. With
+ * run->again the last linear adds nothing. */
 void gpt2_forward(const struct run *run, struct matrix x, struct saved *s,
 		  const struct block *block);
 /*
  * d (n, C): the gradient of the output on entry, of the input on return; below: null, or the linear of the block below
  * that reads it next. On entry stream_copy(run, &block->down, d) holds a copy of d, on return the one of below does.
- * With `lowest`, nothing below needs a gradient and d is left undefined.
+ * With `lowest`, nothing below needs a gradient and d is left undefined. At RECOMPUTE_BLOCK the block's forward has just been
+ * run again.
  */
 void gpt2_backward(const struct run *run, struct matrix d, const struct saved *s,
 		   const struct block *block, const struct linear *below, bool lowest);

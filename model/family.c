@@ -165,6 +165,27 @@ double model_block_forward_flops(const struct model_config *config, int T)
 	return (model_block_flops(config, T) - 2.0 * T * dim_size(config, DIM_Q)) / 2;
 }
 
+/* Of the product with one of the file's linears; 0 where the model has none. */
+static double product_flops(const struct model_config *config, enum slot slot)
+{
+	const struct tensor_row *row = model_row(config, slot);
+
+	return row ? 2.0 * (double)row_elements(config, row) : 0;
+}
+
+double model_block_again_flops(const struct model_config *config, int T, enum recompute level)
+{
+	switch (level) {
+	case RECOMPUTE_NONE:
+		return 0;
+	case RECOMPUTE_MLP:
+		return product_flops(config, SLOT_GATE) + product_flops(config, SLOT_UP);
+	case RECOMPUTE_BLOCK:
+		return model_block_forward_flops(config, T) - product_flops(config, SLOT_DOWN);
+	}
+	return 0;
+}
+
 double model_head_flops(const struct model_config *config)
 {
 	return 4.0 * config->vocabulary * config->width;

@@ -13,7 +13,7 @@ void gpt2_forward(const struct run *run, struct matrix x, struct saved *s,
 	const struct work *w = run->work;
 	struct matrix h1 = linear_input(run, &b->qkv, w->h),
 		      h2 = linear_input(run, &b->up, w->h);
-	struct matrix act = linear_input(run, &b->down, w->act);
+	struct matrix act = linear_input(run, &b->down, w->act), none = {0};
 	float epsilon = run->config->norm_epsilon;
 
 	k->layer_norm(dev, h1, s->x1, s->stats1, x, b->norm1, b->norm1_bias, epsilon);
@@ -23,7 +23,18 @@ void gpt2_forward(const struct run *run, struct matrix x, struct saved *s,
 	k->layer_norm(dev, h2, s->x2, s->stats2, x, b->norm2, b->norm2_bias, epsilon);
 	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);
 	k->gelu(dev, act, s->up, run->config->gelu);
-	linear_forward(run, x, s->u_down, act, &b->down, 1);
+	linear_forward(run, run->again ? none : x, s->u_down, act, &b->down, 1);
+}
+
+/* What forward did not keep of the MLP, from x2. */
+static void mlp_again(const struct run *run, struct matrix h2, const struct saved *s,
+		      const struct block *b)
+{
+	struct matrix none = {0};
+
+	run->dev->k.layer_norm(run->dev, h2, none, s->stats2, s->x2, b->norm2, b->norm2_bias,
+			       run->config->norm_epsilon);
+	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);
 }
 
 /* An input that forward did not keep, computed again where an adapter's gradient needs it. */
@@ -51,13 +62,16 @@ void gpt2_backward(const struct run *run, struct matrix d, const struct saved *s
 	struct matrix d_qkv = linear_gradient(run, &b->qkv, w->d_qkv);
 	int C = run->config->width;
 
+	if (run->recompute == RECOMPUTE_MLP)
+		mlp_again(run, h2, s, b);
 	/* x += down(gelu(up)) */
-	if (linear_adapted(&b->down))
+	if (linear_adapted(&b->down) && run->recompute != RECOMPUTE_BLOCK)
 		k->gelu(dev, act, s->up, run->config->gelu);
 	linear_backward(run, d_up, stream_gradient(run, &b->down, d), act, s->u_down, &b->down);
 	k->gelu_backward(dev, d_up, d_up, s->up, run->config->gelu);
 	/* up = up(norm2(x2)) */
-	norm_again(run, h2, s->x2, s->stats2, b->norm2, b->norm2_bias, &b->up);
+	if (run->recompute == RECOMPUTE_NONE)
+		norm_again(run, h2, s->x2, s->stats2, b->norm2, b->norm2_bias, &b->up);
 	linear_backward(run, w->d_h, d_up, h2, s->u_up, &b->up);
 	k->layer_norm_backward(dev, d, stream_copy(run, &b->out, d), w->d_h, s->x2, s->stats2,
 			       b->norm2);

@@ -353,14 +353,13 @@ static struct matrix take_tail(const struct stage *stage, const struct linear *l
 	return take_of(slab, stage->spec.dtype, stage->n, linear->tail);
 }
 
-static void layout_saved(const struct stage *stage, struct saved *s, const struct block *block,
-			 struct slab *slab)
+static void layout_attention(const struct stage *stage, struct saved *s, const struct block *block,
+			     struct slab *slab)
 {
 	const struct model_config *c = stage->config;
 	int n = stage->n, queries = c->heads * c->head_size, keys = c->kv_heads * c->head_size;
 	enum dtype dtype = stage->spec.dtype;
 
-	s->x1 = take_of(slab, dtype, n, c->width);
 	s->qkv = take_of(slab, dtype, n, queries + 2 * keys);
 	s->q = matrix_cols(s->qkv, 0, queries);
 	s->k = matrix_cols(s->qkv, queries, keys);
@@ -370,18 +369,54 @@ static void layout_saved(const struct stage *stage, struct saved *s, const struc
 	s->o.cols = queries;
 	s->lse = take(slab, n, c->heads);
 	s->x2 = take_of(slab, dtype, n, c->width);
-	s->up = take_of(slab, dtype, n, block->up.out);
-	s->gate_half = matrix_cols(s->up, 0, c->mlp);
-	s->up_half = matrix_cols(s->up, block->up.out - c->mlp, c->mlp);
 	s->stats1 = take(slab, n, c->family->gpt2 ? 2 : 1);
-	s->stats2 = take(slab, n, c->family->gpt2 ? 2 : 1);
 	if (c->qk_norm) {
 		s->q_stats = take(slab, n, c->heads);
 		s->k_stats = take(slab, n, c->kv_heads);
 	}
 	s->u_qkv = take_tail(stage, &block->qkv, slab);
-	s->u_up = take_tail(stage, &block->up, slab);
 	s->u_down = take_tail(stage, &block->down, slab);
+}
+
+/* What the activation reads, and what it came from. */
+static void layout_up(const struct stage *stage, struct saved *s, const struct block *block,
+		      struct slab *slab)
+{
+	const struct model_config *c = stage->config;
+
+	s->up = take_of(slab, stage->spec.dtype, stage->n, block->up.out);
+	s->gate_half = matrix_cols(s->up, 0, c->mlp);
+	s->up_half = matrix_cols(s->up, block->up.out - c->mlp, c->mlp);
+	s->stats2 = take(slab, stage->n, c->family->gpt2 ? 2 : 1);
+	s->u_up = take_tail(stage, &block->up, slab);
+}
+
+/* What is kept, or what is computed again. */
+static void layout_saved(const struct stage *stage, struct saved *s, const struct block *block,
+			 struct slab *slab, bool again)
+{
+	enum recompute level = stage->spec.recompute;
+
+	if (!again)
+		s->x1 = take_of(slab, stage->spec.dtype, stage->n, stage->config->width);
+	if (again == (level == RECOMPUTE_BLOCK))
+		layout_attention(stage, s, block, slab);
+	if (again == (level != RECOMPUTE_NONE))
+		layout_up(stage, s, block, slab);
+}
+
+/* One place for what is computed again, which every block of every micro-batch has while it is worked on. */
+static void layout_shared(struct stage *stage, struct slab *slab)
+{
+	size_t start = slab->used, most = start;
+
+	for (int i = 0; i < stage->spec.slots * stage->spec.blocks; i++) {
+		slab->used = start;
+		layout_saved(stage, &stage->saved[i], &stage->block[i % stage->spec.blocks], slab,
+			     true);
+		most = slab->used > most ? slab->used : most;
+	}
+	slab->used = most;
 }
 
 /* The widest input of any adapted linear, for dropout; 0 without dropout. */
@@ -491,8 +526,10 @@ static void layout_scratch(struct stage *stage, struct slab *slab, size_t attent
 {
 	size_t start = slab->used, blocks;
 
-	if (stage->spec.blocks > 0)
+	if (stage->spec.blocks > 0) {
 		layout_work(stage, slab, attention_bytes);
+		layout_shared(stage, slab);
+	}
 	blocks = slab->used;
 	slab->used = start;
 	if (stage->spec.head)
@@ -525,7 +562,7 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 	for (int slot = 0; slot < spec->slots; slot++)
 		for (int i = 0; i < spec->blocks; i++)
 			layout_saved(stage, &stage->saved[slot * spec->blocks + i],
-				     &stage->block[i], slab);
+				     &stage->block[i], slab, false);
 	for (int e = 0; e < spec->edges; e++) {
 		stage->edge[e] = take(slab, stage->n, stage->config->width);
 		stage->input[e] = spec->blocks > 0 && !spec->embedding

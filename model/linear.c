@@ -139,8 +139,9 @@ void linear_forward(const struct run *run, struct matrix y, struct matrix u, str
 	clear_padding(run, x, linear->in, linear);
 	if (linear->tail && u.data != tail.data)
 		dev->k.copy(dev, u, tail);
-	dev->k.linear(dev, y, widened(x, linear->tail), forward_weight(linear, true),
-		      !linear->transposed, linear->bias, beta);
+	if (y.data)
+		dev->k.linear(dev, y, widened(x, linear->tail), forward_weight(linear, true),
+			      !linear->transposed, linear->bias, beta);
 }
 
 /* du behind dy, and the gradients of A and B. */

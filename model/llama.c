@@ -83,7 +83,7 @@ void llama_forward(const struct run *run, struct matrix x, struct saved *s,
 	const struct work *w = run->work;
 	struct matrix h1 = linear_input(run, &b->qkv, w->h),
 		      h2 = linear_input(run, &b->up, w->h);
-	struct matrix act = linear_input(run, &b->down, w->act);
+	struct matrix act = linear_input(run, &b->down, w->act), none = {0};
 	float epsilon = run->config->norm_epsilon;
 
 	k->rms_norm(dev, h1, s->x1, s->stats1, x, b->norm1, epsilon);
@@ -95,7 +95,18 @@ void llama_forward(const struct run *run, struct matrix x, struct saved *s,
 	k->rms_norm(dev, h2, s->x2, s->stats2, x, b->norm2, epsilon);
 	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);
 	k->swiglu(dev, act, s->gate_half, s->up_half);
-	linear_forward(run, x, s->u_down, act, &b->down, 1);
+	linear_forward(run, run->again ? none : x, s->u_down, act, &b->down, 1);
+}
+
+/* What forward did not keep of the MLP, from x2. */
+static void mlp_again(const struct run *run, struct matrix h2, const struct saved *s,
+		      const struct block *b)
+{
+	struct matrix none = {0};
+
+	run->dev->k.rms_norm(run->dev, h2, none, s->stats2, s->x2, b->norm2,
+			     run->config->norm_epsilon);
+	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);
 }
 
 /* An input that forward did not keep, computed again where an adapter's gradient needs it. */
@@ -126,13 +137,16 @@ void llama_backward(const struct run *run, struct matrix d, const struct saved *
 	struct matrix d_gate = matrix_cols(d_both, 0, act.cols);
 	struct matrix d_up = matrix_cols(d_both, act.cols, act.cols);
 
+	if (run->recompute == RECOMPUTE_MLP)
+		mlp_again(run, h2, s, b);
 	/* x += down(swiglu(gate, up)) */
-	if (linear_adapted(&b->down))
+	if (linear_adapted(&b->down) && run->recompute != RECOMPUTE_BLOCK)
 		k->swiglu(dev, act, s->gate_half, s->up_half);
 	linear_backward(run, d_up, stream_gradient(run, &b->down, d), act, s->u_down, &b->down);
 	k->swiglu_backward(dev, d_gate, d_up, d_up, s->gate_half, s->up_half);
 	/* gate, up = up(norm2(x2)) */
-	norm_again(run, h2, s->x2, s->stats2, b->norm2, &b->up);
+	if (run->recompute == RECOMPUTE_NONE)
+		norm_again(run, h2, s->x2, s->stats2, b->norm2, &b->up);
 	linear_backward(run, w->d_h, d_both, h2, s->u_up, &b->up);
 	k->rms_norm_backward(dev, d, stream_copy(run, &b->out, d), w->d_h, s->x2, s->stats2,
 			     b->norm2, true);

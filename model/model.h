@@ -95,6 +95,15 @@ size_t model_parameters(const struct model_config *config);
 double model_block_flops(const struct model_config *config, int T);
 double model_block_forward_flops(const struct model_config *config, int T);	/* of those */
 double model_head_flops(const struct model_config *config);
+/*
+ * What forward does not keep of a block, and backward computes again (train.recompute). mlp: what the activation reads,
+ * from the stream behind attention. block: all but the block's input. In F32 gradients are the same bits at every level; in
+ * BF16 what is computed again starts from a stored stream, which was rounded.
+ */
+enum recompute { RECOMPUTE_NONE, RECOMPUTE_MLP, RECOMPUTE_BLOCK };
+/* FLOPs of one block for one token in a sequence of T that a backward has besides. At the level of blocks the last
+ * product's are not among them: nothing reads its result. */
+double model_block_again_flops(const struct model_config *config, int T, enum recompute level);
 
 /* -- family.c ------------------------------------------------------------------------------ */
 
@@ -364,6 +373,7 @@ struct stage_spec {
 	int slots;		/* room K: micro-batches in flight; m keeps its activations in slot m % slots */
 	int edges;		/* buffers of the cuts, at least slots: m has number m % edges */
 	enum dtype dtype;	/* of frozen matrices, stored activations and what products read: F32 or BF16 */
+	enum recompute recompute;
 	bool dump;		/* keep hidden states, and logits on the head, for --dump */
 	/* Cuts inside the stage that what crosses them passes through, as it would through a link's codec:
 	 * passes[i]: after the stage's i-th block; null: none. x: host, (n, width). */

@@ -62,6 +62,7 @@ static struct run run_of(const struct stage *stage, const struct micro_batch *mi
 		.step = micro->step,
 		.first_sample = micro->first_sample,
 		.tokens = stage->spec.tokens,
+		.recompute = stage->spec.recompute,
 	};
 }
 
@@ -195,6 +196,15 @@ static void keep_output(struct stage *stage, int m)
 	dev->k.copy(dev, stage->dump_output, edge_of(stage, m));
 }
 
+static void block_forward(const struct run *run, struct matrix x, struct saved *s,
+			  const struct block *b)
+{
+	if (run->config->family->gpt2)
+		gpt2_forward(run, x, s, b);
+	else
+		llama_forward(run, x, s, b);
+}
+
 void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, double *loss)
 {
 	struct device *dev = stage->dev;
@@ -205,10 +215,7 @@ void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, 
 
 	forward_input(stage, m, micro, x);
 	for (int i = 0; i < blocks; i++) {
-		if (stage->config->family->gpt2)
-			gpt2_forward(&run, x, &saved[i], &stage->block[i]);
-		else
-			llama_forward(&run, x, &saved[i], &stage->block[i]);
+		block_forward(&run, x, &saved[i], &stage->block[i]);
 		pass_cut(stage, micro, x, i, false);
 	}
 	stage->last = m;
@@ -230,6 +237,17 @@ static void copy_gradient(const struct run *run, const struct linear *down, stru
 		run->dev->k.copy(run->dev, copy, d);
 }
 
+/* What forward did not keep of a block but its input. Nothing that it writes is backward's yet. */
+static void block_again(const struct run *run, struct saved *s, const struct block *b)
+{
+	struct matrix x = run->work->d_h;
+	struct run again = *run;
+
+	again.again = true;
+	run->dev->k.copy(run->dev, x, s->x1);
+	block_forward(&again, x, s, b);
+}
+
 void stage_backward(struct stage *stage, int m, const struct micro_batch *micro)
 {
 	struct device *dev = stage->dev;
@@ -246,6 +264,8 @@ void stage_backward(struct stage *stage, int m, const struct micro_batch *micro)
 
 		if (pass_cut(stage, micro, d, i, true) || i == stage->spec.blocks - 1)
 			copy_gradient(&run, &stage->block[i].down, d);
+		if (run.recompute == RECOMPUTE_BLOCK)
+			block_again(&run, &saved[i], &stage->block[i]);
 		if (stage->config->family->gpt2)
 			gpt2_backward(&run, d, &saved[i], &stage->block[i], below, lowest);
 		else
