@@ -84,8 +84,8 @@ struct kernels {
 	 * read. a (m,k), b (k,n), c (m,n) after op. */
 	void (*matmul)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta);
-	/* y = x op(w) + bias + beta y, beta 0 or 1; bias (1, cols). x and w both F32 or both BF16,
-	 * y any. Without x (no data) only what such a product needs is made ready. */
+	/* y = x op(w) + bias + beta y, beta 0 or 1; bias (1, cols). x and w both F32, then y too,
+	 * or both BF16, y any. Without x (no data) only what such a product needs is made ready. */
 	void (*linear)(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
 		       bool w_t, struct matrix bias, float beta);
 	/* As matmul, where the inner dimension or a side of c is a rank: a, b and c any. */

@@ -197,7 +197,7 @@ static void run_copy(struct run *r, const struct sizes *s)
 	if (x.dtype == DTYPE_F32 && (size_t)s->C >= sizeof rounded / sizeof *rounded)
 		r->dev->upload(r->dev, x.data, rounded, sizeof rounded);
 	r->dev->k.copy(r->dev, y, x);
-	r->dev->k.fill(r->dev, z, 0.375f);
+	r->dev->k.fill(r->dev, z, 0.3f);
 	output(r, y);
 	output(r, z);
 }
