@@ -4,8 +4,7 @@
  *
  * links: model
  */
-#include "model/model.h"
-#include "tests/suite.h"
+#include "tests/stages.h"
 
 #include <dlfcn.h>
 #include <math.h>
@@ -13,11 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
-#define GOLDEN TESTS_FOLDER "/golden"
-
-static const char *const cases[] = {"gpt2",    "gpt2-exact", "llama", "llama3",
-				    "mistral", "qwen2",      "qwen3"};
 static const char *const devices[] = {"cpu", "reference", "far"};
 
 /* -- counting allocations ------------------------------------------------------------------ */
@@ -79,82 +73,29 @@ int posix_memalign(void **memory, size_t align, size_t bytes)
 }
 #endif
 
-/* -- one golden case ------------------------------------------------------------------------ */
+enum { LEVELS = RECOMPUTE_BLOCK + 1 };
 
-enum { SEQUENCES = 4, TOKENS = 12, ROWS = SEQUENCES * TOKENS, LEVELS = RECOMPUTE_BLOCK + 1 };
-
-struct golden {
-	struct arena arena;
-	struct model_config *config;
-	struct weights *weights;
-	struct lora *lora;
-	struct safetensors *answers;
-	int32_t ids[ROWS], labels[ROWS];
-	float *initial;
-	int trained;
+/* A case on a device in a dtype; BF16, which takes as long again, on the first device alone. */
+struct way {
+	const char *name, *device;
+	enum dtype dtype;
 };
 
-static void golden_batch(struct golden *g, const char *name)
+static int ways(void)
 {
-	struct data_config data = {.shuffle = false};
-	struct dataset *set = dataset_open(
-		arena_format(&g->arena, "%s/%s/batches.safetensors", GOLDEN, name), "train", &data,
-		g->config);
-
-	ck_assert_ptr_nonnull(set);
-	ck_assert_int_eq(set->tokens, TOKENS);
-	for (int i = 0; i < SEQUENCES; i++)
-		g->trained += dataset_sample(set, 1, false, (uint64_t)i, g->ids + i * TOKENS,
-					     g->labels + i * TOKENS);
-	dataset_close(set);
+	return COUNT(cases) * (COUNT(devices) + dtypes_here() - 1);
 }
 
-static void golden_open(struct golden *g, const char *name)
+static struct way way_of(int i)
 {
-	struct lora_config want = {0};
+	int rest = i - COUNT(cases) * COUNT(devices);
 
-	*g = (struct golden){0};
-	want.init = arena_format(&g->arena, "%s/%s/initial", GOLDEN, name);
-	g->config = model_config_read(arena_format(&g->arena, "%s/%s/model", GOLDEN, name));
-	ck_assert_ptr_nonnull(g->config);
-	g->weights = weights_open(g->config);
-	g->lora = lora_resolve(g->config, &want);
-	ck_assert(g->weights && g->lora);
-	g->answers = safetensors_open(
-		arena_format(&g->arena, "%s/%s/answers.safetensors", GOLDEN, name));
-	ck_assert_ptr_nonnull(g->answers);
-	g->initial = arena_take(&g->arena, g->lora->elements * sizeof(float));
-	ck_assert_int_eq(lora_values(g->lora, 0, g->lora->count, 1, g->initial), 0);
-	golden_batch(g, name);
+	if (rest >= 0)
+		return (struct way){cases[rest], devices[0], DTYPE_BF16};
+	return (struct way){cases[i / COUNT(devices)], devices[i % COUNT(devices)], DTYPE_F32};
 }
 
-static void golden_close(struct golden *g)
-{
-	safetensors_close(g->answers);
-	lora_free(g->lora);
-	weights_close(g->weights);
-	model_config_free(g->config);
-	arena_release(&g->arena);
-}
-
-static struct stage_spec whole(const struct golden *g)
-{
-	return (struct stage_spec){
-		.blocks = g->config->blocks,
-		.embedding = true,
-		.head = true,
-		.sequences = SEQUENCES,
-		.tokens = TOKENS,
-		.slots = 1,
-		.edges = 1,
-	};
-}
-
-static struct micro_batch micro_batch(const struct golden *g)
-{
-	return (struct micro_batch){.seed = 1, .step = 1, .ids = g->ids, .labels = g->labels,
-				    .loss_scale = 1.0f / (float)g->trained, .train = true};
-}
+/* -- golden cases -------------------------------------------------------------------------- */
 
 /* Forward and backward of the first batch on a device; the gradients into the arena. */
 static float *gradients_on(struct golden *g, const char *device, double *loss)
@@ -204,7 +145,8 @@ START_TEST(far_equals_cpu)
 	double near_loss, far_loss;
 	float *near, *far;
 
-	golden_open(&g, cases[_i]);
+	golden_open(&g, cases[_i % COUNT(cases)]);
+	g.dtype = dtypes[_i / COUNT(cases)];
 	near = gradients_on(&g, "cpu", &near_loss);
 	far = gradients_on(&g, "far", &far_loss);
 	ck_assert_mem_eq(near, far, g.lora->elements * sizeof(float));
@@ -226,7 +168,8 @@ START_TEST(micro_batch_allocates_nothing)
 	void *volatile probe;				/* a compiler may drop an unused malloc */
 	long before;
 
-	golden_open(&g, cases[_i / LEVELS]);
+	golden_open(&g, cases[_i / LEVELS % COUNT(cases)]);
+	g.dtype = dtypes[_i / LEVELS / COUNT(cases)];
 	spec = whole(&g);
 	spec.recompute = (enum recompute)(_i % LEVELS);
 	micro = micro_batch(&g);
@@ -254,8 +197,8 @@ START_TEST(micro_batch_allocates_nothing)
 END_TEST
 
 /* Only trained tensors get gradients, and what is stored is what the arithmetic says: for GPT-2, per token and block,
- * 10 widths, the ranks of the adapted linears, the heads and 4 numbers; one of the first block's widths is the stage's
- * input, which comes with the edges. */
+ * 10 widths, the ranks of the adapted linears, and in F32 the heads and 4 numbers; one of the first block's widths is
+ * the stage's input, which comes with the edges. */
 START_TEST(stored_activations)
 {
 	struct golden g;
@@ -264,6 +207,7 @@ START_TEST(stored_activations)
 	size_t per_token, C, cut, bytes;
 
 	golden_open(&g, "gpt2");
+	g.dtype = dtypes[_i];
 	spec = whole(&g);
 	spec.head = false;
 	memory = stage_memory(g.config, g.weights, g.lora, &spec, 1);
@@ -273,8 +217,9 @@ START_TEST(stored_activations)
 	edges = stage_memory(g.config, g.weights, g.lora, &spec, 1);
 	C = (size_t)g.config->width;
 	cut = stage_cut_bytes(&spec, g.config);
-	per_token = 10 * C + 4 * 4 + (size_t)g.config->heads + 4;
-	bytes = ROWS * sizeof(float) * ((size_t)g.config->blocks * per_token + C);
+	per_token = (10 * C + 4 * 4) * dtype_bytes(g.dtype) +
+		    ((size_t)g.config->heads + 4) * sizeof(float);
+	bytes = ROWS * ((size_t)g.config->blocks * per_token + C * sizeof(float));
 	ck_assert_uint_eq(two.activations, 2 * memory.activations);
 	/* One more edge: an input (unless ids come in) and an output, nothing of the blocks. */
 	ck_assert_uint_eq(cut, ROWS * sizeof(float) * C);
@@ -322,13 +267,14 @@ static struct micro_batch sequence_of(const struct golden *g, int m)
 	return micro;
 }
 
-static void halves_open(struct halves *h, const char *name, const char *device, int slots, int edges)
+static void halves_open(struct halves *h, const struct way *way, int slots, int edges)
 {
 	struct stage_spec spec;
 	int from, to;
 
-	*h = (struct halves){.dev = device_open(device, 1)};
-	golden_open(&h->g, name);
+	*h = (struct halves){.dev = device_open(way->device, 1)};
+	golden_open(&h->g, way->name);
+	h->g.dtype = way->dtype;
 	spec = whole(&h->g);
 	spec.sequences = 1;
 	spec.slots = slots;
@@ -394,9 +340,9 @@ static void halves_read(struct halves *h)
 }
 
 /* Micro-batches numbered from `first`, one after the other, with one slot and one edge. */
-static float *one_by_one(struct halves *h, const char *name, const char *device)
+static float *one_by_one(struct halves *h, const struct way *way)
 {
-	halves_open(h, name, device, 1, 1);
+	halves_open(h, way, 1, 1);
 	for (int m = 0; m < SEQUENCES; m++) {
 		halves_forward(h, m);
 		halves_backward(h, m);
@@ -407,11 +353,11 @@ static float *one_by_one(struct halves *h, const char *name, const char *device)
 
 /* Two in flight with three edges: slot and edge of a number part. What is received early into the edges of micro-batches
  * to come harms nobody. */
-static void two_in_flight(struct halves *h, const char *name, const char *device)
+static void two_in_flight(struct halves *h, const struct way *way)
 {
 	enum { FIRST = 8 };	/* in slot 0, with edge 2 */
 
-	halves_open(h, name, device, 2, 3);
+	halves_open(h, way, 2, 3);
 	halves_forward(h, FIRST);
 	for (int m = FIRST; m < FIRST + SEQUENCES; m++) {
 		if (m + 1 < FIRST + SEQUENCES)
@@ -426,10 +372,10 @@ static void two_in_flight(struct halves *h, const char *name, const char *device
 START_TEST(more_edges_than_slots)
 {
 	struct halves one, two;
-	const char *name = cases[_i / COUNT(devices)], *device = devices[_i % COUNT(devices)];
+	struct way way = way_of(_i);
 
-	one_by_one(&one, name, device);
-	two_in_flight(&two, name, device);
+	one_by_one(&one, &way);
+	two_in_flight(&two, &way);
 	ck_assert_mem_eq(two.loss, one.loss, sizeof(one.loss));
 	ck_assert_mem_eq(two.gradients, one.gradients, one.g.lora->elements * sizeof(float));
 	ck_assert_double_gt(one.sum, 0);
@@ -441,10 +387,11 @@ END_TEST
 /* Micro-batches share buffers when their numbers leave the same rest, and only then. */
 START_TEST(edges_go_round)
 {
+	struct way way = {"llama", devices[_i], DTYPE_F32};
 	struct halves h;
 	float *input[7], *edge[7];
 
-	halves_open(&h, "llama", devices[_i], 2, 3);
+	halves_open(&h, &way, 2, 3);
 	for (int m = 0; m < 7; m++) {
 		input[m] = stage_input(h.upper, m);
 		edge[m] = stage_edge(h.upper, m);
@@ -529,17 +476,18 @@ START_TEST(what_crosses_a_cut_is_passed)
 {
 	struct golden g;
 	struct passed none = {.forward = 1, .backward = 1}, same = none, more = {.forward = 1.5f, .backward = 1.5f};
-	const char *device = devices[_i % COUNT(devices)];
+	struct way way = way_of(_i);
 	double plain_loss, same_loss, more_loss;
 	float *plain, *equal, *other;
 	bool passes[16] = {false};
 
-	golden_open(&g, cases[_i / COUNT(devices)]);
+	golden_open(&g, way.name);
+	g.dtype = way.dtype;
 	ck_assert_int_eq(g.config->blocks, 5);
 	passes[0] = passes[2] = passes[4] = true;
-	plain = passed_on(&g, device, NULL, &none, &plain_loss);
-	equal = passed_on(&g, device, passes, &same, &same_loss);
-	other = passed_on(&g, device, passes, &more, &more_loss);
+	plain = passed_on(&g, way.device, NULL, &none, &plain_loss);
+	equal = passed_on(&g, way.device, passes, &same, &same_loss);
+	other = passed_on(&g, way.device, passes, &more, &more_loss);
 	ck_assert_str_eq(none.said, "");
 	ck_assert_str_eq(same.said, "f0 f2 f4 b4 b2 b0 ");
 	ck_assert_str_eq(more.said, same.said);
@@ -653,15 +601,17 @@ int main(void)
 #ifndef COUNTING
 	puts("skipped under sanitizers: micro_batch_allocates_nothing (they own malloc)");
 #endif
+	say_dtypes_skipped();
 	tcase_set_timeout(cases_, 60);
 	tcase_add_loop_test(cases_, device_equals_pytorch, 0, COUNT(cases) * COUNT(devices));
-	tcase_add_loop_test(cases_, far_equals_cpu, 0, COUNT(cases));
-	tcase_add_loop_test(cases_, micro_batch_allocates_nothing, 0, COUNT(cases) * LEVELS);
-	tcase_add_test(cases_, stored_activations);
-	tcase_add_loop_test(cases_, more_edges_than_slots, 0, COUNT(cases) * COUNT(devices));
+	tcase_add_loop_test(cases_, far_equals_cpu, 0, COUNT(cases) * dtypes_here());
+	tcase_add_loop_test(cases_, micro_batch_allocates_nothing, 0,
+			    COUNT(cases) * LEVELS * dtypes_here());
+	tcase_add_loop_test(cases_, stored_activations, 0, COUNT(dtypes));
+	tcase_add_loop_test(cases_, more_edges_than_slots, 0, ways());
 	tcase_add_loop_test(cases_, edges_go_round, 0, COUNT(devices));
 	tcase_add_loop_test(cases_, a_stage_without_blocks_has_one_buffer, 0, COUNT(devices));
-	tcase_add_loop_test(cases_, what_crosses_a_cut_is_passed, 0, COUNT(cases) * COUNT(devices));
+	tcase_add_loop_test(cases_, what_crosses_a_cut_is_passed, 0, ways());
 	tcase_add_loop_test(cases_, a_backward_is_passed_at_its_cut, 0, COUNT(cases) * COUNT(devices));
 	tcase_add_test(cases_, scratch_fits_every_window);
 	tcase_add_test(cases_, dropout);
