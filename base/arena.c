@@ -55,6 +55,15 @@ void heap_trim(void)
 #endif
 }
 
+double heap_free_bytes(void)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	return (double)mallinfo2().fordblks;
+#else
+	return 0;
+#endif
+}
+
 void *xzalloc(size_t count, size_t bytes)
 {
 	void *data = count && bytes ? calloc(count, bytes) : calloc(1, 1);

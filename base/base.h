@@ -122,6 +122,8 @@ void *xzalloc(size_t count, size_t bytes);
 void *xrealloc(void *memory, size_t bytes);
 /* Gives free memory back to the system, so that what is resident is what is used. */
 void heap_trim(void);
+/* Bytes of the heap that are free and were not given back. */
+double heap_free_bytes(void);
 char *xcopy(const char *text);
 
 /* -- clock.c ------------------------------------------------------------------------------- */

@@ -54,6 +54,7 @@ struct session {
 	struct job job;
 	struct comm *comm;
 	struct rank_facts *facts;	/* of all ranks, on all ranks */
+	double library_bytes;		/* that libraries take and give back while they multiply */
 	struct model_config *model;
 	struct weights *weights;
 	struct lora *lora;

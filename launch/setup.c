@@ -197,23 +197,43 @@ static long long total_steps(const struct session *s)
 
 /* Buffers that libraries take when they are first used belong to the estimate, so they are used before it is
  * made: a product as large as the model's, and messages of a size that needs a rendezvous. */
-enum { WARM_TAG = 21, WARM_BYTES = 256 << 10, WARM_ROWS = 256, WARM_INNER = 512, WARM_COLS = 4096 };
+enum { WARM_TAG = 21, WARM_BYTES = 256 << 10, WARM_ROWS = 1024, WARM_INNER = 2048, WARM_COLS = 2048 };
+
+static int smaller(long long a, long long b)
+{
+	return (int)(a < b ? a : b);
+}
+
+/* Products as large as the model's, up to a size from which libraries take no more. What they took and gave back they
+ * will take again. */
+static void warm_products(struct session *s)
+{
+	const struct model_config *model = s->model;
+	int m = smaller(WARM_ROWS, s->job.train.batch * s->data.tokens);
+	int k = smaller(WARM_INNER, model->mlp), n = smaller(WARM_COLS, model->vocabulary);
+	size_t a = (size_t)m * (size_t)k, b = (size_t)k * (size_t)n, c = (size_t)m * (size_t)n;
+	enum dtype dtype = s->facts[s->comm->rank].dtype;
+	float *memory = xzalloc(a + b + c, sizeof(float));
+	struct matrix x = matrix(memory, m, k), y = matrix(memory + a + b, m, n), none = {0};
+	struct matrix x_own = matrix_of(dtype, memory, m, k);
+	double before;
+
+	heap_trim();
+	before = heap_free_bytes();
+	s->device->k.matmul(s->device, y, x, false, matrix(memory + a, n, k), true, 1, 0);
+	s->device->k.linear(s->device, y, x_own, matrix_of(dtype, memory + a, n, k), true, none, 0);
+	s->device->k.linear(s->device, y, x_own, matrix_of(dtype, memory + a, k, n), false, none, 0);
+	s->library_bytes = fmax(heap_free_bytes() - before, 0);
+	free(memory);
+}
 
 static int warm_device(struct session *s)
 {
-	size_t a = WARM_ROWS * WARM_INNER, b = WARM_COLS * WARM_INNER, c = WARM_ROWS * WARM_COLS;
-	float *memory;
-
 	s->device = device_open(job_device(&s->job), s->facts[s->comm->rank].threads);
 	if (!s->device)
 		return -1;
-	if (s->job.train.kernels == KERNELS_REFERENCE)
-		return 0;
-	memory = xzalloc(a + b + c, sizeof(float));
-	s->device->k.matmul(s->device, matrix(memory + a + b, WARM_ROWS, WARM_COLS),
-			    matrix(memory, WARM_ROWS, WARM_INNER), false,
-			    matrix(memory + a, WARM_COLS, WARM_INNER), true, 1, 0);
-	free(memory);
+	if (s->job.train.kernels != KERNELS_REFERENCE)
+		warm_products(s);
 	return 0;
 }
 
@@ -250,7 +270,8 @@ static int warm_links(struct session *s)
 int setup_overhead(struct session *s)
 {
 	heap_trim();		/* a stage may be made of what libraries freed, which would count twice */
-	s->facts[s->comm->rank].overhead_bytes = memory_resident_bytes() + FIRST_TOUCH_BYTES;
+	s->facts[s->comm->rank].overhead_bytes =
+		memory_resident_bytes() + s->library_bytes + FIRST_TOUCH_BYTES;
 	for (int i = 0; i < s->comm->size; i++)
 		if (comm_broadcast(s->comm, i, &s->facts[i].overhead_bytes, sizeof(double)))
 			return EXIT_RETRY;

@@ -158,12 +158,13 @@ static const struct safetensor *tensor_of(const struct visit *visit, enum slot s
 	return visit->weights ? weights_find(visit->weights, slot, block) : NULL;
 }
 
-/* A matrix or vector of the file's, where that can be used as it lies, else of the stage's own. */
+/* A matrix of the file's, where that can be used as it lies, else of the stage's own. A vector is always the stage's
+ * own: mapped, each would keep the pages around it. */
 static void visit_tensor(const struct visit *visit, struct matrix *to, enum slot slot, int block,
 			 struct matrix shape)
 {
 	const struct safetensor *tensor = tensor_of(visit, slot, block);
-	bool mapped = usable_in_place(visit, tensor, shape.dtype);
+	bool mapped = shape.rows > 1 && usable_in_place(visit, tensor, shape.dtype);
 
 	if (!visit->slab) {
 		if (!mapped)
@@ -177,16 +178,19 @@ static void visit_tensor(const struct visit *visit, struct matrix *to, enum slot
 		(size_t)to->rows * (size_t)to->cols * dtype_bytes(to->dtype);
 }
 
-/* A table that rows are read from one by one: where it is mapped, in the file's own dtype. */
+/* A table that rows are read from one by one. In F32 it may stay in the file's narrower dtype, which loses nothing; in
+ * BF16 it is what the head is where the two are tied, wherever the cuts are. */
 static void visit_table(const struct visit *visit, struct matrix *to, enum slot slot, int rows,
 			int cols)
 {
 	const struct safetensor *tensor = tensor_of(visit, slot, 0);
-	bool readable = tensor && visit->host_memory && tensor->dtype != DTYPE_F64 &&
+	enum dtype dtype = visit->stage->spec.dtype;
+	bool readable = tensor && visit->host_memory && dtype == DTYPE_F32 &&
+			tensor->dtype != DTYPE_F64 &&
 			(uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
 
 	if (!readable) {
-		visit_tensor(visit, to, slot, 0, matrix(NULL, rows, cols));
+		visit_tensor(visit, to, slot, 0, matrix_of(dtype, NULL, rows, cols));
 	} else if (visit->slab) {
 		*to = matrix_of(tensor->dtype, (void *)tensor->data, rows, cols);
 		visit->stage->bytes.weights +=

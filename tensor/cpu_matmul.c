@@ -30,6 +30,10 @@ static const struct cut_goal {
 #define SMALL_RESULTS 1200
 #define THIN 32
 #define ALIGN 16 /* what kernels do at once */
+/* Tiles for oneDNN are at most so large: copies of their operands take 12 MiB a thread. */
+#define ONEDNN_ROWS 512
+#define ONEDNN_COLS 1024
+#define ONEDNN_INNER 2048
 
 struct product {
 	struct matrix c, a, b, bias;
@@ -73,6 +77,22 @@ static struct place place_of(const struct product *p, int index)
 	return at;
 }
 
+/* The inner dimension in pieces: oneDNN copies all of a tile's operands that it is given. */
+static void sgemm_pieces(struct onednn *onednn, int thread, const struct sgemm *whole)
+{
+	struct sgemm g = *whole;
+
+	for (int l = 0; l < whole->inner; l += ONEDNN_INNER) {
+		size_t at = (size_t)l;
+
+		g.inner = at_most(whole->inner - l, ONEDNN_INNER);
+		g.a = whole->a + at * (g.a_t ? g.lda : 1);
+		g.b = whole->b + at * (g.b_t ? 1 : g.ldb);
+		g.beta = l ? 1 : whole->beta;
+		onednn_sgemm(onednn, thread, &g);
+	}
+}
+
 static void tile(void *arg, int index, int thread)
 {
 	const struct product *p = arg;
@@ -92,7 +112,7 @@ static void tile(void *arg, int index, int thread)
 			  .ldc = p->c.ld};
 
 	if (p->onednn)
-		onednn_sgemm(p->onednn, thread, &g);
+		sgemm_pieces(p->onednn, thread, &g);
 	else
 		cblas_sgemm(CblasRowMajor, g.a_t ? CblasTrans : CblasNoTrans,
 			    g.b_t ? CblasTrans : CblasNoTrans, g.rows, g.cols, g.inner, g.alpha,
@@ -152,6 +172,10 @@ static void cut(struct product *p)
 		p->col_step = part(n, (n - 1) / step + 1);
 	for (int i = 0; !step && i < 2; i++)
 		halve(p, &cut_goals[i], 2.0 * m * n * p->inner / TILE_WORK);
+	if (p->onednn) {
+		p->row_step = at_most(p->row_step, ONEDNN_ROWS);
+		p->col_step = at_most(p->col_step, part(n, (n - 1) / ONEDNN_COLS + 1));
+	}
 	p->col_tiles = (n - 1) / p->col_step + 1;
 	p->row_tiles = (m - 1) / p->row_step + 1;
 }
