@@ -714,6 +714,8 @@ void stage_load(struct stage *stage, const struct weights *weights)
 	visit.buffer = xalloc(widest_row(stage->config) * sizeof(float));
 	visit_weights(&visit);
 	free(visit.buffer);
+	/* Reading a page brings its neighbours along: all go, and what is used where it lies comes back. */
+	weights_forget(weights);
 	if (stage->work.rope.rows > 0)
 		load_rope(stage);
 }

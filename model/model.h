@@ -176,6 +176,8 @@ struct digest weights_digest(const struct weights *weights, int first_block, int
 			     bool embedding, bool head);
 /* Of one tensor, with its name. */
 struct digest weights_digest_of(const struct weights *weights, enum slot slot, int block);
+/* Gives all pages of the files back to the system; they can be read again. */
+void weights_forget(const struct weights *weights);
 void weights_close(struct weights *weights);
 
 /* -- lora.c -------------------------------------------------------------------------------- */

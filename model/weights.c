@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MOST_INDEX_BYTES ((size_t)32 << 20)
 #define PIECE ((size_t)4 << 20)
@@ -341,6 +342,12 @@ struct digest weights_digest(const struct weights *weights, int first_block, int
 			add_slot(weights, SLOT_HEAD, 0, &sum);
 	}
 	return sum;
+}
+
+void weights_forget(const struct weights *weights)
+{
+	for (int i = 0; i < weights->files; i++)
+		madvise(weights->file[i]->map, weights->file[i]->map_bytes, MADV_DONTNEED);
 }
 
 void weights_close(struct weights *weights)
