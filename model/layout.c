@@ -105,10 +105,12 @@ struct visit {
 	const struct weights *weights;
 	struct slab *slab;	/* null while filling */
 	bool host_memory;
-	float *buffer;		/* while filling: room for the widest row */
+	float *buffer;		/* while filling: room for the widest row, for every thread */
+	size_t buffer_elements;
 };
-/* So many bytes of a file are resident behind what is being converted. */
-#define FORGET_BYTES ((size_t)4 << 20)
+/* So many bytes of a file are resident behind what is being converted, in so many pieces. */
+#define FORGET_BYTES ((size_t)16 << 20)
+#define FILL_PIECES 64
 
 /* Mapped memory can be used as it lies. */
 static bool usable_in_place(const struct visit *visit, const struct safetensor *tensor,
@@ -119,38 +121,63 @@ static bool usable_in_place(const struct visit *visit, const struct safetensor *
 			    (uintptr_t)tensor->data % dtype_bytes(dtype) == 0));
 }
 
-/* One row of a matrix from a tensor's numbers. */
-static void fill_row(const struct visit *visit, struct matrix to, int i, const void *from,
-		     enum dtype dtype)
+/* Rows of a matrix from a tensor's numbers, in pieces that threads share. */
+struct filling {
+	const struct visit *visit;
+	struct matrix to;
+	const struct safetensor *tensor;
+	int step;	/* rows of a piece */
+};
+
+static void fill_row(const struct visit *visit, struct matrix row, const void *from,
+		     enum dtype dtype, float *buffer)
 {
 	struct device *dev = visit->stage->dev;
-	struct matrix row = matrix_rows(to, i, 1);
-	size_t count = (size_t)to.cols;
-	uint16_t *half = (uint16_t *)visit->buffer;
+	size_t count = (size_t)row.cols;
+	uint16_t *half = (uint16_t *)buffer;
 
-	if (dtype == to.dtype) {
+	if (dtype == row.dtype) {
 		dev->upload(dev, row.data, from, count * dtype_bytes(dtype));
 		return;
 	}
-	convert_to_f32(visit->buffer, from, dtype, count);
-	for (size_t j = 0; to.dtype == DTYPE_BF16 && j < count; j++)
-		half[j] = bf16_of(visit->buffer[j]);
-	dev->upload(dev, row.data, visit->buffer, count * dtype_bytes(to.dtype));
+	convert_to_f32(buffer, from, dtype, count);
+	for (size_t j = 0; row.dtype == DTYPE_BF16 && j < count; j++)
+		half[j] = bf16_of(buffer[j]);
+	dev->upload(dev, row.data, buffer, count * dtype_bytes(row.dtype));
 }
 
-/* Rows at a time, and the file's pages are given back behind, so that no second full copy is ever resident. */
+static void fill_piece(void *arg, int index, int thread)
+{
+	const struct filling *f = arg;
+	const struct visit *visit = f->visit;
+	size_t bytes = (size_t)f->to.cols * dtype_bytes(f->tensor->dtype);
+	float *buffer = visit->buffer + (size_t)thread * visit->buffer_elements;
+	int end = (index + 1) * f->step < f->to.rows ? (index + 1) * f->step : f->to.rows;
+
+	for (int i = index * f->step; i < end; i++)
+		fill_row(visit, matrix_rows(f->to, i, 1),
+			 (const char *)f->tensor->data + (size_t)i * bytes, f->tensor->dtype,
+			 buffer);
+}
+
+/* A few megabytes at a time, whose pages of the file are then given back, so that no second full copy is ever
+ * resident. */
 static void fill_tensor(const struct visit *visit, struct matrix to,
 			const struct safetensor *tensor)
 {
 	size_t bytes = (size_t)to.cols * dtype_bytes(tensor->dtype);
+	int most = (int)(FORGET_BYTES / bytes) + 1;
 
-	for (int i = 0; i < to.rows; i++) {
-		fill_row(visit, to, i, (const char *)tensor->data + (size_t)i * bytes,
-			 tensor->dtype);
-		if ((i + 1) * bytes / FORGET_BYTES > i * bytes / FORGET_BYTES)
-			safetensor_forget(tensor, (size_t)(i + 1) * bytes);
+	for (int first = 0; first < to.rows; first += most) {
+		int rows = to.rows - first < most ? to.rows - first : most;
+		struct safetensor part = *tensor;
+		struct filling f = {visit, matrix_rows(to, first, rows), &part,
+				    rows / FILL_PIECES + 1};
+
+		part.data = (const char *)tensor->data + (size_t)first * bytes;
+		pool_run(visit->stage->dev->pool, (rows - 1) / f.step + 1, fill_piece, &f);
+		safetensor_forget(tensor, (size_t)(first + rows) * bytes);
 	}
-	safetensor_forget(tensor, (size_t)to.rows * bytes);
 }
 
 static const struct safetensor *tensor_of(const struct visit *visit, enum slot slot, int block)
@@ -553,7 +580,7 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 {
 	const struct stage_spec *spec = &stage->spec;
 	const struct model_config *c = stage->config;
-	struct visit visit = {stage, weights, slab, host_memory, NULL};
+	struct visit visit = {stage, weights, slab, host_memory, NULL, 0};
 	size_t used;
 
 	stage->bytes = (struct stage_memory){0};
@@ -709,9 +736,10 @@ static size_t widest_row(const struct model_config *config)
 
 void stage_load(struct stage *stage, const struct weights *weights)
 {
-	struct visit visit = {stage, weights, NULL, stage->dev->host_memory, NULL};
+	size_t widest = widest_row(stage->config), threads = (size_t)pool_threads(stage->dev->pool);
+	struct visit visit = {stage, weights, NULL, stage->dev->host_memory, NULL, widest};
 
-	visit.buffer = xalloc(widest_row(stage->config) * sizeof(float));
+	visit.buffer = xalloc(threads * widest * sizeof(float));
 	visit_weights(&visit);
 	free(visit.buffer);
 	/* Reading a page brings its neighbours along: all go, and what is used where it lies comes back. */

@@ -29,41 +29,49 @@ VECTOR static float exp_into(float *y, const float *x, float most, int n)
 	return row_sum(y, n);
 }
 
-VECTOR static void scale_row(float *x, float factor, int n)
+/* y = x factor; y may be x. */
+VECTOR static void scale_into(float *y, const float *x, float factor, int n)
 {
+	EACH_ALONE
 	for (int j = 0; j < n; j++)
-		x[j] *= factor;
+		y[j] = x[j] * factor;
 }
 
-/* The sum of exp(logit - most): a chunk in float, then on in double. */
-static double exp_sum(const float *logits, int V, float most)
+/* The sum of e = exp(logit - most), a chunk in float, then on in double; with keep, which may be
+ * the logits, keep = e. */
+static double exp_sum(float *keep, const float *logits, int V, float most)
 {
 	float chunk[CHUNK];
 	double sum = 0;
 
 	for (int j = 0; j < V; j += CHUNK)
-		sum += (double)exp_into(chunk, logits + j, most, V - j < CHUNK ? V - j : CHUNK);
+		sum += (double)exp_into(keep ? keep + j : chunk, logits + j, most,
+					V - j < CHUNK ? V - j : CHUNK);
 	return sum;
 }
 
 /*
- * dlogit = (p - 1 at the label and p elsewhere) * scale. The gradient may lie in the logits'
- * place: as F32 it is written over what was just read, as BF16 behind it.
+ * dlogit = (p - 1 at the label and p elsewhere) * scale, from e = exp(logit - most). Where the
+ * gradient lies in the logits' place the e were kept there; as F32 it is written over what was
+ * just read, as BF16 behind it.
  */
-static void gradient_row(struct matrix gradient, int i, const float *logits, int label,
-			 float most, double sum, float scale)
+static void gradient_row(const struct losses *a, int i, int label, float most, double sum,
+			 float picked)
 {
-	double p = exp((double)logits[label] - most) / sum;
+	bool kept = a->gradient.data == a->logits.data;
+	const float *logits = row_of(a->logits, i);
+	double p = exp((double)picked - most) / sum;
 	float out[CHUNK];
 
-	for (int j = 0, n; (n = chunk_of(gradient, j)) > 0; j += n) {
-		float *y = chunk_out(gradient, i, j, out);
+	for (int j = 0, n; (n = chunk_of(a->gradient, j)) > 0; j += n) {
+		float *y = chunk_out(a->gradient, i, j, out);
 
-		exp_into(y, logits + j, most, n);
-		scale_row(y, (float)(scale / sum), n);
+		if (!kept)
+			exp_into(y, logits + j, most, n);
+		scale_into(y, kept ? logits + j : y, (float)(a->scale / sum), n);
 		if (label >= j && label < j + n)
-			y[label - j] = (float)((p - 1) * scale);
-		chunk_done(gradient, i, j, n, y);
+			y[label - j] = (float)((p - 1) * a->scale);
+		chunk_done(a->gradient, i, j, n, y);
 	}
 }
 
@@ -76,13 +84,13 @@ static void clear_row(struct matrix m, int i)
 
 static double loss_row(const struct losses *a, int i, int label)
 {
-	const float *logits = row_of(a->logits, i);
+	float *logits = row_of(a->logits, i);
 	int V = a->logits.cols;
 	float most = most_of(logits, V), picked = logits[label];
-	double sum = exp_sum(logits, V, most);
+	double sum = exp_sum(a->gradient.data == a->logits.data ? logits : NULL, logits, V, most);
 
 	if (a->gradient.data)
-		gradient_row(a->gradient, i, logits, label, most, sum, a->scale);
+		gradient_row(a, i, label, most, sum, picked);
 	return log(sum) - ((double)picked - most);
 }
 

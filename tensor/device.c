@@ -52,6 +52,21 @@ struct matrix matrix_cols(struct matrix m, int first, int cols)
 	return m;
 }
 
+/* Memory that threads share to write zeros to. */
+struct zeros {
+	char *memory;
+	size_t bytes;
+};
+
+static void write_zeros(void *arg, int index, int thread)
+{
+	const struct zeros *z = arg;
+	size_t at = (size_t)index * HUGE_PAGE;
+
+	(void)thread;
+	memset(z->memory + at, 0, z->bytes - at < HUGE_PAGE ? z->bytes - at : HUGE_PAGE);
+}
+
 /* Zeroed by touching every page, so that no page fault is left for the first micro-batch. */
 static void *memory_alloc(struct device *dev, size_t bytes)
 {
@@ -66,7 +81,8 @@ static void *memory_alloc(struct device *dev, size_t bytes)
 				  dev->k.name);
 	if (align == HUGE_PAGE)
 		madvise(host, room, MADV_HUGEPAGE);
-	memset(host, 0, room);
+	pool_run(dev->pool, (int)((room + HUGE_PAGE - 1) / HUGE_PAGE), write_zeros,
+		 &(struct zeros){host, room});
 	return moved(host, dev->offset);
 }
 

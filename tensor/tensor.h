@@ -157,7 +157,7 @@ struct kernels {
 	 * Rows of logits (n, V) and labels (n); a negative label is not trained. losses[i] = -log
 	 * p(label) in double, 0 for an untrained row. gradient (any) = d loss / d logits times
 	 * scale (0 for untrained rows); it may be the logits, or BF16 in their place, row by row
-	 * (ld twice theirs).
+	 * (ld twice theirs), and nothing is left of them then.
 	 */
 	void (*cross_entropy)(struct device *dev, double *losses, struct matrix gradient,
 			      struct matrix logits, const int32_t *labels, float scale);

@@ -394,9 +394,12 @@ static void run_cross_entropy(struct run *r, const struct sizes *s)
 		output_losses(r, far_losses, n);
 		if (i == 0)
 			output(r, logits);
-		else
+		else if (i == 1)
 			output(r, gradients[i]);
 	}
+	/* In place only the gradient is promised: not what is left of the logits beside it. */
+	r->dev->k.copy(r->dev, apart, place);
+	output(r, apart);
 	free(labels);
 	free(losses);
 }
