@@ -81,6 +81,7 @@ static const char **circumstance(struct session *s)
 	add_number(&p, "clip", t->clip);
 	add_number(&p, "lora.dropout", s->lora->dropout);
 	add_integer(&p, "kernels", t->kernels);
+	add(&p, "precision", t->precision == PRECISION_BF16 ? "bf16" : "fp32");
 	add_integer(&p, "validate_every", t->validate_every);
 	if (s->valid)
 		add_digest(&p, "validation", s->valid->digest);

@@ -93,7 +93,7 @@ refused "memory that suffices nowhere" 78 "no node holds even the process" --set
 refused "a micro-batch that does not divide the batch" 78 "micro_batch" --set train.micro_batch=3
 refused "a bare number" 78 "GiB" --set nodes.0.memory=4
 refused "an unknown key" 78 "learning_rate" --set train.learning_rat=1
-refused "what is not built: bf16" 78 "bf16" --set train.precision=bf16
+refused "bf16 by a library that multiplies none" 78 "multiplies fp32 alone" --set train.precision=bf16 --set train.kernels=openblas
 refused "a codec inside a rank that nobody chooses" 78 '"auto" is none of' --set "plan.cuts=[{after_block: 1, codec: auto}]"
 refused "an unknown solver" 78 'did you mean "exact"' --set plan.solver=exakt
 refused "an unknown codec" 78 "int8" --set links.default.codec=int7
@@ -137,6 +137,16 @@ if [ $status != 73 ] || [ "$before" != "$after" ] || ! grep -q -e --resume "$wor
 	fail "a directory that holds a run: exit $status"
 else
 	echo "ok     a directory that holds a run"
+fi
+
+# Another precision is other arithmetic: a resumed run says so.
+timeout 60 mpirun -np 2 "$EDGEPIPE" train "$work/job.yaml" --out "$work/run" --resume --set train.precision=bf16 \
+	2> "$work/stderr" > /dev/null || fail "another precision: exit $?"
+if [ "$(grep -c '"precision" was fp32 there and is bf16 now' "$work/stderr")" = 1 ]; then
+	echo "ok     another precision"
+else
+	fail "another precision is not warned of"
+	cat "$work/stderr"
 fi
 
 # Damaged checkpoints: named and skipped while one verifies, 65 when none does.
