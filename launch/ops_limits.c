@@ -21,7 +21,9 @@ struct bench { struct device *dev; struct matrix a, b, c; };
 
 static void multiply(const struct bench *m)
 {
-	m->dev->k.matmul(m->dev, m->c, m->a, false, m->b, false, 1, 0);
+	const struct matrix none = {0};
+
+	m->dev->k.linear(m->dev, m->c, m->a, m->b, false, none, 0);
 }
 
 static void copy(const struct bench *m)
@@ -55,25 +57,25 @@ static int largest_side(double memory_limit_bytes)
 	return side;
 }
 
-/* Squares that grow until one takes long enough. */
-static int measure_product(struct device *dev, double memory_limit_bytes, struct op_limits *limits)
+/* Squares of a dtype that grow until one takes long enough, by the slot that multiplies the model's. */
+static int measure_product(struct device *dev, enum dtype dtype, double memory_limit_bytes, struct op_limits *limits)
 {
 	int side = SIDE_LEAST / 2, side_most = largest_side(memory_limit_bytes);
-	size_t most = (size_t)side_most * (size_t)side_most;
-	float *memory = dev->alloc(dev, 3 * most * sizeof(float));
+	size_t most = (size_t)side_most * (size_t)side_most, bytes = most * dtype_bytes(dtype);
+	char *memory = dev->alloc(dev, 2 * bytes + most * sizeof(float));
 	struct bench m = {.dev = dev};
 
 	if (!memory)
 		return -1;
-	dev->k.fill(dev, matrix(memory, 2 * side_most, side_most), 0.5f);
+	dev->k.fill(dev, matrix_of(dtype, memory, 2 * side_most, side_most), 0.5f);
 	do {
 		side *= 2;
-		m.a = matrix(memory, side, side);
-		m.b = matrix(memory + most, side, side);
-		m.c = matrix(memory + 2 * most, side, side);
+		m.a = matrix_of(dtype, memory, side, side);
+		m.b = matrix_of(dtype, memory + bytes, side, side);
+		m.c = matrix(memory + 2 * bytes, side, side);
 		multiply(&m);
 	} while (side < side_most && seconds_of(&m, multiply) < LARGE_S);
-	limits->product[DTYPE_F32] =
+	limits->product[dtype] =
 		(struct product_limit){2.0 * side * side * side / best_of(&m, multiply), side};
 	dev->free(dev, memory);
 	return 0;
@@ -108,12 +110,15 @@ static int measure_memory(struct device *dev, double memory_limit_bytes, struct 
 int setup_ops(struct session *s)
 {
 	struct op_limits *limits = &s->op_limits;
-	double memory_limit_bytes = s->facts[s->comm->rank].memory_limit_bytes;
+	const struct rank_facts *own = &s->facts[s->comm->rank];
+	double memory_limit_bytes = own->memory_limit_bytes;
 	int status, code;
 
 	if (!s->options.profile_ops)
 		return 0;
-	status = measure_product(s->device, memory_limit_bytes, limits);
+	status = measure_product(s->device, DTYPE_F32, memory_limit_bytes, limits);
+	if (!status && own->dtype != DTYPE_F32)
+		status = measure_product(s->device, own->dtype, memory_limit_bytes, limits);
 	if (!status)
 		status = measure_memory(s->device, memory_limit_bytes, limits);
 	code = session_agree(s, status);
