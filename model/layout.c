@@ -518,7 +518,9 @@ static void layout_work(struct stage *stage, struct slab *slab, size_t attention
 	w->act = any_adapted(stage, PLACE(down))
 			 ? take_rows(stage, slab, PLACE(down), PLACE(down), false)
 			 : w->d_up;
-	w->d_in = take_rows(stage, slab, PLACE(out), PLACE(down), true);
+	/* Only a copy lies here, see stream_copy. */
+	if (dtype != DTYPE_F32 || any_adapted(stage, PLACE(out)) || any_adapted(stage, PLACE(down)))
+		w->d_in = take_rows(stage, slab, PLACE(out), PLACE(down), true);
 	w->d_qkv = take_rows(stage, slab, PLACE(qkv), PLACE(qkv), true);
 	w->d_h = take(slab, n, c->width);
 	w->d_o = take_of(slab, dtype, n, queries);

@@ -553,6 +553,40 @@ START_TEST(scratch_fits_every_window)
 }
 END_TEST
 
+/* Bytes of work memory of blocks whose adapters are on so many of these modules. */
+static size_t work_of(struct golden *g, enum dtype dtype, int modules)
+{
+	static const char *targets[] = {"q_proj", "o_proj"};
+	struct lora_config want = {.rank = 4, .alpha = 8, .targets = {targets, modules}};
+	struct lora *lora = lora_resolve(g->config, &want);
+	struct stage_spec spec = whole(g);
+	size_t bytes;
+
+	ck_assert_ptr_nonnull(lora);
+	spec.head = false;
+	spec.dtype = dtype;
+	bytes = stage_memory(g->config, g->weights, lora, &spec, 1).work;
+	lora_free(lora);
+	return bytes;
+}
+
+/* The stream's gradient has a place for a copy only where products cannot read it as it flows: behind it goes a tail, or
+ * it is in F32 and they are not. */
+START_TEST(a_copy_that_nobody_reads_has_no_place)
+{
+	struct golden g;
+	size_t width, tail = 4;
+
+	golden_open(&g, "llama");
+	width = (size_t)g.config->width;
+	ck_assert_uint_eq(work_of(&g, DTYPE_F32, 2) - work_of(&g, DTYPE_F32, 1),
+			  ROWS * (width + tail) * sizeof(float));
+	ck_assert_uint_eq(work_of(&g, DTYPE_BF16, 2) - work_of(&g, DTYPE_BF16, 1),
+			  ROWS * tail * sizeof(uint16_t));
+	golden_close(&g);
+}
+END_TEST
+
 /* Dropout: another step drops others, the same step the same, and validation nothing. */
 START_TEST(dropout)
 {
@@ -618,6 +652,7 @@ int main(void)
 	tcase_add_loop_test(cases_, what_crosses_a_cut_is_passed, 0, ways());
 	tcase_add_loop_test(cases_, a_backward_is_passed_at_its_cut, 0, COUNT(cases) * COUNT(devices));
 	tcase_add_test(cases_, scratch_fits_every_window);
+	tcase_add_test(cases_, a_copy_that_nobody_reads_has_no_place);
 	tcase_add_test(cases_, dropout);
 	suite_add_tcase(suite, cases_);
 	return run_suite(suite);
