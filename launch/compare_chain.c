@@ -18,8 +18,9 @@ struct work { double forward, backward, head_forward, head_backward; };
 static struct work causal_work(const struct comparison *c)
 {
 	double all = model_block_flops(c->model, c->tokens), forward = model_block_forward_flops(c->model, c->tokens);
+	double again = model_block_again_flops(c->model, c->tokens, (enum recompute)c->job.train.recompute);
 
-	return (struct work){forward * c->tokens, (all - forward) * c->tokens,
+	return (struct work){forward * c->tokens, (all - forward + again) * c->tokens,
 			     model_head_flops(c->model) * c->tokens, 0};
 }
 
@@ -283,6 +284,7 @@ static int fill_planned(struct chain *chain, struct arena *arena, const struct c
 		.want = &want,
 		.batch = (long long)c->asked.micro_batch * of->micro_batches,
 		.micro_batch = c->asked.micro_batch,
+		.recompute = (enum recompute)c->job.train.recompute,
 		.tokens = c->tokens,
 		.slowdown = c->slowdown,
 		.threads = c->threads,

@@ -82,6 +82,9 @@ static const char **circumstance(struct session *s)
 	add_number(&p, "lora.dropout", s->lora->dropout);
 	add_integer(&p, "kernels", t->kernels);
 	add(&p, "precision", t->precision == PRECISION_BF16 ? "bf16" : "fp32");
+	/* In fp32 every level gives the same bits. */
+	add(&p, "recompute", recompute_name(t->precision == PRECISION_BF16 ? (enum recompute)t->recompute
+									 : RECOMPUTE_NONE));
 	add_integer(&p, "validate_every", t->validate_every);
 	if (s->valid)
 		add_digest(&p, "validation", s->valid->digest);

@@ -19,6 +19,7 @@ static const char *const masks[] = {"auto", "none", "prompt", "-assistant-only",
 static const char *const rates[] = {"linear", "cosine", "constant", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const char *const kernels[] = {"auto", "reference", "openblas", "onednn", NULL};
+static const char *const recomputes[] = {"none", "mlp", "block", NULL};
 static const char *const solvers[] = {"exact", "search", "bottleneck", "proportional", "uniform", "manual", NULL};
 static const char *const schedules[] = {"eager", "1f1b", "gpipe", NULL};
 /* Stand for 0. */
@@ -138,6 +139,8 @@ static const struct field rows[] = {
 	 .help = "of frozen weights and stored activations; bf16 where the CPU multiplies it"},
 	{"train.kernels", FIELD_WORD, AT(train.kernels), "auto", .words = kernels,
 	 .help = "which library multiplies"},
+	{"train.recompute", FIELD_WORD, AT(train.recompute), "none", .words = recomputes,
+	 .help = "what is not kept for backward, but computed again: the MLP's inputs, or all of a block"},
 	{"train.validate_every", FIELD_INTEGER, AT(train.validate_every), "0", 0, 1e9,
 	 .help = "steps; 0: only at the ends"},
 	{"train.checkpoint_every", FIELD_INTEGER, AT(train.checkpoint_every), "50", 0, 1e9,

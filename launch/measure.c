@@ -99,6 +99,7 @@ static int measure_node(struct measure *m)
 	struct compute_spec spec = {
 		.device = s->device,
 		.dtype = facts->dtype,
+		.recompute = (enum recompute)s->job.train.recompute,
 		.model = s->model,
 		.weights = s->weights,
 		.lora = s->lora,

@@ -87,10 +87,13 @@ static void declare_node(const struct session *s, struct node_profile *node, dou
 	int T = s->data.tokens;
 	double forward[2] = {model_block_forward_flops(model, T), model_block_forward_flops(model, 2 * T)};
 	double both[2] = {model_block_flops(model, T), model_block_flops(model, 2 * T)};
+	double again[2] = {model_block_again_flops(model, T, s->problem.recompute),
+			   model_block_again_flops(model, 2 * T, s->problem.recompute)};
 	double head = model_head_flops(model);
 
 	node->block_forward = flops_fit(forward[0], forward[1], T, rate, origin);
-	node->block_backward = flops_fit(both[0] - forward[0], both[1] - forward[1], T, rate, origin);
+	node->block_backward = flops_fit(both[0] - forward[0] + again[0], both[1] - forward[1] + again[1], T,
+					 rate, origin);
 	node->head_forward = flops_fit(head, head, T, rate, origin);
 	node->head_backward.origin = node->embedding_forward.origin = node->embedding_backward.origin = origin;
 }

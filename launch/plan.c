@@ -228,6 +228,7 @@ static int make_problem(struct plan_command *c)
 		.want = &c->job.plan,
 		.batch = c->job.train.batch,
 		.micro_batch = c->job.train.micro_batch,
+		.recompute = (enum recompute)c->job.train.recompute,
 		.tokens = tokens,
 		.slowdown = c->job.emulate.links || c->job.emulate.compute ? c->job.emulate.slowdown : 1,
 		.links_emulated = c->job.emulate.links,

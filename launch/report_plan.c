@@ -77,6 +77,7 @@ static int make_problem(struct report *report)
 		.want = &job->plan,
 		.batch = job->train.batch,
 		.micro_batch = job->train.micro_batch,
+		.recompute = (enum recompute)job->train.recompute,
 		.tokens = tokens,
 		.slowdown = job->emulate.links || job->emulate.compute ? job->emulate.slowdown : 1,
 		.links_emulated = job->emulate.links,

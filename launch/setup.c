@@ -339,6 +339,7 @@ static void make_problem(struct session *s)
 		.want = &s->job.plan,
 		.batch = s->job.train.batch,
 		.micro_batch = s->job.train.micro_batch,
+		.recompute = (enum recompute)s->job.train.recompute,
 		.tokens = s->data.tokens,
 		.slowdown = s->job.emulate.links || s->job.emulate.compute
 				    ? s->job.emulate.slowdown : 1,
@@ -491,6 +492,7 @@ static int open_stage(struct session *s)
 		.slots = own->in_flight,
 		.edges = own->edges,
 		.dtype = s->facts[s->comm->rank].dtype,
+		.recompute = (enum recompute)s->job.train.recompute,
 		.dump = s->options.dump != NULL,
 	};
 	if (cuts_open(s, &spec))

@@ -30,6 +30,7 @@ static int fill_key(struct profile_key *key, const struct job *job, const struct
 	key->tokens = tokens;
 	snprintf(key->precision, sizeof(key->precision), "%s", precisions[job->train.precision]);
 	snprintf(key->kernels, sizeof(key->kernels), "%s", kernels[job->train.kernels]);
+	snprintf(key->recompute, sizeof(key->recompute), "%s", recompute_name((enum recompute)job->train.recompute));
 	key->emulate_links = job->emulate.links;
 	key->emulate_compute = job->emulate.compute;
 	key->slowdown = job->emulate.links || job->emulate.compute ? job->emulate.slowdown : 1;

@@ -181,7 +181,8 @@ static double through_s(const struct session *s)
 	double tokens = (double)plan->micro_batch * s->data.tokens, flops = model_head_flops(s->model), bytes = 0;
 
 	for (int i = 0; i < plan->stages; i++)
-		flops += plan->stage[i].blocks * model_block_flops(s->model, s->data.tokens);
+		flops += plan->stage[i].blocks * (model_block_flops(s->model, s->data.tokens) +
+				 model_block_again_flops(s->model, s->data.tokens, s->problem.recompute));
 	for (int i = 0; i + 1 < plan->stages; i++)
 		bytes += plan->link[i].bytes_forward + plan->link[i].bytes_backward;
 	return flops * tokens / SLOW_FLOPS + bytes / SLOW_BYTES_S;

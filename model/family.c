@@ -173,6 +173,11 @@ static double product_flops(const struct model_config *config, enum slot slot)
 	return row ? 2.0 * (double)row_elements(config, row) : 0;
 }
 
+const char *recompute_name(enum recompute level)
+{
+	return level == RECOMPUTE_NONE ? "none" : level == RECOMPUTE_MLP ? "mlp" : "block";
+}
+
 double model_block_again_flops(const struct model_config *config, int T, enum recompute level)
 {
 	switch (level) {

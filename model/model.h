@@ -101,6 +101,7 @@ double model_head_flops(const struct model_config *config);
  * BF16 what is computed again starts from a stored stream, which was rounded.
  */
 enum recompute { RECOMPUTE_NONE, RECOMPUTE_MLP, RECOMPUTE_BLOCK };
+const char *recompute_name(enum recompute level);
 /* FLOPs of one block for one token in a sequence of T that a backward has besides. At the level of blocks the last
  * product's are not among them: nothing reads its result. */
 double model_block_again_flops(const struct model_config *config, int T, enum recompute level);

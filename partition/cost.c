@@ -12,7 +12,8 @@ static struct node_cost declared_cost(const struct problem *problem, int node, i
 	const struct model_config *model = problem->model;
 	double rate = cluster_node(problem->cluster, node)->compute_flops;
 	double forward = model_block_forward_flops(model, problem->tokens);
-	double backward = model_block_flops(model, problem->tokens) - forward;
+	double again = model_block_again_flops(model, problem->tokens, problem->recompute);
+	double backward = model_block_flops(model, problem->tokens) - forward + again;
 	double each = (double)micro_batch * problem->tokens / rate * problem->slowdown;
 
 	if (rate <= 0)

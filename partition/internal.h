@@ -88,13 +88,15 @@ bool stage_fits(const struct plan_stage *stage);
 /* Fills memory_bytes and memory_limit_bytes of every stage; whether all of them fit. */
 bool memory_fill(const struct problem *problem, struct plan *plan);
 /* Says which stages of a filled plan do not fit, with their numbers, and what would help;
- * smaller is a micro-batch that fits, 0: none. Returns -1. */
-int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller);
+ * smaller is a micro-batch that fits, 0: none; level one of recompute with which this one does, RECOMPUTE_NONE: none.
+ * Returns -1. */
+int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller, enum recompute level);
 
 /* -- refuse.c ------------------------------------------------------------------------------ */
 
-/* Says why no placement holds the model, with its numbers, and what would help. Returns -1. */
-int refuse_all(const struct problem *problem);
+/* Says why no placement holds the model, with its numbers, and what would help; level: one of recompute with which there is
+ * one, RECOMPUTE_NONE: none. Returns -1. */
+int refuse_all(const struct problem *problem, enum recompute level);
 
 /* -- blocks.c ------------------------------------------------------------------------------ */
 

@@ -18,6 +18,7 @@ static struct stage_spec spec_of(const struct problem *problem, const struct pla
 		.slots = stage->in_flight,
 		.edges = stage->edges,
 		.dtype = problem->dtypes ? problem->dtypes[stage->node] : DTYPE_F32,
+		.recompute = problem->recompute,
 	};
 }
 
@@ -114,7 +115,7 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 	add_parts(text, &memory, stage->memory_bytes);
 }
 
-static void add_help(struct text *text, const struct plan *plan, int smaller)
+static void add_help(struct text *text, const struct plan *plan, int smaller, enum recompute level)
 {
 	text_add(text, "\n  what helps: ");
 	if (smaller)
@@ -122,13 +123,15 @@ static void add_help(struct text *text, const struct plan *plan, int smaller)
 	else if (plan->micro_batch > 1)
 		text_add(text, "a smaller train.micro_batch (%d now, alone not enough), ",
 			 plan->micro_batch);
+	if (level != RECOMPUTE_NONE)
+		text_add(text, "train.recompute %s (fits), ", recompute_name(level));
 	if (plan->stage[0].in_flight == plan->micro_batches &&
 	    plan->micro_batches > plan->stages)
 		text_add(text, "a plan.schedule with fewer micro-batches in flight, ");
 	text_add(text, "a shorter data.sequence, fewer blocks there (plan.layers), more nodes");
 }
 
-int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller)
+int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller, enum recompute level)
 {
 	struct text text = {0};
 	int short_of = 0;
@@ -141,7 +144,7 @@ int memory_refuse(const struct problem *problem, const struct plan *plan, int sm
 	for (int s = 0; s < plan->stages; s++)
 		if (!stage_fits(&plan->stage[s]))
 			add_stage(&text, problem, plan, s);
-	add_help(&text, plan, smaller);
+	add_help(&text, plan, smaller, level);
 	report(EXIT_CONFIG, "%s", text.data);
 	text_release(&text);
 	return -1;

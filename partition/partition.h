@@ -33,6 +33,7 @@ struct problem {
 	const struct lora *lora;
 	const struct plan_config *want;
 	long long batch, micro_batch;	/* sequences; micro_batch 0: auto */
+	enum recompute recompute;	/* of all stages */
 	int tokens;			/* T */
 	double slowdown;		/* stretches every declared time */
 	bool links_emulated;		/* which takes memory */

@@ -261,6 +261,21 @@ static int smaller_size(const struct problem *problem, const struct plan *plan)
 	return other.micro_batch;
 }
 
+/* The first level of recompute with which the same size would fit; RECOMPUTE_NONE: there is none. */
+static enum recompute fitting_level(const struct problem *problem, const struct plan *plan, bool least)
+{
+	struct problem other = *problem;
+	struct plan draft;
+
+	while (other.recompute < RECOMPUTE_BLOCK) {
+		other.recompute++;
+		memcpy(&draft, plan, sizeof draft);
+		if (plan_size(&other, &draft, plan->micro_batch, least) > 0)
+			return other.recompute;
+	}
+	return RECOMPUTE_NONE;
+}
+
 static int choose_size(const struct problem *problem, struct plan *plan)
 {
 	long long size = problem->given ? problem->given->micro_batch : problem->micro_batch;
@@ -271,7 +286,8 @@ static int choose_size(const struct problem *problem, struct plan *plan)
 	else
 		rc = try_down(problem, plan, problem->batch / (2 * plan->stages));
 	if (rc == 0)
-		return memory_refuse(problem, plan, smaller_size(problem, plan));
+		return memory_refuse(problem, plan, smaller_size(problem, plan),
+				     fitting_level(problem, plan, size == 0));
 	return rc < 0 ? -1 : 0;
 }
 
@@ -289,6 +305,21 @@ static int make_ordered(const struct problem *problem, const struct solver *solv
 	return choose_size(problem, plan);
 }
 
+/* The same for a solver that decides everything. */
+static enum recompute holding_level(const struct problem *problem, const struct solver *solver)
+{
+	struct problem other = *problem;
+	bool found = false;
+
+	while (!found && other.recompute < RECOMPUTE_BLOCK) {
+		struct plan draft = {.stages = 0};
+
+		other.recompute++;
+		found = choose_plan(&other, solver, &draft, NULL, 0) > 0;
+	}
+	return found ? other.recompute : RECOMPUTE_NONE;
+}
+
 int plan_rank(const struct problem *problem, struct plan *plan, int most)
 {
 	const struct solver *solver;
@@ -304,7 +335,7 @@ int plan_rank(const struct problem *problem, struct plan *plan, int most)
 	if (solver && solver->search) {
 		rc = choose_plan(problem, solver, plan, plan + 1, most - 1);
 		if (rc == 0)
-			return refuse_all(problem);
+			return refuse_all(problem, holding_level(problem, solver));
 	} else {
 		rc = make_ordered(problem, solver, plan);
 	}

@@ -91,6 +91,10 @@ void plan_print(const struct plan *plan, const struct problem *problem, struct t
 	text_add(text, "plan: %s, %s, %d micro-batch%s of %d sequence%s\n", problem->given ? "given" : plan->solver,
 		 plan->schedule, plan->micro_batches, plan->micro_batches > 1 ? "es" : "",
 		 plan->micro_batch, plan->micro_batch > 1 ? "s" : "");
+	if (problem->recompute != RECOMPUTE_NONE)
+		text_add(text, "train.recompute %s: backward computes %s again\n", recompute_name(problem->recompute),
+			 problem->recompute == RECOMPUTE_MLP ? "the inputs of every MLP's activation"
+							     : "every block's forward");
 	text_add(text, "stage  %-*s  %-*s  %6s  %9s  %s\n", widths.node, "node", widths.blocks,
 		 "blocks", "FLOPs", "in flight", "memory (estimate of limit)");
 	for (int s = 0; s < plan->stages; s++)

@@ -265,6 +265,7 @@ struct train_config {
 	double epsilon, clip;
 	long long seed;
 	int precision, kernels;		/* words of the job's table */
+	int recompute;			/* enum recompute */
 	long long validate_every, checkpoint_every;
 	long long trace;		/* last steps to trace; 0: none */
 };

@@ -84,6 +84,7 @@ static struct stage_spec shape_of(const struct compute_spec *spec, enum part par
 		.slots = TURNS,
 		.edges = TURNS,
 		.dtype = spec->dtype,
+		.recompute = spec->recompute,
 	};
 }
 
@@ -102,11 +103,12 @@ static void set_pace(struct probe *probe)
 	double n = (double)probe->shape.sequences * probe->shape.tokens;
 	double forward = model_block_forward_flops(spec->model, probe->shape.tokens);
 	double both = model_block_flops(spec->model, probe->shape.tokens);
+	double again = model_block_again_flops(spec->model, probe->shape.tokens, spec->recompute);
 
 	if (spec->pace_flops <= 0)
 		return;
 	probe->forward_s = probe->shape.blocks * forward * n / spec->pace_flops;
-	probe->backward_s = probe->shape.blocks * (both - forward) * n / spec->pace_flops;
+	probe->backward_s = probe->shape.blocks * (both - forward + again) * n / spec->pace_flops;
 	if (probe->shape.head)
 		probe->forward_s += model_head_flops(spec->model) * n / spec->pace_flops;
 }

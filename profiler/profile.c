@@ -57,9 +57,9 @@ struct digest profile_identity(const struct profile *profile)
 	char build[33], model[33];
 	struct digest digest;
 
-	text_add(&text, "profile 2|%s|%s|%d|%s|%s|%s|%d|%d|%.17g|%d\n", digest_write(key->build, build),
+	text_add(&text, "profile 3|%s|%s|%d|%s|%s|%s|%s|%d|%d|%.17g|%d\n", digest_write(key->build, build),
 		 digest_write(key->model, model), key->lora_rank, key->lora_targets, key->precision,
-		 key->kernels, key->emulate_links, key->emulate_compute, key->slowdown,
+		 key->kernels, key->recompute, key->emulate_links, key->emulate_compute, key->slowdown,
 		 key->tokens);
 	for (int i = 0; i < profile->nodes; i++)
 		add_node(&text, &profile->node[i]);

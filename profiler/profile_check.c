@@ -60,6 +60,7 @@ static void check_key(struct check *c, const struct profile_key *then, const str
 	check_words(c, "lora.targets", then->lora_targets, now->lora_targets);
 	check_words(c, "train.precision", then->precision, now->precision);
 	check_words(c, "train.kernels", then->kernels, now->kernels);
+	check_words(c, "train.recompute", then->recompute, now->recompute);
 	if (then->emulate_links != now->emulate_links)
 		differs(c, "measured with links %s, now they are %s", held(then->emulate_links),
 			held(now->emulate_links));

@@ -341,6 +341,7 @@ static void read_key(struct reader *r, const struct json *document, struct profi
 	take_digest(r, document, "model_digest", &key->model);
 	take_text(r, document, "precision", key->precision, sizeof key->precision);
 	take_text(r, document, "kernels", key->kernels, sizeof key->kernels);
+	take_text(r, document, "recompute", key->recompute, sizeof key->recompute);
 	take_whole(r, document, "sequence", 1, &key->tokens);
 	if ((map = enter(r, document, "lora"))) {
 		take_whole(r, map, "rank", 1, &key->lora_rank);

@@ -37,6 +37,8 @@ static void add_head(struct text *text, const struct profile_key *key)
 	add_key(text, "precision", key->precision);
 	text_add(text, ",");
 	add_key(text, "kernels", key->kernels);
+	text_add(text, ",");
+	add_key(text, "recompute", key->recompute);
 	text_add(text, ",\n \"emulate\":{\"links\":%s,\"compute\":%s,\"slowdown\":%.17g},\"sequence\":%d,\n",
 		 flag(key->emulate_links), flag(key->emulate_compute), key->slowdown,
 		 key->tokens);

@@ -128,7 +128,7 @@ struct profile_key {
 	struct digest build, model;	/* of the program; of config.json */
 	int lora_rank;
 	char lora_targets[256];		/* modules, with blanks between */
-	char precision[16], kernels[16];
+	char precision[16], kernels[16], recompute[16];
 	bool emulate_links, emulate_compute;
 	double slowdown;
 	int tokens;			/* T of the samples; others are extrapolated */
@@ -179,7 +179,8 @@ void profile_print(const struct profile *profile, int T, struct text *text);
 /* What to measure on this node, and how long that may take. */
 struct compute_spec {
 	struct device *device;
-	enum dtype dtype;		/* of training */
+	enum dtype dtype;		/* of training, as is the next */
+	enum recompute recompute;
 	const struct model_config *model;
 	const struct weights *weights;
 	const struct lora *lora;

@@ -122,6 +122,28 @@ START_TEST(pace_is_declared)
 }
 END_TEST
 
+/* What backward computes again takes its time, in the prediction and in the pace; what was measured, was measured so. */
+START_TEST(what_is_computed_again_takes_time)
+{
+	double C = model.width, products = 2 * 12 * C * C, up = 2 * 4 * C * C, each = 2 * 64 / 2e9;
+	double forward_s, backward_s, more = _i == RECOMPUTE_MLP ? up : model_block_forward_flops(&model, 32) - up;
+	struct plan kept = two_stages(), plan;
+
+	problem.recompute = (enum recompute)_i;
+	plan = two_stages();
+	ck_assert_double_eq(model_block_again_flops(&model, 0, RECOMPUTE_BLOCK), products - up);
+	assert_near(model_block_again_flops(&model, 32, problem.recompute), more);
+	assert_near(plan.stage[1].backward_s - kept.stage[1].backward_s, 2 * more * each);
+	ck_assert_double_eq(plan.stage[1].forward_s, kept.stage[1].forward_s);
+	plan_pace(&problem, &plan, 1, &forward_s, &backward_s);
+	ck_assert_double_eq(forward_s, plan.stage[1].forward_s);
+	ck_assert_double_eq(backward_s, plan.stage[1].backward_s);
+	profile->node[1].block_forward = profile->node[1].block_backward =
+		(struct fit){1, 0, 0, 0, false, ORIGIN_MEASURED};
+	assert_near(cost_node(&problem, 1, 2).block_backward_s, 1.0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cost");
@@ -132,6 +154,7 @@ int main(void)
 	tcase_add_test(tests, declared_beats_nothing);
 	tcase_add_test(tests, links_likewise);
 	tcase_add_test(tests, pace_is_declared);
+	tcase_add_loop_test(tests, what_is_computed_again_takes_time, RECOMPUTE_MLP, RECOMPUTE_BLOCK + 1);
 	suite_add_tcase(suite, tests);
 	return run_suite(suite);
 }

@@ -129,7 +129,7 @@ static struct profile *some_profile(void)
 	static const char *const names[] = {"library", "lab", "kiosk"};
 	struct profile *profile = profile_open(3);
 	struct profile_key key = {"edgepipe 1 (abc, Release)", {1, 2}, {3, 4}, 8, "c_attn c_proj", "fp32", "auto",
-				  true, true, 2.5, 64};
+				  "mlp", true, true, 2.5, 64};
 
 	profile->key = key;
 	for (int i = 0; i < 3; i++)
@@ -280,7 +280,7 @@ END_TEST
 
 /* -- of what it is ------------------------------------------------------------------------- */
 
-enum difference { NOTHING, BUILD, MODEL, RANK, TARGETS, PRECISION, KERNELS, LINKS, COMPUTE, SLOWDOWN, NODE, CPU, CORES,
+enum difference { NOTHING, BUILD, MODEL, RANK, TARGETS, PRECISION, KERNELS, RECOMPUTE, LINKS, COMPUTE, SLOWDOWN, NODE, CPU, CORES,
 		  QUOTA, THREADS, HELD, HELD_LINK, DIFFERENCES };
 
 static const char *const named[DIFFERENCES] = {
@@ -290,6 +290,7 @@ static const char *const named[DIFFERENCES] = {
 	[TARGETS] = "lora.targets \"c_attn c_proj\", now it is \"q_proj\"",
 	[PRECISION] = "train.precision \"fp32\"",
 	[KERNELS] = "train.kernels \"auto\"",
+	[RECOMPUTE] = "measured with train.recompute \"mlp\", now it is \"block\"",
 	[LINKS] = "links held to declared numbers, now they are as they are",
 	[COMPUTE] = "nodes held to declared numbers",
 	[SLOWDOWN] = "emulate.slowdown 2.5, now it is 3",
@@ -313,6 +314,7 @@ static void change(struct profile *want, enum difference what)
 	case TARGETS: snprintf(want->key.lora_targets, 256, "q_proj"); break;
 	case PRECISION: snprintf(want->key.precision, 16, "bf16"); break;
 	case KERNELS: snprintf(want->key.kernels, 16, "reference"); break;
+	case RECOMPUTE: snprintf(want->key.recompute, 16, "block"); break;
 	case LINKS: want->key.emulate_links = false; break;
 	case COMPUTE: want->key.emulate_compute = false; break;
 	case SLOWDOWN: want->key.slowdown = 3; break;

@@ -293,6 +293,233 @@ START_TEST(memory_is_what_the_table_says)
 }
 END_TEST
 
+/* -- runs ---------------------------------------------------------------------------------- */
+
+static char *result_of(struct arena *arena, const struct golden_run *run)
+{
+	char *folder = run_folder(arena, run, "local");
+
+	ck_assert_int_eq(run_local(run, folder), 0);
+	return run_result(arena, folder);
+}
+
+/* Losses, norms and the adapter of three ranks are at every level the bytes of one rank that keeps all. */
+START_TEST(runs_end_the_same)
+{
+	static const char *const schedules[] = {"eager", "gpipe"};
+	struct arena arena = {0};
+	struct golden_run run = {.name = golden_cases[_i], .ranks = 1, .threads = 1, .micro_batch = 1, .steps = 4,
+				 .schedule = "1f1b", .lora = "{rank: 3, alpha: 6, dropout: 0.3, targets: all}"};
+	char *kept = result_of(&arena, &run);
+
+	for (int i = 0; i < 2; i++) {
+		run.train = arena_format(&arena, "recompute: %s", levels[1 + i]);
+		run.ranks = 3;
+		run.threads = 1 + i;
+		run.schedule = schedules[i];
+		ck_assert_str_eq(result_of(&arena, &run), kept);
+	}
+	arena_release(&arena);
+}
+END_TEST
+
+/* How many products with weights a run makes in a step. */
+static double products_of(struct arena *arena, enum recompute level)
+{
+	struct golden_run run = {.name = "gpt2", .ranks = 1, .threads = 1, .micro_batch = 1, .steps = 3, .schedule = "1f1b",
+				 .train = arena_format(arena, "recompute: %s", levels[level])};
+	char *folder = run_folder(arena, &run, levels[level]);
+	struct train_options options = {.command = "train", .topology = run_topology(arena, &run, folder), .out = folder,
+					.overwrite = true, .profile_ops = true};
+	struct json *document;
+	const struct json *ops;
+	double calls = 0;
+
+	ck_assert_int_eq(comm_local_run(run.ranks, run_rank, &options), 0);
+	document = json_read(arena_format(arena, "%s/ops.json", folder));
+	ck_assert_ptr_nonnull(document);
+	ops = json_find(json_at(json_find(document, "stages"), 0), "ops");
+	for (size_t i = 0; i < json_size(ops); i++)
+		if (!strcmp(json_as_text(json_find(json_at(ops, i), "op"), ""), "linear"))
+			calls += json_as_number(json_find(json_at(ops, i), "calls"), 0);
+	json_free(document);
+	return calls;
+}
+
+/* The stages of a run do compute again: three products more a block and micro-batch. */
+START_TEST(stages_of_a_run_compute_again)
+{
+	enum { BLOCKS = 5, MICRO_BATCHES = 4 };
+	struct arena arena = {0};
+	double kept = products_of(&arena, RECOMPUTE_NONE), again = products_of(&arena, RECOMPUTE_BLOCK);
+
+	ck_assert_double_eq(again - kept, 3 * BLOCKS * MICRO_BATCHES);
+	arena_release(&arena);
+}
+END_TEST
+
+static long long calls_of(const struct device *dev, const char *slot)
+{
+	long long calls = 0;
+
+	for (int i = 0; i < dev->timed->count; i++)
+		calls += !strcmp(dev->timed->op[i].slot, slot) ? dev->timed->op[i].calls : 0;
+	return calls;
+}
+
+enum { MEASURED = 64 };			/* sequences */
+#define PACE 4e9
+
+/* Seconds of a block's forward and backward, as a node measures them that is held to PACE. */
+static double measured_s(struct model *m, enum recompute level)
+{
+	struct node_profile node = {.name = "alone"};
+	struct compute_spec spec = {
+		.device = device_open("cpu", 1), .recompute = level, .model = m->config, .weights = m->weights,
+		.lora = m->lora, .tokens = m->tokens, .batch = MEASURED, .micro_batch = MEASURED, .pace_flops = PACE,
+		.box_s = 5,
+	};
+	double n = MEASURED * m->tokens;
+
+	timed_open(spec.device, 256);
+	timed_start(spec.device);
+	ck_assert_int_eq(compute_measure(&spec, &node), 0);
+	timed_stop(spec.device);
+	ck_assert_int_gt(calls_of(spec.device, "attention"), 0);
+	ck_assert_int_eq(calls_of(spec.device, "attention"),
+			 (level == RECOMPUTE_BLOCK ? 2 : 1) * calls_of(spec.device, "attention_backward"));
+	device_close(spec.device);
+	return fit_at(&node.block_forward, n, m->tokens) + fit_at(&node.block_backward, n, m->tokens);
+}
+
+/* So do the stages that a profile is measured with, and a declared pace holds them for as much longer. */
+START_TEST(a_profile_measures_what_is_computed_again)
+{
+	struct model m;
+	double more, longer;
+
+	model_open(&m, "gpt2", "attention");
+	more = model_block_again_flops(m.config, m.tokens, RECOMPUTE_BLOCK) * MEASURED * m.tokens;
+	longer = measured_s(&m, RECOMPUTE_BLOCK) - measured_s(&m, RECOMPUTE_NONE);
+	ck_assert_double_gt(longer * PACE, 0.5 * more);
+	ck_assert_double_lt(longer * PACE, 1.5 * more);
+	model_close(&m);
+}
+END_TEST
+
+/* -- plans --------------------------------------------------------------------------------- */
+
+/* Two alike nodes for a model, in one micro-batch of 16 sequences. */
+struct cramped {
+	struct model m;
+	struct node node[2];
+	struct cluster cluster;
+	struct plan_config want;
+	int threads[2];
+	double limit[2], overhead[2];
+	struct problem problem;
+	struct plan plan;
+};
+
+static void cramped_open(struct cramped *c, const char *solver)
+{
+	*c = (struct cramped){
+		.node = {{.name = "a", .compute_flops = 1e9}, {.name = "b", .compute_flops = 1e9}},
+		.want = {.schedule = "eager", .solver = solver},
+		.threads = {1, 1},
+	};
+	model_open(&c->m, "gpt2", "attention");
+	c->cluster.nodes = (struct list){c->node, 2};
+	c->problem = (struct problem){
+		.cluster = &c->cluster, .model = c->m.config, .lora = c->m.lora, .want = &c->want, .batch = 32,
+		.micro_batch = 16, .tokens = 32, .slowdown = 1, .threads = c->threads,
+		.memory_limit_bytes = c->limit, .overhead_bytes = c->overhead,
+	};
+}
+
+/* What the fuller node needs at a level, where memory is no matter. */
+static double need_of(struct cramped *c, enum recompute level)
+{
+	double most = 0;
+
+	c->limit[0] = c->limit[1] = 0;
+	c->want.schedule = "1f1b";
+	c->problem.recompute = level;
+	ck_assert_int_eq(plan_make(&c->problem, &c->plan), 0);
+	for (int s = 0; s < c->plan.stages; s++)
+		most = fmax(most, c->plan.stage[s].memory_bytes);
+	return most;
+}
+
+static void refused_with(struct cramped *c, const char *help)
+{
+	error_hold();
+	ck_assert_int_eq(plan_make(&c->problem, &c->plan), -1);
+	ck_assert_int_eq(error_code(), EXIT_CONFIG);
+	ck_assert_msg(strstr(error_text(), help) != NULL, "\"%s\" is not in: %s", help, error_text());
+	error_clear();
+}
+
+/* Memory between what two levels need: the one holds, the other is refused, and the refusal names the one. */
+START_TEST(a_level_makes_room)
+{
+	struct cramped c;
+	enum recompute level = (enum recompute)_i;
+	double enough, less;
+	struct text table = {0};
+
+	cramped_open(&c, "uniform");
+	enough = need_of(&c, level);
+	less = need_of(&c, (enum recompute)(level - 1));
+	ck_assert_double_lt(enough, less);
+	c.limit[0] = c.limit[1] = (enough + less) / 2;
+	refused_with(&c, arena_format(&c.m.arena, "train.recompute %s (fits), ", levels[level]));
+	c.problem.recompute = level;
+	ck_assert_int_eq(plan_make(&c.problem, &c.plan), 0);
+	plan_print(&c.plan, &c.problem, &table);
+	ck_assert_ptr_nonnull(strstr(table.data, arena_format(&c.m.arena, "\ntrain.recompute %s: ", levels[level])));
+	text_release(&table);
+	model_close(&c.m);
+}
+END_TEST
+
+static bool holds(struct cramped *c, double limit)
+{
+	int status;
+
+	c->limit[0] = c->limit[1] = limit;
+	error_mute();
+	status = plan_make(&c->problem, &c->plan);
+	error_unmute();
+	error_clear();
+	return status == 0;
+}
+
+/* The same for a solver that decides everything: the least memory with which it finds a plan at the level of blocks. */
+START_TEST(a_level_makes_room_for_any_placement)
+{
+	struct cramped c;
+	double low = 0, high;
+
+	cramped_open(&c, "exact");
+	high = need_of(&c, RECOMPUTE_BLOCK);
+	while (high - low > 256) {
+		double mid = (low + high) / 2;
+
+		*(holds(&c, mid) ? &high : &low) = mid;
+	}
+	ck_assert(holds(&c, high));
+	c.problem.recompute = RECOMPUTE_NONE;
+	refused_with(&c, "train.recompute block (fits), ");
+	c.limit[0] = c.limit[1] = low;
+	error_hold();
+	ck_assert_int_eq(plan_make(&c.problem, &c.plan), -1);
+	ck_assert_msg(!strstr(error_text(), "train.recompute"), "%s", error_text());
+	error_clear();
+	model_close(&c.m);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("recompute");
@@ -310,6 +537,11 @@ int main(void)
 		puts("skipped where the CPU multiplies no bf16: bf16_differs_by_a_rounding");
 	tcase_add_test(cases, of_gpt2_ten_widths_are_kept);
 	tcase_add_loop_test(cases, memory_is_what_the_table_says, 0, 2 * LEVELS * COUNT(golden_cases));
+	tcase_add_loop_test(cases, runs_end_the_same, 0, COUNT(golden_cases));
+	tcase_add_test(cases, stages_of_a_run_compute_again);
+	tcase_add_test(cases, a_profile_measures_what_is_computed_again);
+	tcase_add_loop_test(cases, a_level_makes_room, RECOMPUTE_MLP, RECOMPUTE_BLOCK + 1);
+	tcase_add_test(cases, a_level_makes_room_for_any_placement);
 	suite_add_tcase(suite, cases);
 	status = run_suite(suite);
 	scratch_close();

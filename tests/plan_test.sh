@@ -154,6 +154,8 @@ refused "two files" 2 "one topology file" plan a b
 refused "an unknown option" 2 "--explain" plan "$work/campus.yaml" --explian
 refused "a file that is not there" 66 "none.yaml" plan none.yaml
 refused "a key that is not there" 78 "learning_rate" plan "$work/campus.yaml" --set train.learning_rat=1
+"$EDGEPIPE" plan "$work/campus.yaml" --set train.recompute=block > "$work/stdout" || fail "recompute: exit $?"
+grep -q "^train.recompute block: backward computes every block's forward again" "$work/stdout" || fail "the level is not said"
 refused "memory that does not suffice" 78 "MiB" plan "$work/campus.yaml" --set nodes.1.memory=2MiB --set plan.solver=proportional
 # all_of SIZE: $memory is that for every node
 all_of() {

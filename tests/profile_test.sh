@@ -45,6 +45,8 @@ refused "what to do" 78 'measure again: edgepipe profile TOPOLOGY' plan "$work/o
 	grep -q "one.json': measured with sequences of .* tokens: its times are extrapolated to 48" "$work/stderr" ||
 	fail "another sequence"
 refused "another rank" 78 'measured with lora.rank 8, now it is 4' plan "$work/one.yaml" --profile "$work/one.json" --set lora.rank=4
+refused "another level of recompute" 78 'measured with train.recompute "none", now it is "block"' plan "$work/one.yaml" \
+	--profile "$work/one.json" --set train.recompute=block
 refused "a missing node" 78 'no node "other"' plan "$work/one.yaml" --profile "$work/one.json" --set nodes.0.name=other
 head -c 700 "$work/one.json" > "$work/cut.json"
 refused "a cut file" 65 "cut.json:" plan "$work/one.yaml" --profile "$work/cut.json"
