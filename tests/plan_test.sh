@@ -173,8 +173,8 @@ more=$(sed -n 's/.* each), \([0-9.]*\) MiB more .*/\1/p' "$work/stderr")
 each=$(echo "$more" | awk '{ printf "%.0f", (27 + $1 / 5 * 1.25) * 1024 + 1024 }')
 all_of "${each}KiB"
 "$EDGEPIPE" plan "$work/campus.yaml" $memory > /dev/null 2> "$work/stderr" || { cat "$work/stderr"; fail "what is lacking in all does not suffice"; }
-all_of 29MiB
-refused "memory that suffices in all" 78 "they hold 9 of 10, and 'workshop' lacks the least for one more" plan "$work/campus.yaml" $memory
+all_of 29440KiB
+refused "memory that suffices in all" 78 "they hold 8 of 10, and 'physics' lacks the least for one more" plan "$work/campus.yaml" $memory
 "$EDGEPIPE" plan "$work/campus.yaml" $memory --set nodes.2.memory=31500KiB > /dev/null 2> "$work/stderr" ||
 	{ cat "$work/stderr"; fail "two MiB more for a node that lacks little do not suffice"; }
 refused "an unknown solver" 78 'did you mean "exact"' plan "$work/campus.yaml" --set plan.solver=exakt
