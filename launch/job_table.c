@@ -20,6 +20,7 @@ static const char *const rates[] = {"linear", "cosine", "constant", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const char *const kernels[] = {"auto", "reference", "openblas", "onednn", NULL};
 static const char *const recomputes[] = {"none", "mlp", "block", NULL};
+static const char *const layouts[] = {"packed", "plain", NULL};
 static const char *const solvers[] = {"exact", "search", "bottleneck", "proportional", "uniform", "manual", NULL};
 static const char *const schedules[] = {"eager", "1f1b", "gpipe", NULL};
 /* Stand for 0. */
@@ -137,6 +138,8 @@ static const struct field rows[] = {
 	 .help = "of new adapters, dropout and the order of samples"},
 	{"train.precision", FIELD_WORD, AT(train.precision), "fp32", .words = precisions,
 	 .help = "of frozen weights and stored activations; bf16 where the CPU multiplies it"},
+	{"train.weights", FIELD_WORD, AT(train.weights), "packed", .words = layouts,
+	 .help = "bf16's: packed for both directions, or plain: half the memory, a little slower"},
 	{"train.kernels", FIELD_WORD, AT(train.kernels), "auto", .words = kernels,
 	 .help = "which library multiplies"},
 	{"train.recompute", FIELD_WORD, AT(train.recompute), "none", .words = recomputes,

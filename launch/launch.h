@@ -27,6 +27,7 @@ struct job {
 };
 /* Words of the table, in this order. */
 enum precision { PRECISION_FP32, PRECISION_BF16 };
+enum weights_layout { WEIGHTS_PACKED, WEIGHTS_PLAIN };
 enum kernel_choice { KERNELS_AUTO, KERNELS_REFERENCE, KERNELS_OPENBLAS, KERNELS_ONEDNN };
 enum role { ROLE_SERVER, ROLE_CLIENT };
 

@@ -100,6 +100,7 @@ static int measure_node(struct measure *m)
 		.device = s->device,
 		.dtype = facts->dtype,
 		.recompute = (enum recompute)s->job.train.recompute,
+		.plain = s->job.train.weights == WEIGHTS_PLAIN,
 		.model = s->model,
 		.weights = s->weights,
 		.lora = s->lora,

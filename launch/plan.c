@@ -234,6 +234,7 @@ static int make_problem(struct plan_command *c)
 		.links_emulated = c->job.emulate.links,
 		.threads = c->threads,
 		.dtypes = c->dtypes,
+		.plain = c->job.train.weights == WEIGHTS_PLAIN,
 		.memory_limit_bytes = c->limit,
 		.overhead_bytes = c->overhead,
 	};

@@ -346,6 +346,7 @@ static void make_problem(struct session *s)
 		.links_emulated = s->job.emulate.links,
 		.threads = s->threads,
 		.dtypes = s->dtypes,
+		.plain = s->job.train.weights == WEIGHTS_PLAIN,
 		.memory_limit_bytes = s->memory_limit_bytes,
 		.overhead_bytes = s->overhead_bytes,
 	};
@@ -493,6 +494,7 @@ static int open_stage(struct session *s)
 		.edges = own->edges,
 		.dtype = s->facts[s->comm->rank].dtype,
 		.recompute = (enum recompute)s->job.train.recompute,
+		.plain = s->job.train.weights == WEIGHTS_PLAIN,
 		.dump = s->options.dump != NULL,
 	};
 	if (cuts_open(s, &spec))

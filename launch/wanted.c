@@ -29,8 +29,9 @@ static int fill_key(struct profile_key *key, const struct job *job, const struct
 	key->lora_rank = lora->rank;
 	key->tokens = tokens;
 	snprintf(key->precision, sizeof(key->precision), "%s", precisions[job->train.precision]);
-	snprintf(key->kernels, sizeof(key->kernels), "%s", kernels[job->train.kernels]);
 	snprintf(key->recompute, sizeof(key->recompute), "%s", recompute_name((enum recompute)job->train.recompute));
+	snprintf(key->kernels, sizeof(key->kernels), "%s%s", kernels[job->train.kernels],
+		 job->train.weights == WEIGHTS_PLAIN ? " plain" : "");
 	key->emulate_links = job->emulate.links;
 	key->emulate_compute = job->emulate.compute;
 	key->slowdown = job->emulate.links || job->emulate.compute ? job->emulate.slowdown : 1;

@@ -31,6 +31,9 @@ struct linear {
 	int tail;		/* columns of a tail: the rank of every adapted part, made even */
 	bool transposed;	/* W lies as (in, out), as in the file */
 	struct matrix w;	/* (out + tail, in + tail), or (in + tail, out + tail) where transposed */
+	/* Or, packed, [W | B]ᵀ (in + tail, out) and [W; A] (out + tail, in), with what adapters write there. */
+	struct matrix forward, backward;
+	struct matrix forward_tail, backward_tail;	/* (tail, out), (tail, in) F32 */
 	struct matrix bias;	/* (1, out); data null: none */
 };
 
@@ -114,8 +117,8 @@ bool linear_adapted(const struct linear *linear);
 /* Makes ready what the products of a block need; x: where the residual stream flows. */
 void block_ready(const struct run *run, const struct saved *s, const struct block *b,
 		 struct matrix x);
-/* Brings the adapters' values into w, after they changed. */
-void linear_adapt(struct device *dev, const struct linear *linear);
+/* Brings the adapters' values into w, after they changed. With dropout A stays out of it: see linear_backward. */
+void linear_adapt(struct device *dev, const struct linear *linear, bool dropout);
 
 /* -- gpt2.c, llama.c ----------------------------------------------------------------------- */
 

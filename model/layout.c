@@ -111,6 +111,8 @@ struct visit {
 /* So many bytes of a file are resident behind what is being converted, in so many pieces. */
 #define FORGET_BYTES ((size_t)16 << 20)
 #define FILL_PIECES 64
+/* Parts of packed weights begin and end at multiples of it. */
+#define PACK_BLOCK 64
 
 /* Mapped memory can be used as it lies. */
 static bool usable_in_place(const struct visit *visit, const struct safetensor *tensor,
@@ -233,6 +235,102 @@ static struct matrix part_place(const struct linear *linear, const struct part *
 		       : matrix_cols(matrix_rows(linear->w, part->first, part->out), 0, linear->in);
 }
 
+static size_t packed_bytes(const struct stage *stage, int inner, int cols)
+{
+	return stage->dev ? stage->dev->k.packed_bytes(inner, cols)
+			  : kernels_cpu().packed_bytes(inner, cols);
+}
+
+/* Whether a linear's weights are packed: parts must end where the library's blocks do. */
+static bool packs(const struct visit *visit, const struct linear *linear)
+{
+	const struct stage *stage = visit->stage;
+	bool whole = linear->in % PACK_BLOCK == 0;
+
+	if (stage->spec.dtype != DTYPE_BF16 || stage->spec.plain || !visit->host_memory)
+		return false;
+	for (int p = 0; p < linear->parts; p++)
+		whole = whole && linear->part[p].out % PACK_BLOCK == 0;
+	return whole && packed_bytes(stage, linear->in, linear->out) > 0 &&
+	       packed_bytes(stage, linear->out, linear->in) > 0;
+}
+
+static struct matrix take_packed(const struct visit *visit, int inner, int cols)
+{
+	size_t bytes = packed_bytes(visit->stage, inner, cols);
+	struct matrix w = {slab_take(visit->slab, bytes), inner, cols, 0, DTYPE_BF16};
+
+	visit->stage->bytes.weights += bytes;
+	return w;
+}
+
+static void layout_packed(const struct visit *visit, struct linear *linear)
+{
+	linear->forward = take_packed(visit, linear->in + linear->tail, linear->out);
+	linear->backward = take_packed(visit, linear->out + linear->tail, linear->in);
+	linear->forward_tail = take(visit->slab, linear->tail, linear->out);
+	linear->backward_tail = take(visit->slab, linear->tail, linear->in);
+}
+
+/* Some rows of the file's matrix, as it lies where the library can read that, else in F32 in the buffer. */
+static struct matrix readable_rows(struct matrix file, int first, int rows, float *buffer)
+{
+	struct matrix part = matrix_rows(file, first, rows);
+	bool aligned = (uintptr_t)part.data % dtype_bytes(part.dtype) == 0;
+
+	if (aligned && (part.dtype == DTYPE_F32 || part.dtype == DTYPE_BF16))
+		return part;
+	convert_to_f32(buffer, part.data, part.dtype, (size_t)rows * (size_t)part.cols);
+	return matrix(buffer, rows, part.cols);
+}
+
+/* A part's rows of the file, for both directions: in forward they are rows of [W | B]ᵀ where the file has (in, out),
+ * else columns; in backward the other way round. */
+static void pack_rows(const struct visit *visit, const struct linear *linear,
+		      const struct part *part, int first, struct matrix rows)
+{
+	struct device *dev = visit->stage->dev;
+
+	if (linear->transposed) {
+		dev->k.pack(dev, linear->forward, first, part->first, rows, false);
+		dev->k.pack(dev, linear->backward, part->first, first, rows, true);
+	} else {
+		dev->k.pack(dev, linear->forward, 0, part->first + first, rows, true);
+		dev->k.pack(dev, linear->backward, part->first + first, 0, rows, false);
+	}
+}
+
+/* Straight from the mapped file, whose pages are given back behind. */
+static void fill_packed(const struct visit *visit, const struct linear *linear,
+			const struct part *part, const struct safetensor *tensor)
+{
+	int rows = linear->transposed ? linear->in : part->out;
+	int cols = linear->transposed ? part->out : linear->in;
+	struct matrix file = matrix_of(tensor->dtype, (void *)tensor->data, rows, cols);
+	size_t row_bytes = (size_t)cols * dtype_bytes(tensor->dtype);
+	int most = ((int)(FORGET_BYTES / row_bytes) / PACK_BLOCK + 1) * PACK_BLOCK;
+	float *buffer = xalloc((size_t)most * (size_t)cols * sizeof(float));
+
+	for (int first = 0; first < rows; first += most) {
+		int count = rows - first < most ? rows - first : most;
+
+		pack_rows(visit, linear, part, first, readable_rows(file, first, count, buffer));
+		safetensor_forget(tensor, (size_t)(first + count) * row_bytes);
+	}
+	free(buffer);
+}
+
+static void visit_packed(const struct visit *visit, struct linear *linear, int block)
+{
+	if (visit->slab) {
+		layout_packed(visit, linear);
+		return;
+	}
+	for (int p = 0; p < linear->parts; p++)
+		fill_packed(visit, linear, &linear->part[p],
+			    tensor_of(visit, linear->part[p].slot, block));
+}
+
 /* w alone may be the file's: one part that is not adapted, in the dtype of the stage. */
 static void visit_weight(const struct visit *visit, struct linear *linear, int block)
 {
@@ -240,6 +338,10 @@ static void visit_weight(const struct visit *visit, struct linear *linear, int b
 	int cols = (linear->transposed ? linear->out : linear->in) + linear->tail;
 	enum dtype dtype = visit->stage->spec.dtype;
 
+	if (packs(visit, linear)) {
+		visit_packed(visit, linear, block);
+		return;
+	}
 	if (linear->parts == 1 && linear->tail == 0) {
 		visit_tensor(visit, &linear->w, linear->part[0].slot, block,
 			     matrix_of(dtype, NULL, rows, cols));
@@ -756,5 +858,6 @@ void stage_adapt(struct stage *stage)
 		for (int r = 0; r < RECIPES; r++)
 			if (recipe_holds(stage->config, r))
 				linear_adapt(stage->dev,
-					     linear_at(&stage->block[i], recipes[r].place));
+					     linear_at(&stage->block[i], recipes[r].place),
+					     stage->lora->dropout > 0);
 }

@@ -59,22 +59,36 @@ static struct matrix widened(struct matrix x, int tail)
 	return x;
 }
 
-/* W as forward reads it: with B, or without adapters. */
-static struct matrix forward_weight(const struct linear *linear, bool with_tail)
+/* y = x [W | B]ᵀ + bias + beta y, where x has its tail. */
+static void forward_product(struct device *dev, struct matrix y, struct matrix x,
+			    const struct linear *linear, float beta)
 {
-	int in = linear->in + (with_tail ? linear->tail : 0);
+	struct matrix w = linear->w;
+	int in = linear->in + linear->tail;
 
-	return linear->transposed ? matrix_cols(matrix_rows(linear->w, 0, in), 0, linear->out)
-				  : matrix_cols(matrix_rows(linear->w, 0, linear->out), 0, in);
+	if (linear->forward.data) {
+		dev->k.linear(dev, y, x, linear->forward, false, linear->bias, beta);
+		return;
+	}
+	w = linear->transposed ? matrix_cols(matrix_rows(w, 0, in), 0, linear->out)
+			       : matrix_cols(matrix_rows(w, 0, linear->out), 0, in);
+	dev->k.linear(dev, y, x, w, !linear->transposed, linear->bias, beta);
 }
 
-/* W as backward reads it: with A, or without adapters. */
-static struct matrix backward_weight(const struct linear *linear, bool with_tail)
+/* dx = dy [W; A], where dy has its tail. */
+static void backward_product(struct device *dev, struct matrix dx, struct matrix dy,
+			     const struct linear *linear)
 {
-	int out = linear->out + (with_tail ? linear->tail : 0);
+	struct matrix w = linear->w, none = {0};
+	int out = linear->out + linear->tail;
 
-	return linear->transposed ? matrix_cols(matrix_rows(linear->w, 0, linear->in), 0, out)
-				  : matrix_cols(matrix_rows(linear->w, 0, out), 0, linear->in);
+	if (linear->backward.data) {
+		dev->k.linear(dev, dx, dy, linear->backward, false, none, 0);
+		return;
+	}
+	w = linear->transposed ? matrix_cols(matrix_rows(w, 0, linear->in), 0, out)
+			       : matrix_cols(matrix_rows(w, 0, out), 0, linear->in);
+	dev->k.linear(dev, dx, dy, w, linear->transposed, none, 0);
 }
 
 static struct dropout mask_of(const struct run *run, const struct part *part)
@@ -140,8 +154,8 @@ void linear_forward(const struct run *run, struct matrix y, struct matrix u, str
 	if (linear->tail && u.data != tail.data)
 		dev->k.copy(dev, u, tail);
 	if (y.data)
-		dev->k.linear(dev, y, widened(x, linear->tail), forward_weight(linear, true),
-			      !linear->transposed, linear->bias, beta);
+		if (y.data)
+		forward_product(dev, y, widened(x, linear->tail), linear, beta);
 }
 
 /* du behind dy, and the gradients of A and B. */
@@ -157,7 +171,8 @@ static void part_backward(const struct run *run, struct matrix dy, struct matrix
 	dev->k.thin(dev, part->grad_a, du, true, adapter_input(run, x, part), false, 1, 1);
 }
 
-/* With dropout du A goes through the mask, which the product with W cannot do. */
+/* With dropout du A goes through the mask, which the product with W cannot do: A is zero in W's
+ * rows then. */
 static void dropped_backward(const struct run *run, struct matrix dx, struct matrix dy,
 			     const struct linear *linear, const struct part *part)
 {
@@ -173,8 +188,6 @@ void linear_backward(const struct run *run, struct matrix dx, struct matrix dy, 
 		     struct matrix u, const struct linear *linear)
 {
 	struct device *dev = run->dev;
-	struct matrix none = {0};
-	bool rides = run->dropout == 0;
 
 	for (int p = 0; p < linear->parts; p++)
 		if (linear->part[p].adapted)
@@ -182,9 +195,8 @@ void linear_backward(const struct run *run, struct matrix dx, struct matrix dy, 
 	if (!dx.data)
 		return;
 	clear_padding(run, dy, linear->out, linear);
-	dev->k.linear(dev, dx, rides ? widened(dy, linear->tail) : dy,
-		      backward_weight(linear, rides), linear->transposed, none, 0);
-	for (int p = 0; !rides && p < linear->parts; p++)
+	backward_product(dev, dx, widened(dy, linear->tail), linear);
+	for (int p = 0; run->dropout > 0 && p < linear->parts; p++)
 		if (linear->part[p].adapted)
 			dropped_backward(run, dx, dy, linear, &linear->part[p]);
 }
@@ -193,17 +205,9 @@ void linear_backward(const struct run *run, struct matrix dx, struct matrix dy, 
 static void linear_ready(const struct run *run, const struct linear *linear, struct matrix y,
 			 struct matrix x, float beta, struct matrix dx, struct matrix dy)
 {
-	struct device *dev = run->dev;
-	struct matrix none = {0};
-
 	x.data = dy.data = NULL;
-	dev->k.linear(dev, y, widened(x, linear->tail), forward_weight(linear, true),
-		      !linear->transposed, linear->bias, beta);
-	dev->k.linear(dev, dx, widened(dy, linear->tail), backward_weight(linear, true),
-		      linear->transposed, none, 0);
-	if (run->work->dropped.data)
-		dev->k.linear(dev, dx, dy, backward_weight(linear, false), linear->transposed,
-			      none, 0);
+	forward_product(run->dev, y, widened(x, linear->tail), linear, beta);
+	backward_product(run->dev, dx, widened(dy, linear->tail), linear);
 }
 
 void block_ready(const struct run *run, const struct saved *s, const struct block *b,
@@ -224,35 +228,61 @@ void block_ready(const struct run *run, const struct saved *s, const struct bloc
 		     stream_gradient(run, &b->down, x));
 }
 
-/* Where A and B of a part lie in w: B beside the part's rows of W, A below W; both turned where
- * W is. */
-void linear_adapt(struct device *dev, const struct linear *linear)
+/* The rows that B and A take in packed weights: of a part, the columns of its outputs; all at
+ * once, as a tail may begin inside of what the library keeps together. */
+static void pack_tails(struct device *dev, const struct linear *linear, bool dropout)
 {
 	for (int p = 0; p < linear->parts; p++) {
 		const struct part *part = &linear->part[p];
-		int rank = part->a.rows, first = linear->in + part->tail;
-		int below = linear->out + part->tail;
+		struct matrix b = matrix_cols(linear->forward_tail, part->first, part->out);
 
 		if (!part->adapted)
 			continue;
-		if (linear->transposed) {
-			dev->k.transpose(dev,
-					 matrix_cols(matrix_rows(linear->w, first, rank),
-						     part->first, part->out),
-					 part->b);
-			dev->k.transpose(
-			    dev,
-			    matrix_cols(matrix_rows(linear->w, 0, linear->in), below, rank),
-			    part->a);
-		} else {
-			dev->k.copy(dev,
-				    matrix_cols(matrix_rows(linear->w, part->first, part->out),
-						first, rank),
-				    part->b);
+		dev->k.transpose(dev, matrix_rows(b, part->tail, part->a.rows), part->b);
+		if (!dropout)
 			dev->k.copy(
-			    dev,
-			    matrix_cols(matrix_rows(linear->w, below, rank), 0, linear->in),
+			    dev, matrix_rows(linear->backward_tail, part->tail, part->a.rows),
 			    part->a);
-		}
 	}
+	dev->k.pack(dev, linear->forward, linear->in, 0, linear->forward_tail, false);
+	dev->k.pack(dev, linear->backward, linear->out, 0, linear->backward_tail, false);
+}
+
+/* Where A and B of a part lie in w: B beside the part's rows of W, A below W; both turned where
+ * W is. */
+static void write_tails(struct device *dev, const struct linear *linear,
+			const struct part *part, bool dropout)
+{
+	int rank = part->a.rows, first = linear->in + part->tail;
+	int below = linear->out + part->tail;
+	struct matrix w = linear->w;
+
+	if (linear->transposed) {
+		dev->k.transpose(
+		    dev, matrix_cols(matrix_rows(w, first, rank), part->first, part->out),
+		    part->b);
+		if (!dropout)
+			dev->k.transpose(
+			    dev, matrix_cols(matrix_rows(w, 0, linear->in), below, rank),
+			    part->a);
+	} else {
+		dev->k.copy(dev,
+			    matrix_cols(matrix_rows(w, part->first, part->out), first, rank),
+			    part->b);
+		if (!dropout)
+			dev->k.copy(dev,
+				    matrix_cols(matrix_rows(w, below, rank), 0, linear->in),
+				    part->a);
+	}
+}
+
+void linear_adapt(struct device *dev, const struct linear *linear, bool dropout)
+{
+	if (linear->tail && linear->forward.data) {
+		pack_tails(dev, linear, dropout);
+		return;
+	}
+	for (int p = 0; p < linear->parts; p++)
+		if (linear->part[p].adapted)
+			write_tails(dev, linear, &linear->part[p], dropout);
 }

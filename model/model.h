@@ -377,6 +377,7 @@ struct stage_spec {
 	int edges;		/* buffers of the cuts, at least slots: m has number m % edges */
 	enum dtype dtype;	/* of frozen matrices, stored activations and what products read: F32 or BF16 */
 	enum recompute recompute;
+	bool plain;		/* BF16 weights once, row-major, not packed for each direction: half of their memory */
 	bool dump;		/* keep hidden states, and logits on the head, for --dump */
 	/* Cuts inside the stage that what crosses them passes through, as it would through a link's codec:
 	 * passes[i]: after the stage's i-th block; null: none. x: host, (n, width). */

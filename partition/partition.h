@@ -43,6 +43,7 @@ struct problem {
 	 * what the process needs besides the stage (libraries, data, checkpoint buffers). */
 	const int *threads;
 	const enum dtype *dtypes;	/* that it computes in; null: F32 on all */
+	bool plain;			/* weights of BF16 are not packed */
 	const double *memory_limit_bytes, *overhead_bytes;
 };
 

@@ -264,8 +264,8 @@ struct train_config {
 	struct numbers betas;		/* two */
 	double epsilon, clip;
 	long long seed;
-	int precision, kernels;		/* words of the job's table */
 	int recompute;			/* enum recompute */
+	int precision, kernels, weights;	/* words of the job's table */
 	long long validate_every, checkpoint_every;
 	long long trace;		/* last steps to trace; 0: none */
 };

@@ -85,6 +85,7 @@ static struct stage_spec shape_of(const struct compute_spec *spec, enum part par
 		.edges = TURNS,
 		.dtype = spec->dtype,
 		.recompute = spec->recompute,
+		.plain = spec->plain,
 	};
 }
 

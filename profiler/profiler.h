@@ -179,8 +179,9 @@ void profile_print(const struct profile *profile, int T, struct text *text);
 /* What to measure on this node, and how long that may take. */
 struct compute_spec {
 	struct device *device;
-	enum dtype dtype;		/* of training, as is the next */
+	enum dtype dtype;		/* of training, as are the next two */
 	enum recompute recompute;
+	bool plain;			/* its weights of BF16 are not packed */
 	const struct model_config *model;
 	const struct weights *weights;
 	const struct lora *lora;

@@ -43,6 +43,7 @@ struct product {
 	int row_parts, col_parts; /* asked of the sides; rounding may leave fewer tiles */
 	int row_step, col_step, row_tiles, col_tiles;
 	struct onednn *onednn; /* does the tiles; null: OpenBLAS */
+	const struct onednn_layout *layout; /* of b, where that is packed */
 };
 
 static int at_most(int x, int most)
@@ -72,7 +73,7 @@ static struct place place_of(const struct product *p, int index)
 	at.rows = at_most(p->c.rows - at.i, p->row_step);
 	at.cols = at_most(p->c.cols - at.j, p->col_step);
 	at.a = (const char *)p->a.data + i * (p->a_t ? 1 : p->a.ld) * ab;
-	at.b = (const char *)p->b.data + j * (p->b_t ? p->b.ld : 1) * ab;
+	at.b = (const char *)p->b.data + (p->layout ? 0 : j * (p->b_t ? p->b.ld : 1) * ab);
 	at.c = (char *)p->c.data + (i * p->c.ld + j) * dtype_bytes(p->c.dtype);
 	return at;
 }
@@ -211,15 +212,17 @@ void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t, 
  * are too few to go round; whole rows of c are what oneDNN writes best.
  */
 #define BF16_ROWS 128
+#define BF16_UNPACKED_ROWS 256 /* they are copied for every tile */
+#define BF16_COLS_MOST 4096
 #define BF16_TILES 8
 #define BF16_COLS 256
 
 static void cut_bf16(struct product *p)
 {
-	p->row_step = at_most(p->c.rows, BF16_ROWS);
+	p->row_step = at_most(p->c.rows, p->layout ? BF16_ROWS : BF16_UNPACKED_ROWS);
 	p->row_tiles = (p->c.rows - 1) / p->row_step + 1;
-	p->col_parts = 1;
-	while (p->row_tiles * p->col_parts < BF16_TILES &&
+	p->col_parts = p->layout ? 1 : (p->c.cols - 1) / BF16_COLS_MOST + 1;
+	while (!p->layout && p->row_tiles * p->col_parts < BF16_TILES &&
 	       part(p->c.cols, 2 * p->col_parts) >= BF16_COLS)
 		p->col_parts *= 2;
 	p->col_step = p->col_parts > 1 ? part(p->c.cols, p->col_parts) : p->c.cols;
@@ -261,7 +264,8 @@ static bool bf16_ready(struct bf16_product *b)
 						     .b_t = p->b_t,
 						     .bias = p->bias.data,
 						     .add = p->beta != 0,
-						     .out = p->c.dtype};
+						     .out = p->c.dtype,
+						     .layout = p->layout};
 
 			if (rows[i] && cols[j])
 				b->whole[i][j] = onednn_product(p->onednn, &shape);
@@ -299,14 +303,35 @@ static void cpu_linear(struct device *dev, struct matrix y, struct matrix x, str
 
 	if (y.rows < 1 || y.cols < 1)
 		return;
+	if (w.ld == 0 && !(p.layout = onednn_layout(dev->onednn, w.rows, w.cols)))
+		exit(EXIT_BUG);
 	if (x.dtype == DTYPE_BF16)
 		linear_bf16(dev, &p);
 	else if (x.data)
 		run_product(dev, &p);
 }
 
+/* Blocks of layouts end where parts may begin. */
+#define PACK_BLOCK 64
+
+static size_t cpu_packed_bytes(int inner, int cols)
+{
+	return cols % PACK_BLOCK == 0 ? onednn_packed_bytes(inner, cols) : 0;
+}
+
+static void cpu_pack(struct device *dev, struct matrix w, int row, int col, struct matrix part,
+		     bool part_t)
+{
+	const struct onednn_layout *layout = onednn_layout(dev->onednn, w.rows, w.cols);
+
+	if (!layout || onednn_pack(dev->onednn, layout, w.data, row, col, part, part_t) < 0)
+		exit(EXIT_BUG); /* said */
+}
+
 void cpu_matmul_slots(struct kernels *k)
 {
+	k->packed_bytes = cpu_packed_bytes;
+	k->pack = cpu_pack;
 	k->matmul = cpu_matmul;
 	k->linear = cpu_linear;
 	k->thin = cpu_matmul;

@@ -31,6 +31,12 @@ static void far_linear(struct device *dev, struct matrix y, struct matrix x, str
 	kernels_cpu().linear(dev, NEAR(y), NEAR(x), NEAR(w), w_t, NEAR(bias), beta);
 }
 
+static void far_pack(struct device *dev, struct matrix w, int row, int col, struct matrix part,
+		     bool part_t)
+{
+	kernels_cpu().pack(dev, NEAR(w), row, col, part, part_t);
+}
+
 static void far_thin(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		     struct matrix b, bool b_t, float alpha, float beta)
 {
@@ -174,6 +180,7 @@ struct kernels kernels_far(void)
 	k.name = "far";
 	k.matmul = far_matmul;
 	k.linear = far_linear;
+	k.pack = far_pack;
 	k.thin = far_thin;
 	k.copy = far_copy;
 	k.transpose = far_transpose;

@@ -17,6 +17,16 @@
 #include <string.h>
 
 #define PRODUCTS_MOST 1024
+#define LAYOUTS_MOST 256
+/* A layout is asked for with so many rows. */
+#define LAYOUT_ROWS 128
+/* No layout pads further. */
+#define INNER_BLOCK 64
+#define COLS_BLOCK 64
+
+struct desc {
+	dnnl_memory_desc_t md;
+};
 
 /* One run of a product by one thread. */
 struct bound {
@@ -27,6 +37,11 @@ struct onednn_product {
 	struct onednn_shape shape;
 	dnnl_primitive_t primitive;
 	struct bound *bound; /* threads */
+};
+
+struct onednn_layout {
+	int inner, cols;
+	struct desc desc;
 };
 
 struct worker {
@@ -42,13 +57,11 @@ struct onednn {
 	size_t scratch_bytes;
 	struct onednn_product *product[PRODUCTS_MOST];
 	int products;
+	struct onednn_layout *layout[LAYOUTS_MOST];
+	int layouts;
 };
 
 /* -- what differs between the API's versions ----------------------------------------------- */
-
-struct desc {
-	dnnl_memory_desc_t md;
-};
 
 #if DNNL_VERSION_MAJOR >= 3
 typedef const_dnnl_memory_desc_t desc_arg;
@@ -62,6 +75,23 @@ static dnnl_status_t desc_open(struct desc *desc, const dnnl_dims_t dims,
 			       const dnnl_dims_t steps, dnnl_data_type_t type)
 {
 	return dnnl_memory_desc_create_with_strides(&desc->md, 2, dims, type, steps);
+}
+
+static dnnl_status_t desc_open_any(struct desc *desc, const dnnl_dims_t dims)
+{
+	return dnnl_memory_desc_create_with_tag(&desc->md, 2, dims, dnnl_bf16,
+						dnnl_format_tag_any);
+}
+
+static dnnl_status_t desc_part(struct desc *desc, const struct desc *of, const dnnl_dims_t dims,
+			       const dnnl_dims_t at)
+{
+	return dnnl_memory_desc_create_submemory(&desc->md, of->md, dims, at);
+}
+
+static dnnl_status_t desc_copy(struct desc *desc, desc_arg of)
+{
+	return dnnl_memory_desc_clone(&desc->md, of);
 }
 
 static void desc_close(struct desc *desc)
@@ -94,6 +124,23 @@ static dnnl_status_t desc_open(struct desc *desc, const dnnl_dims_t dims,
 			       const dnnl_dims_t steps, dnnl_data_type_t type)
 {
 	return dnnl_memory_desc_init_by_strides(&desc->md, 2, dims, type, steps);
+}
+
+static dnnl_status_t desc_open_any(struct desc *desc, const dnnl_dims_t dims)
+{
+	return dnnl_memory_desc_init_by_tag(&desc->md, 2, dims, dnnl_bf16, dnnl_format_tag_any);
+}
+
+static dnnl_status_t desc_part(struct desc *desc, const struct desc *of, const dnnl_dims_t dims,
+			       const dnnl_dims_t at)
+{
+	return dnnl_memory_desc_init_submemory(&desc->md, &of->md, dims, at);
+}
+
+static dnnl_status_t desc_copy(struct desc *desc, desc_arg of)
+{
+	desc->md = *of;
+	return dnnl_success;
 }
 
 static void desc_close(struct desc *desc)
@@ -179,6 +226,10 @@ void onednn_close(struct onednn *onednn)
 		return;
 	for (int i = 0; i < onednn->products; i++)
 		product_close(onednn->product[i], onednn->threads);
+	for (int i = 0; i < onednn->layouts; i++) {
+		desc_close(&onednn->layout[i]->desc);
+		free(onednn->layout[i]);
+	}
 	for (int i = 0; i < onednn->threads; i++)
 		dnnl_stream_destroy(onednn->worker[i].stream);
 	dnnl_engine_destroy(onednn->engine);
@@ -262,8 +313,11 @@ static bool descs_open(struct descs *d, const struct onednn_shape *s)
 	};
 
 	for (d->open = 0; d->open < 3 + s->bias; d->open++)
-		if (desc_open(all[d->open].desc, all[d->open].dims, all[d->open].steps,
-			      all[d->open].type) != dnnl_success)
+		if (s->layout && all[d->open].desc == &d->weights) {
+			if (desc_copy(&d->weights, desc_of(&s->layout->desc)) != dnnl_success)
+				return false;
+		} else if (desc_open(all[d->open].desc, all[d->open].dims, all[d->open].steps,
+				     all[d->open].type) != dnnl_success)
 			return false;
 	return true;
 }
@@ -379,6 +433,105 @@ struct onednn_product *onednn_product(struct onednn *onednn, const struct onednn
 	return product;
 }
 
+/* -- packed weights ------------------------------------------------------------------------ */
+
+static size_t rounded(int size, int block)
+{
+	return ((size_t)size + (size_t)block - 1) / (size_t)block * (size_t)block;
+}
+
+size_t onednn_packed_bytes(int inner, int cols)
+{
+	return rounded(inner, INNER_BLOCK) * rounded(cols, COLS_BLOCK) * sizeof(uint16_t);
+}
+
+/* Asks a product of LAYOUT_ROWS rows for the layout that it would choose. */
+static bool choose_layout(struct onednn *onednn, struct onednn_layout *layout)
+{
+	const dnnl_dim_t m = LAYOUT_ROWS, k = layout->inner, n = layout->cols;
+	const dnnl_dims_t src_dims = {m, k}, src_steps = {k, 1}, dims = {k, n};
+	const dnnl_dims_t dst_dims = {m, n}, dst_steps = {n, 1};
+	struct desc src = {0}, weights = {0}, dst = {0};
+	dnnl_primitive_desc_t pd = NULL;
+	bool done = false;
+
+	own_team();
+	if (desc_open(&src, src_dims, src_steps, dnnl_bf16) == dnnl_success &&
+	    desc_open_any(&weights, dims) == dnnl_success &&
+	    desc_open(&dst, dst_dims, dst_steps, dnnl_bf16) == dnnl_success &&
+	    describe_matmul(&pd, onednn->engine, &src, &weights, NULL, &dst, NULL) ==
+		dnnl_success) {
+		desc_arg chosen = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+
+		done = dnnl_memory_desc_get_size(chosen) <=
+			   onednn_packed_bytes(layout->inner, layout->cols) &&
+		       desc_copy(&layout->desc, chosen) == dnnl_success;
+	}
+	dnnl_primitive_desc_destroy(pd);
+	desc_close(&src);
+	desc_close(&weights);
+	desc_close(&dst);
+	return done;
+}
+
+struct onednn_layout *onednn_layout(struct onednn *onednn, int inner, int cols)
+{
+	for (int i = 0; i < onednn->layouts; i++)
+		if (onednn->layout[i]->inner == inner && onednn->layout[i]->cols == cols)
+			return onednn->layout[i];
+	if (onednn->layouts == LAYOUTS_MOST)
+		return error_null(EXIT_BUG, "more than %d sizes of weights", LAYOUTS_MOST);
+	struct onednn_layout *layout = xzalloc(1, sizeof *layout);
+
+	layout->inner = inner;
+	layout->cols = cols;
+	if (choose_layout(onednn, layout))
+		return onednn->layout[onednn->layouts++] = layout;
+	free(layout);
+	return error_null(EXIT_BUG, "oneDNN has no layout for weights (%d, %d) in bf16", inner,
+			  cols);
+}
+
+int onednn_pack(struct onednn *onednn, const struct onednn_layout *layout, void *packed,
+		int row, int col, struct matrix part, bool part_t)
+{
+	const dnnl_dim_t ld = (dnnl_dim_t)part.ld, step = 1;
+	const dnnl_dims_t dims = {part_t ? part.cols : part.rows,
+				  part_t ? part.rows : part.cols};
+	const dnnl_dims_t steps = {part_t ? step : ld, part_t ? ld : step}, at = {row, col};
+	struct desc from = {0}, to = {0};
+	dnnl_memory_t source = NULL, place = NULL;
+	dnnl_primitive_desc_t pd = NULL;
+	dnnl_primitive_t reorder = NULL;
+	bool done = false;
+
+	own_team();
+	if (desc_open(&from, dims, steps, part.dtype == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32) ==
+		dnnl_success &&
+	    desc_part(&to, &layout->desc, dims, at) == dnnl_success &&
+	    dnnl_memory_create(&source, desc_of(&from), onednn->engine, part.data) ==
+		dnnl_success &&
+	    dnnl_memory_create(&place, desc_of(&to), onednn->engine, packed) == dnnl_success &&
+	    dnnl_reorder_primitive_desc_create(&pd, desc_of(&from), onednn->engine,
+					       desc_of(&to), onednn->engine,
+					       NULL) == dnnl_success &&
+	    dnnl_primitive_create(&reorder, pd) == dnnl_success) {
+		dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, place}};
+
+		done = dnnl_primitive_execute(reorder, onednn->worker[0].stream, 2, args) ==
+		       dnnl_success;
+	}
+	dnnl_primitive_destroy(reorder);
+	dnnl_primitive_desc_destroy(pd);
+	dnnl_memory_destroy(source);
+	dnnl_memory_destroy(place);
+	desc_close(&from);
+	desc_close(&to);
+	return done ? 0
+		    : error(EXIT_BUG, "oneDNN cannot pack (%d, %d) at (%d, %d) of (%d, %d)",
+			    part.rows, part.cols, row, col, layout->inner, layout->cols);
+}
+
 void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,
 		const void *a, const void *b, const float *bias)
 {
@@ -440,6 +593,26 @@ struct onednn_product *onednn_product(struct onednn *onednn, const struct onednn
 {
 	(void)onednn, (void)shape;
 	return NULL;
+}
+
+struct onednn_layout *onednn_layout(struct onednn *onednn, int inner, int cols)
+{
+	(void)onednn, (void)inner, (void)cols;
+	return NULL;
+}
+
+size_t onednn_packed_bytes(int inner, int cols)
+{
+	(void)inner, (void)cols;
+	return 0;
+}
+
+int onednn_pack(struct onednn *onednn, const struct onednn_layout *layout, void *packed,
+		int row, int col, struct matrix part, bool part_t)
+{
+	(void)onednn, (void)layout, (void)packed, (void)row, (void)col, (void)part,
+	    (void)part_t;
+	return -1;
 }
 
 void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,

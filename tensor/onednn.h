@@ -32,6 +32,16 @@ struct sgemm {
 /* On the calling thread, which is number `thread` of the pool. */
 void onednn_sgemm(struct onednn *onednn, int thread, const struct sgemm *g);
 
+/* How oneDNN likes weights (inner, cols) of BF16 best, for products of many rows; the same for
+ * equal sizes. Null after an error. They take onednn_packed_bytes at most. */
+struct onednn_layout;
+struct onednn_layout *onednn_layout(struct onednn *onednn, int inner, int cols);
+size_t onednn_packed_bytes(int inner, int cols);
+/* Writes part (rows, cols; F32 or BF16), which lies transposed or not, at (row, col) of packed
+ * weights. -1 after an error. */
+int onednn_pack(struct onednn *onednn, const struct onednn_layout *layout, void *packed,
+		int row, int col, struct matrix part, bool part_t);
+
 /* c (rows, cols; F32 or BF16) = a op(b) + bias + (add ? c : 0) for BF16 a and b; bias is F32.
  */
 struct onednn_shape {
@@ -39,6 +49,7 @@ struct onednn_shape {
 	size_t lda, ldb, ldc;
 	bool b_t, bias, add;
 	enum dtype out;
+	const struct onednn_layout *layout; /* of b; null: b is row-major */
 };
 struct onednn_product;
 /* The product of a shape, made ready at its first use (main thread; allocates). Null after an

@@ -86,6 +86,16 @@ static void ref_linear(UNUSED struct device *dev, struct matrix y, struct matrix
 	}
 }
 
+static size_t ref_packed_bytes(UNUSED int inner, UNUSED int cols)
+{
+	return 0;
+}
+
+static void ref_pack(UNUSED struct device *dev, UNUSED struct matrix w, UNUSED int row,
+		     UNUSED int col, UNUSED struct matrix part, UNUSED bool part_t)
+{
+}
+
 static void ref_copy(UNUSED struct device *dev, struct matrix y, struct matrix x)
 {
 	for (int i = 0; i < y.rows; i++)
@@ -601,6 +611,8 @@ const struct kernels KERNELS_REF = {
     .name = "reference",
     .matmul = ref_matmul,
     .linear = ref_linear,
+    .packed_bytes = ref_packed_bytes,
+    .pack = ref_pack,
     .thin = ref_matmul,
     .copy = ref_copy,
     .transpose = ref_transpose,

@@ -85,9 +85,19 @@ struct kernels {
 	void (*matmul)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta);
 	/* y = x op(w) + bias + beta y, beta 0 or 1; bias (1, cols). x and w both F32, then y too,
-	 * or both BF16, y any. Without x (no data) only what such a product needs is made ready. */
+	 * or both BF16 (w may be packed), y any. Without x (no data) only what such a product needs is made ready. */
 	void (*linear)(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
 		       bool w_t, struct matrix bias, float beta);
+	/*
+	 * Frozen weights of BF16 in the order that the library's products like best: w (inner, cols) in
+	 * packed_bytes of zeroed memory, 0 where nothing is packed (then sizes are not multiples of
+	 * 64, or the table has no such products). linear takes it as a w whose ld is 0. pack writes
+	 * part, or its transpose, at (row, col), which are multiples of 64, as its sizes are or end
+	 * with w; part in host memory, F32 or BF16. At set-up and between micro-batches alone.
+	 */
+	size_t (*packed_bytes)(int inner, int cols);
+	void (*pack)(struct device *dev, struct matrix w, int row, int col, struct matrix part,
+		     bool part_t);
 	/* As matmul, where the inner dimension or a side of c is a rank: a, b and c any. */
 	void (*thin)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		     struct matrix b, bool b_t, float alpha, float beta);

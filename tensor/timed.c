@@ -100,6 +100,15 @@ static void timed_linear(struct device *dev, struct matrix y, struct matrix x, s
 		     bytes_of(x) + bytes_of(w) + bytes_of(bias), beta);
 }
 
+static void timed_pack(struct device *dev, struct matrix w, int row, int col, struct matrix part,
+		       bool part_t)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.pack(dev, w, row, col, part, part_t);
+	keep_pass(dev, start_s, "pack", part, 2 * bytes_of(part));
+}
+
 static void timed_thin(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta)
 {
@@ -352,6 +361,7 @@ static void wrap(struct kernels *k)
 {
 	k->matmul = timed_matmul;
 	k->linear = timed_linear;
+	k->pack = timed_pack;
 	k->thin = timed_thin;
 	k->copy = timed_copy;
 	k->transpose = timed_transpose;
