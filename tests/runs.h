@@ -35,6 +35,14 @@ static inline void scratch_close(void)
 	folder_remove(scratch);
 }
 
+/* A job in BF16 is one in F32 where the CPU does not multiply it. */
+static inline void say_bf16_skipped(void)
+{
+	if (!cpu_has_bf16())
+		puts("skipped: BF16, which this CPU (or ONEDNN_MAX_CPU_ISA, or the build) does not multiply");
+	fflush(stdout);
+}
+
 /* How a golden case is run. */
 struct golden_run {
 	const char *name;		/* of the case */
