@@ -61,22 +61,33 @@ void gpt2_backward(const struct run *run, struct matrix d, const struct saved *s
 	struct matrix d_up = linear_gradient(run, &b->up, w->d_up);
 	struct matrix d_qkv = linear_gradient(run, &b->qkv, w->d_qkv);
 	int C = run->config->width;
+	/* How far down the gradient is wanted: below every adapted linear nothing is. */
+	bool to_o = !lowest || linear_adapted(&b->qkv);
+	bool to_x2 = to_o || linear_adapted(&b->out), to_up = to_x2 || linear_adapted(&b->up);
 
 	if (run->recompute == RECOMPUTE_MLP)
 		mlp_again(run, h2, s, b);
 	/* x += down(gelu(up)) */
 	if (linear_adapted(&b->down) && run->recompute != RECOMPUTE_BLOCK)
 		k->gelu(dev, act, s->up, run->config->gelu);
-	linear_backward(run, d_up, stream_gradient(run, &b->down, d), act, s->u_down, &b->down);
+	linear_backward(run, to_up ? d_up : none, stream_gradient(run, &b->down, d), act,
+			s->u_down, &b->down);
+	if (!to_up)
+		return;
 	k->gelu_backward(dev, d_up, d_up, s->up, run->config->gelu);
 	/* up = up(norm2(x2)) */
 	if (run->recompute == RECOMPUTE_NONE)
 		norm_again(run, h2, s->x2, s->stats2, b->norm2, b->norm2_bias, &b->up);
-	linear_backward(run, w->d_h, d_up, h2, s->u_up, &b->up);
+	linear_backward(run, to_x2 ? w->d_h : none, d_up, h2, s->u_up, &b->up);
+	if (!to_x2)
+		return;
 	k->layer_norm_backward(dev, d, stream_copy(run, &b->out, d), w->d_h, s->x2, s->stats2,
 			       b->norm2);
 	/* x += out(o) */
-	linear_backward(run, w->d_o, stream_gradient(run, &b->out, d), s->o, s->u_out, &b->out);
+	linear_backward(run, to_o ? w->d_o : none, stream_gradient(run, &b->out, d), s->o,
+			s->u_out, &b->out);
+	if (!to_o)
+		return;
 	/* o = attention(q, k, v) */
 	k->attention_backward(dev, matrix_cols(d_qkv, 0, C), matrix_cols(d_qkv, C, C),
 			      matrix_cols(d_qkv, 2 * C, C), w->d_o, s->q, s->k, s->v, s->o,

@@ -138,20 +138,31 @@ void llama_backward(const struct run *run, struct matrix d, const struct saved *
 	struct matrix d_up = matrix_cols(d_both, act.cols, act.cols);
 
 	if (run->recompute == RECOMPUTE_MLP)
-		mlp_again(run, h2, s, b);
+		mlp_again(run, h2, s, b);	/* How far down the gradient is wanted: below every adapted linear nothing is. */
+	bool to_o = !lowest || linear_adapted(&b->qkv);
+	bool to_x2 = to_o || linear_adapted(&b->out), to_up = to_x2 || linear_adapted(&b->up);
+
 	/* x += down(swiglu(gate, up)) */
 	if (linear_adapted(&b->down) && run->recompute != RECOMPUTE_BLOCK)
 		k->swiglu(dev, act, s->gate_half, s->up_half);
-	linear_backward(run, d_up, stream_gradient(run, &b->down, d), act, s->u_down, &b->down);
+	linear_backward(run, to_up ? d_up : none, stream_gradient(run, &b->down, d), act,
+			s->u_down, &b->down);
+	if (!to_up)
+		return;
 	k->swiglu_backward(dev, d_gate, d_up, d_up, s->gate_half, s->up_half);
 	/* gate, up = up(norm2(x2)) */
 	if (run->recompute == RECOMPUTE_NONE)
 		norm_again(run, h2, s->x2, s->stats2, b->norm2, &b->up);
-	linear_backward(run, w->d_h, d_both, h2, s->u_up, &b->up);
+	linear_backward(run, to_x2 ? w->d_h : none, d_both, h2, s->u_up, &b->up);
+	if (!to_x2)
+		return;
 	k->rms_norm_backward(dev, d, stream_copy(run, &b->out, d), w->d_h, s->x2, s->stats2,
 			     b->norm2, true);
 	/* x += out(o) */
-	linear_backward(run, w->d_o, stream_gradient(run, &b->out, d), s->o, s->u_out, &b->out);
+	linear_backward(run, to_o ? w->d_o : none, stream_gradient(run, &b->out, d), s->o,
+			s->u_out, &b->out);
+	if (!to_o)
+		return;
 	/* o = attention(rotate(q), rotate(k), v) */
 	if (run->config->qk_norm)
 		rotate(run, s, b);

@@ -255,12 +255,14 @@ void stage_backward(struct stage *stage, int m, const struct micro_batch *micro)
 	struct matrix d = edge_of(stage, m);
 	size_t bytes = cut_elements(stage) * sizeof(float);
 	struct saved *saved = saved_of(stage, m);
+	/* Of all that are adapted the lowest block; it may lie in another stage. */
+	int bottom = stage->lora->tensor[0].block - stage->spec.first_block;
 
 	if (stage->host && !stage->spec.head)
 		dev->upload(dev, d.data, host_edge(stage, m), bytes);
-	for (int i = stage->spec.blocks - 1; i >= 0; i--) {
+	for (int i = stage->spec.blocks - 1; i >= 0 && i >= bottom; i--) {
 		const struct linear *below = i > 0 ? &stage->block[i - 1].down : NULL;
-		bool lowest = stage->spec.embedding && i == 0;
+		bool lowest = i == bottom;
 
 		if (pass_cut(stage, micro, d, i, true) || i == stage->spec.blocks - 1)
 			copy_gradient(&run, &stage->block[i].down, d);

@@ -121,6 +121,8 @@ static int choose_onednn(struct device *dev, const char *name, int threads)
 		return 0;
 	dev->onednn = onednn_open(threads);
 	dev->fast_f32 = dev->onednn && prefers_onednn(name);
+	if (!dev->onednn && onednn_has_avx512())
+		return error(EXIT_BUG, "oneDNN does not start");
 	if (!dev->onednn && !strcmp(name, "onednn"))
 		return error(EXIT_CONFIG,
 			     "this edgepipe was built without oneDNN (train.kernels "

@@ -1,6 +1,7 @@
 /*
- * The runnable stage by itself: every golden case on every device (the far one proves that no host code touches device
- * memory), the memory estimate, and that a micro-batch allocates nothing.
+ * The runnable stage by itself: every golden case on every device (the far one proves that no
+ * host code touches device memory), the memory estimate, and that a micro-batch allocates
+ * nothing.
  *
  * links: model
  */
@@ -19,7 +20,7 @@ static const char *const devices[] = {"cpu", "reference", "far"};
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define COUNTING 1
 static atomic_long allocations;
-static atomic_bool counting;	/* only where it is asked: dladdr is slow in large libraries */
+static atomic_bool counting; /* only where it is asked: dladdr is slow in large libraries */
 
 /* Ours alone: OpenBLAS and oneDNN take and give back buffers of their own. */
 static void note_allocation(void *caller)
@@ -28,9 +29,9 @@ static void note_allocation(void *caller)
 
 	if (!atomic_load(&counting))
 		return;
-	if (!dladdr(caller, &info) || (!strstr(info.dli_fname, "openblas") &&
-				       !strstr(info.dli_fname, "dnnl") &&
-				       !strstr(info.dli_fname, "stdc++")))
+	if (!dladdr(caller, &info) ||
+	    (!strstr(info.dli_fname, "openblas") && !strstr(info.dli_fname, "dnnl") &&
+	     !strstr(info.dli_fname, "stdc++")))
 		atomic_fetch_add(&allocations, 1);
 }
 
@@ -106,7 +107,8 @@ static float *gradients_on(struct golden *g, const char *device, double *loss)
 	struct device *dev = device_open(device, 2);
 	struct stage_spec spec = whole(g);
 	struct micro_batch micro = micro_batch(g);
-	struct stage *stage = stage_open(dev, g->config, g->weights, g->lora, &spec, g->initial);
+	struct stage *stage =
+	    stage_open(dev, g->config, g->weights, g->lora, &spec, g->initial);
 	float *gradients = arena_take(&g->arena, g->lora->elements * sizeof(float));
 
 	ck_assert_ptr_nonnull(stage);
@@ -128,8 +130,8 @@ START_TEST(device_equals_pytorch)
 
 	golden_open(&g, cases[_i / COUNT(devices)]);
 	gradients = gradients_on(&g, devices[_i % COUNT(devices)], &loss);
-	ck_assert_double_eq_tol(loss, (double)*(const float *)safetensors_find(g.answers, "loss")->data,
-				2e-5);
+	ck_assert_double_eq_tol(
+	    loss, (double)*(const float *)safetensors_find(g.answers, "loss")->data, 2e-5);
 	for (int i = 0; i < g.lora->count; i++) {
 		const struct lora_tensor *t = &g.lora->tensor[i];
 		const float *theirs = safetensors_find(g.answers, t->name)->data;
@@ -168,7 +170,7 @@ START_TEST(micro_batch_allocates_nothing)
 	struct micro_batch micro;
 	struct adamw adamw = {1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1, 1};
 	double loss, norm = 0;
-	void *volatile probe;				/* a compiler may drop an unused malloc */
+	void *volatile probe; /* a compiler may drop an unused malloc */
 	long before;
 
 	golden_open(&g, cases[_i / LEVELS % COUNT(cases)]);
@@ -178,7 +180,7 @@ START_TEST(micro_batch_allocates_nothing)
 	micro = micro_batch(&g);
 	dev = device_open("cpu", 2);
 	stage = stage_open(dev, g.config, g.weights, g.lora, &spec, g.initial);
-	stage_forward(stage, 0, &micro, &loss);		/* OpenBLAS takes its buffers once */
+	stage_forward(stage, 0, &micro, &loss); /* OpenBLAS takes its buffers once */
 	atomic_store(&counting, true);
 	before = atomic_load(&allocations);
 	probe = malloc(1);
@@ -200,9 +202,106 @@ START_TEST(micro_batch_allocates_nothing)
 }
 END_TEST
 
-/* Only trained tensors get gradients, and what is stored is what the arithmetic says: for GPT-2, per token and block,
- * 10 widths, the ranks of the adapted linears, and in F32 the heads and 4 numbers; one of the first block's widths is
- * the stage's input, which comes with the edges. */
+/* -- below the lowest adapter ----------------------------------------------------------------
+ */
+
+/* The attention of the CPU, counted. */
+static int attention_backwards;
+static void counted(struct device *dev, struct matrix dq, struct matrix dk, struct matrix dv,
+		    struct matrix d_o, struct matrix q, struct matrix k, struct matrix v,
+		    struct matrix o, struct matrix lse, struct attention shape, void *scratch)
+{
+	attention_backwards++;
+	kernels_cpu().attention_backward(dev, dq, dk, dv, d_o, q, k, v, o, lse, shape, scratch);
+}
+
+/* Gradients of a micro-batch with adapters of one word; B is zero at first, so that they are
+ * the same whatever else is adapted. */
+static float *gradients_of(struct golden *g, const char *word)
+{
+	struct lora_config want = {.rank = 4, .alpha = 8, .targets = {&word, 1}};
+	struct stage_spec spec = whole(g);
+	struct device *dev = device_open("cpu", 1);
+	struct micro_batch batch = micro_batch(g);
+	double loss;
+
+	lora_free(g->lora);
+	g->lora = lora_resolve(g->config, &want);
+	ck_assert_ptr_nonnull(g->lora);
+	float *values = arena_take(&g->arena, g->lora->elements * sizeof(float));
+	float *gradients = arena_take(&g->arena, g->lora->elements * sizeof(float));
+
+	lora_values(g->lora, 0, g->lora->count, 1, values);
+	dev->k.attention_backward = counted;
+	attention_backwards = 0;
+	struct stage *stage = stage_open(dev, g->config, g->weights, g->lora, &spec, values);
+
+	ck_assert_ptr_nonnull(stage);
+	stage_forward(stage, 0, &batch, &loss);
+	stage_backward(stage, 0, &batch);
+	stage_read(stage, STAGE_GRADIENTS, gradients);
+	stage_close(stage);
+	device_close(dev);
+	return gradients;
+}
+
+static const struct lowest {
+	const char *name, *word;
+	int attentions; /* that backward passes, of the lowest two blocks */
+} lowests[] = {
+    {"gpt2", "all", 2},
+    {"gpt2", "c_attn", 2},
+    {"gpt2", "attn.c_proj", 1},
+    {"gpt2", "c_fc", 1},
+    {"gpt2", "mlp.c_proj", 1},
+    {"gpt2", "h.1.mlp.c_fc", 0},
+    {"gpt2", "h.1.attn.c_attn", 1},
+    {"llama", "q_proj", 2},
+    {"llama", "down_proj", 1},
+    {"llama", "gate_proj", 1},
+    {"llama", "o_proj", 1},
+    {"llama", "layers.1.mlp.up_proj", 0},
+};
+
+/* Nothing is computed that no adapter's gradient needs, and the gradients are those of a run
+ * that computes all. */
+START_TEST(nothing_below_the_lowest_adapter)
+{
+	const struct lowest *l = &lowests[_i];
+	struct golden g, all;
+	int compared = 0;
+
+	golden_open(&g, l->name);
+	golden_open(&all, l->name);
+	float *full = gradients_of(&all, "all"), *some = gradients_of(&g, l->word);
+
+	ck_assert_int_eq(attention_backwards, l->attentions + g.config->blocks - 2);
+	for (int i = 0; i < g.lora->count; i++)
+		for (int j = 0; j < all.lora->count; j++) {
+			const struct lora_tensor *a = &g.lora->tensor[i],
+						 *b = &all.lora->tensor[j];
+
+			if (strcmp(a->name, b->name) != 0)
+				continue;
+			compared++;
+			for (int e = 0; e < a->rows * a->cols; e++) {
+				float x = some[a->offset + (size_t)e],
+				      y = full[b->offset + (size_t)e];
+
+				ck_assert_msg(fabsf(x - y) <= 1e-5f + 1e-4f * fabsf(y),
+					      "%s: %g is not %g", a->name, x, y);
+			}
+		}
+	ck_assert_int_eq(compared, g.lora->count);
+	golden_close(&g);
+	golden_close(&all);
+}
+END_TEST
+
+/* Only trained tensors get gradients, and what is stored is what the arithmetic says: for
+ * GPT-2, per token and block, 10 widths, the ranks of the adapted linears, and in F32 the heads
+ * and 4 numbers; one of the first block's widths is the stage's input, which comes with the
+ * edges. */
 START_TEST(stored_activations)
 {
 	struct golden g;
@@ -237,15 +336,19 @@ START_TEST(stored_activations)
 	ck_assert_uint_lt(two.activations, edges.activations + 2 * (cut + SLAB_ALIGN));
 	spec.edges = 2;
 	spec.blocks = 0;
-	ck_assert_uint_ge(stage_memory(g.config, g.weights, g.lora, &spec, 1).activations, 2 * cut);
+	ck_assert_uint_ge(stage_memory(g.config, g.weights, g.lora, &spec, 1).activations,
+			  2 * cut);
 	ck_assert_uint_lt(stage_memory(g.config, g.weights, g.lora, &spec, 1).activations,
 			  2 * (cut + SLAB_ALIGN));
-	/* Each of the 13 pieces of a block, and the edge, is rounded up to the slab's alignment. */
+	/* Each of the 13 pieces of a block, and the edge, is rounded up to the slab's
+	 * alignment. */
 	ck_assert_uint_ge(memory.activations, bytes);
-	ck_assert_uint_le(memory.activations, bytes + (13 * (size_t)g.config->blocks + 1) * SLAB_ALIGN);
+	ck_assert_uint_le(memory.activations,
+			  bytes + (13 * (size_t)g.config->blocks + 1) * SLAB_ALIGN);
 	/* Values, gradients, two moments, and the copy that travels to rank 0. */
 	ck_assert_uint_ge(memory.adapters, 5 * sizeof(float) * g.lora->elements);
-	ck_assert_uint_le(memory.adapters, 5 * sizeof(float) * g.lora->elements + 5 * SLAB_ALIGN);
+	ck_assert_uint_le(memory.adapters,
+			  5 * sizeof(float) * g.lora->elements + 5 * SLAB_ALIGN);
 	golden_close(&g);
 }
 END_TEST
@@ -285,7 +388,8 @@ static void halves_open(struct halves *h, const struct way *way, int slots, int 
 	spec.edges = edges;
 	spec.blocks = 2;
 	spec.head = false;
-	h->lower = stage_open(h->dev, h->g.config, h->g.weights, h->g.lora, &spec, h->g.initial);
+	h->lower =
+	    stage_open(h->dev, h->g.config, h->g.weights, h->g.lora, &spec, h->g.initial);
 	lora_range(h->g.lora, 2, h->g.config->blocks - 2, &from, &to);
 	spec.first_block = 2;
 	spec.blocks = h->g.config->blocks - 2;
@@ -318,7 +422,8 @@ static void halves_forward(struct halves *h, int m)
 	double none = 0;
 
 	stage_forward(h->lower, m, &micro, &none);
-	memcpy(stage_input(h->upper, m), stage_edge(h->lower, m), cut_floats(h) * sizeof(float));
+	memcpy(stage_input(h->upper, m), stage_edge(h->lower, m),
+	       cut_floats(h) * sizeof(float));
 	stage_forward(h->upper, m, &micro, &h->loss[m % SEQUENCES]);
 }
 
@@ -355,18 +460,18 @@ static float *one_by_one(struct halves *h, const struct way *way)
 	return h->gradients;
 }
 
-/* Two in flight with three edges: slot and edge of a number part. What is received early into the edges of micro-batches
- * to come harms nobody. */
+/* Two in flight with three edges: slot and edge of a number part. What is received early into
+ * the edges of micro-batches to come harms nobody. */
 static void two_in_flight(struct halves *h, const struct way *way)
 {
-	enum { FIRST = 8 };	/* in slot 0, with edge 2 */
+	enum { FIRST = 8 }; /* in slot 0, with edge 2 */
 
 	halves_open(h, way, 2, 3);
 	halves_forward(h, FIRST);
 	for (int m = FIRST; m < FIRST + SEQUENCES; m++) {
 		if (m + 1 < FIRST + SEQUENCES)
 			halves_forward(h, m + 1);
-		for (size_t i = 0; i < cut_floats(h); i++)	/* as a receive would */
+		for (size_t i = 0; i < cut_floats(h); i++) /* as a receive would */
 			stage_input(h->upper, m + 2)[i] = stage_edge(h->lower, m + 2)[i] = 1e9f;
 		halves_backward(h, m);
 	}
@@ -436,15 +541,21 @@ START_TEST(a_stage_without_blocks_has_one_buffer)
 END_TEST
 
 /* What was passed: "f1 f3 b3 b1" forwards and backwards by block, and what is done to it. */
-struct passed { const struct micro_batch *micro; float forward, backward; size_t floats; char said[256]; };
+struct passed {
+	const struct micro_batch *micro;
+	float forward, backward;
+	size_t floats;
+	char said[256];
+};
 
-static void note_pass(void *arg, int block, bool backward, const struct micro_batch *micro, float *x)
+static void note_pass(void *arg, int block, bool backward, const struct micro_batch *micro,
+		      float *x)
 {
 	struct passed *passed = arg;
 	size_t used = strlen(passed->said);
 
-	snprintf(passed->said + used, sizeof(passed->said) - used, "%c%d ", backward ? 'b' : 'f',
-		 block);
+	snprintf(passed->said + used, sizeof(passed->said) - used, "%c%d ",
+		 backward ? 'b' : 'f', block);
 	ck_assert_ptr_eq(micro, passed->micro);
 	for (size_t i = 0; i < passed->floats; i++)
 		x[i] *= backward ? passed->backward : passed->forward;
@@ -479,7 +590,8 @@ static float *passed_on(struct golden *g, const char *device, const bool *passes
 START_TEST(what_crosses_a_cut_is_passed)
 {
 	struct golden g;
-	struct passed none = {.forward = 1, .backward = 1}, same = none, more = {.forward = 1.5f, .backward = 1.5f};
+	struct passed none = {.forward = 1, .backward = 1}, same = none,
+		      more = {.forward = 1.5f, .backward = 1.5f};
 	struct way way = way_of(_i);
 	double plain_loss, same_loss, more_loss;
 	float *plain, *equal, *other;
@@ -507,7 +619,8 @@ END_TEST
 START_TEST(a_backward_is_passed_at_its_cut)
 {
 	struct golden g;
-	struct passed none = {.forward = 1, .backward = 1}, wall = {.forward = 1, .backward = 0};
+	struct passed none = {.forward = 1, .backward = 1},
+		      wall = {.forward = 1, .backward = 0};
 	double loss, same;
 	float *plain, *cut;
 	bool passes[16] = {[2] = true};
@@ -520,7 +633,8 @@ START_TEST(a_backward_is_passed_at_its_cut)
 	lora_range(g.lora, 3, g.config->blocks - 3, &from, &to);
 	above = g.lora->tensor[from].offset;
 	ck_assert_double_eq(loss, same);
-	ck_assert_mem_eq(cut + above, plain + above, (g.lora->elements - above) * sizeof(float));
+	ck_assert_mem_eq(cut + above, plain + above,
+			 (g.lora->elements - above) * sizeof(float));
 	for (size_t i = 0; i < above; i++) {
 		ck_assert_float_eq(cut[i], 0);
 		moved += plain[i] != 0;
@@ -530,7 +644,8 @@ START_TEST(a_backward_is_passed_at_its_cut)
 }
 END_TEST
 
-/* A block that slides needs less of attention's scratch; one that does not may stand behind it. */
+/* A block that slides needs less of attention's scratch; one that does not may stand behind it.
+ */
 START_TEST(scratch_fits_every_window)
 {
 	struct golden g;
@@ -570,8 +685,8 @@ static size_t work_of(struct golden *g, enum dtype dtype, int modules)
 	return bytes;
 }
 
-/* The stream's gradient has a place for a copy only where products cannot read it as it flows: behind it goes a tail, or
- * it is in F32 and they are not. */
+/* The stream's gradient has a place for a copy only where products cannot read it as it flows:
+ * behind it goes a tail, or it is in F32 and they are not. */
 START_TEST(a_copy_that_nobody_reads_has_no_place)
 {
 	struct golden g;
@@ -650,9 +765,11 @@ int main(void)
 	tcase_add_loop_test(cases_, edges_go_round, 0, COUNT(devices));
 	tcase_add_loop_test(cases_, a_stage_without_blocks_has_one_buffer, 0, COUNT(devices));
 	tcase_add_loop_test(cases_, what_crosses_a_cut_is_passed, 0, ways());
-	tcase_add_loop_test(cases_, a_backward_is_passed_at_its_cut, 0, COUNT(cases) * COUNT(devices));
+	tcase_add_loop_test(cases_, a_backward_is_passed_at_its_cut, 0,
+			    COUNT(cases) * COUNT(devices));
 	tcase_add_test(cases_, scratch_fits_every_window);
 	tcase_add_test(cases_, a_copy_that_nobody_reads_has_no_place);
+	tcase_add_loop_test(cases_, nothing_below_the_lowest_adapter, 0, COUNT(lowests));
 	tcase_add_test(cases_, dropout);
 	suite_add_tcase(suite, cases_);
 	return run_suite(suite);
