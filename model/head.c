@@ -119,28 +119,39 @@ static void clear_untrained(const struct run *run, struct matrix x, const int32_
 /* -- a chunk --------------------------------------------------------------------------------
  */
 
-/* The rows of x that were chosen; returns the sum of their losses. */
-static double chunk_run(const struct run *run, const struct head *head, struct matrix x,
-			int rows, const struct micro_batch *micro, struct matrix all_logits)
+/* Final norm and head of the rows of x that were chosen; returns their logits. */
+static struct matrix chunk_logits(const struct run *run, const struct head *head,
+				  struct matrix x, int rows)
 {
 	struct device *dev = run->dev;
 	int whole = whole_pieces(head, rows);
 	struct matrix in = matrix_rows(head->x, 0, whole), h = matrix_rows(head->h, 0, whole);
 	struct matrix stats = matrix_rows(head->stats, 0, whole), none = {0};
 	struct matrix logits = matrix_rows(head->logits, 0, whole);
-	struct matrix gradient = matrix_rows(head->gradient, 0, whole);
-	struct matrix d_h = matrix_rows(head->d_h, 0, whole);
-	struct matrix dx = matrix_rows(head->dx, 0, whole);
-	double sum = 0;
 
 	move_rows(run, head, in, x, rows, false);
 	if (rows < whole)
 		dev->k.fill(dev, matrix_rows(in, rows, whole - rows), 0);
-	dev->upload(dev, head->labels, head->host_labels, (size_t)whole * sizeof(int32_t));
 	norm(run, head, h, stats, in);
 	dev->k.linear(dev, logits, h, head->w, true, none, 0);
-	if (all_logits.data)
-		move_rows(run, head, logits, all_logits, rows, true);
+	return logits;
+}
+
+/* The rows of x that were chosen; returns the sum of their losses. */
+static double chunk_run(const struct run *run, const struct head *head, struct matrix x,
+			int rows, const struct micro_batch *micro)
+{
+	struct device *dev = run->dev;
+	int whole = whole_pieces(head, rows);
+	struct matrix in = matrix_rows(head->x, 0, whole), none = {0};
+	struct matrix stats = matrix_rows(head->stats, 0, whole);
+	struct matrix gradient = matrix_rows(head->gradient, 0, whole);
+	struct matrix d_h = matrix_rows(head->d_h, 0, whole);
+	struct matrix dx = matrix_rows(head->dx, 0, whole);
+	struct matrix logits = chunk_logits(run, head, x, rows);
+	double sum = 0;
+
+	dev->upload(dev, head->labels, head->host_labels, (size_t)whole * sizeof(int32_t));
 	dev->k.cross_entropy(dev, head->losses, micro->train ? gradient : none, logits,
 			     head->labels, micro->loss_scale);
 	dev->download(dev, head->host_losses, head->losses, (size_t)rows * sizeof(double));
@@ -154,17 +165,22 @@ static double chunk_run(const struct run *run, const struct head *head, struct m
 	return sum;
 }
 
+/* What is dumped is computed apart: a row's last bits may depend on where in a product it
+ * stands (OpenBLAS on AVX2), and training must not depend on the dump. */
 double head_run(const struct run *run, const struct head *head, struct matrix x,
 		const struct micro_batch *micro, struct matrix all_logits)
 {
 	double sum = 0;
 	int rows, next = 0;
 
-	if (micro->train && !all_logits.data)
+	while (all_logits.data &&
+	       (rows = choose_rows(head, micro->labels, x.rows, true, &next)) > 0)
+		move_rows(run, head, chunk_logits(run, head, x, rows), all_logits, rows, true);
+	if (micro->train)
 		clear_untrained(run, x, micro->labels);
-	while ((rows = choose_rows(head, micro->labels, x.rows, all_logits.data != NULL,
-				   &next)) > 0)
-		sum += chunk_run(run, head, x, rows, micro, all_logits);
+	next = 0;
+	while ((rows = choose_rows(head, micro->labels, x.rows, false, &next)) > 0)
+		sum += chunk_run(run, head, x, rows, micro);
 	return sum;
 }
 
