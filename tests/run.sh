@@ -14,7 +14,7 @@ case $what in
 release) build=build ;;
 clang) preset=release compiler=clang tests='^check_' ;;
 asan) tests='^(check_|mpi_)' without='_avx2$' ;;
-tsan) tests='^check_(threads|comm|shaped|stream|stream_faults|identity)$' ;;
+tsan) tests='^check_(threads|comm|shaped|stream|stream_faults)$' ;;
 *)
 	echo "edgepipe: error: '$what' is not one of release, clang, asan, tsan" >&2
 	exit 2
