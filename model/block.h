@@ -117,6 +117,9 @@ bool linear_adapted(const struct linear *linear);
 /* Makes ready what the products of a block need; x: where the residual stream flows. */
 void block_ready(const struct run *run, const struct saved *s, const struct block *b,
 		 struct matrix x);
+/* What w holds, where it is not packed, from inputs [in, in + ins) to outputs [out, out + outs), as it lies. Outputs behind
+ * the linear's own are A's ranks, inputs behind its own B's. */
+struct matrix linear_weight(const struct linear *linear, int out, int outs, int in, int ins);
 /* Brings the adapters' values into w, after they changed. With dropout A stays out of it: see linear_backward. */
 void linear_adapt(struct device *dev, const struct linear *linear, bool dropout);
 

@@ -7,8 +7,6 @@
  */
 #include "model/block.h"
 
-#include <string.h>
-
 /* Logits take at most so much. */
 #define LOGITS_BYTES ((size_t)160 << 20)
 #define ROWS_MOST 256
@@ -56,8 +54,7 @@ static void norm_backward(const struct run *run, const struct head *head, struct
 		dev->k.rms_norm_backward(dev, dx, none, d_h, x, stats, head->norm, true);
 }
 
-/* -- gathering ------------------------------------------------------------------------------
- */
+/* -- gathering ------------------------------------------------------------------------------ */
 
 /*
  * Which rows from *next on are in the next chunk: trained ones, or all. Returns how many, *next
@@ -116,8 +113,7 @@ static void clear_untrained(const struct run *run, struct matrix x, const int32_
 			dev->k.fill(dev, matrix_rows(x, i, 1), 0);
 }
 
-/* -- a chunk --------------------------------------------------------------------------------
- */
+/* -- a chunk -------------------------------------------------------------------------------- */
 
 /* Final norm and head of the rows of x that were chosen; returns their logits. */
 static struct matrix chunk_logits(const struct run *run, const struct head *head,

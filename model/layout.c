@@ -227,14 +227,6 @@ static void visit_table(const struct visit *visit, struct matrix *to, enum slot 
 	}
 }
 
-/* Where a part of a linear lies in w, as the file has it. */
-static struct matrix part_place(const struct linear *linear, const struct part *part)
-{
-	return linear->transposed
-		       ? matrix_cols(matrix_rows(linear->w, 0, linear->in), part->first, part->out)
-		       : matrix_cols(matrix_rows(linear->w, part->first, part->out), 0, linear->in);
-}
-
 static size_t packed_bytes(const struct stage *stage, int inner, int cols)
 {
 	return stage->dev ? stage->dev->k.packed_bytes(inner, cols)
@@ -353,9 +345,12 @@ static void visit_weight(const struct visit *visit, struct linear *linear, int b
 			(size_t)rows * (size_t)cols * dtype_bytes(dtype);
 		return;
 	}
-	for (int p = 0; p < linear->parts; p++)
-		fill_tensor(visit, part_place(linear, &linear->part[p]),
-			    tensor_of(visit, linear->part[p].slot, block));
+	for (int p = 0; p < linear->parts; p++) {
+		const struct part *part = &linear->part[p];
+
+		fill_tensor(visit, linear_weight(linear, part->first, part->out, 0, linear->in),
+			    tensor_of(visit, part->slot, block));
+	}
 }
 
 /* The biases of all parts are one row; SLOT_X_BIAS follows SLOT_X. */

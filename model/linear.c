@@ -59,36 +59,39 @@ static struct matrix widened(struct matrix x, int tail)
 	return x;
 }
 
+struct matrix linear_weight(const struct linear *linear, int out, int outs, int in, int ins)
+{
+	return linear->transposed
+		   ? matrix_cols(matrix_rows(linear->w, in, ins), out, outs)
+		   : matrix_cols(matrix_rows(linear->w, out, outs), in, ins);
+}
+
 /* y = x [W | B]ᵀ + bias + beta y, where x has its tail. */
 static void forward_product(struct device *dev, struct matrix y, struct matrix x,
 			    const struct linear *linear, float beta)
 {
-	struct matrix w = linear->w;
-	int in = linear->in + linear->tail;
-
-	if (linear->forward.data) {
+	if (linear->forward.data)
 		dev->k.linear(dev, y, x, linear->forward, false, linear->bias, beta);
-		return;
-	}
-	w = linear->transposed ? matrix_cols(matrix_rows(w, 0, in), 0, linear->out)
-			       : matrix_cols(matrix_rows(w, 0, linear->out), 0, in);
-	dev->k.linear(dev, y, x, w, !linear->transposed, linear->bias, beta);
+	else
+		dev->k.linear(
+		    dev, y, x,
+		    linear_weight(linear, 0, linear->out, 0, linear->in + linear->tail),
+		    !linear->transposed, linear->bias, beta);
 }
 
 /* dx = dy [W; A], where dy has its tail. */
 static void backward_product(struct device *dev, struct matrix dx, struct matrix dy,
 			     const struct linear *linear)
 {
-	struct matrix w = linear->w, none = {0};
-	int out = linear->out + linear->tail;
+	struct matrix none = {0};
 
-	if (linear->backward.data) {
+	if (linear->backward.data)
 		dev->k.linear(dev, dx, dy, linear->backward, false, none, 0);
-		return;
-	}
-	w = linear->transposed ? matrix_cols(matrix_rows(w, 0, linear->in), 0, out)
-			       : matrix_cols(matrix_rows(w, 0, out), 0, linear->in);
-	dev->k.linear(dev, dx, dy, w, linear->transposed, none, 0);
+	else
+		dev->k.linear(
+		    dev, dx, dy,
+		    linear_weight(linear, 0, linear->out + linear->tail, 0, linear->in),
+		    linear->transposed, none, 0);
 }
 
 static struct dropout mask_of(const struct run *run, const struct part *part)
@@ -154,7 +157,6 @@ void linear_forward(const struct run *run, struct matrix y, struct matrix u, str
 	if (linear->tail && u.data != tail.data)
 		dev->k.copy(dev, u, tail);
 	if (y.data)
-		if (y.data)
 		forward_product(dev, y, widened(x, linear->tail), linear, beta);
 }
 
@@ -253,27 +255,17 @@ static void pack_tails(struct device *dev, const struct linear *linear, bool dro
 static void write_tails(struct device *dev, const struct linear *linear,
 			const struct part *part, bool dropout)
 {
-	int rank = part->a.rows, first = linear->in + part->tail;
-	int below = linear->out + part->tail;
-	struct matrix w = linear->w;
+	int rank = part->a.rows;
+	struct matrix b = linear_weight(linear, part->first, part->out,
+					linear->in + part->tail, rank);
+	struct matrix a =
+	    linear_weight(linear, linear->out + part->tail, rank, 0, linear->in);
+	void (*write)(struct device *dev, struct matrix y, struct matrix x) =
+	    linear->transposed ? dev->k.transpose : dev->k.copy;
 
-	if (linear->transposed) {
-		dev->k.transpose(
-		    dev, matrix_cols(matrix_rows(w, first, rank), part->first, part->out),
-		    part->b);
-		if (!dropout)
-			dev->k.transpose(
-			    dev, matrix_cols(matrix_rows(w, 0, linear->in), below, rank),
-			    part->a);
-	} else {
-		dev->k.copy(dev,
-			    matrix_cols(matrix_rows(w, part->first, part->out), first, rank),
-			    part->b);
-		if (!dropout)
-			dev->k.copy(dev,
-				    matrix_cols(matrix_rows(w, below, rank), 0, linear->in),
-				    part->a);
-	}
+	write(dev, b, part->b);
+	if (!dropout)
+		write(dev, a, part->a);
 }
 
 void linear_adapt(struct device *dev, const struct linear *linear, bool dropout)
