@@ -111,8 +111,6 @@ struct visit {
 /* So many bytes of a file are resident behind what is being converted, in so many pieces. */
 #define FORGET_BYTES ((size_t)16 << 20)
 #define FILL_PIECES 64
-/* Parts of packed weights begin and end at multiples of it. */
-#define PACK_BLOCK 64
 
 /* Mapped memory can be used as it lies. */
 static bool usable_in_place(const struct visit *visit, const struct safetensor *tensor,

@@ -1,7 +1,8 @@
 /*
- * Products on the CPU: OpenBLAS on one thread, tiles of c shared by the pool. The tiles depend
- * on the shape alone and the inner dimension is never split, so that the bits do not depend on
- * the number of threads (OpenBLAS's own threads change them on some of its cores).
+ * Products on the CPU: OpenBLAS or oneDNN on one thread, tiles of c shared by the pool. The
+ * tiles depend on the shape alone and one thread goes through the whole inner dimension of a
+ * tile, so that the bits do not depend on the number of threads (OpenBLAS's own threads change
+ * them on some of its cores).
  *
  * Every tile packs its rows of a and its columns of b again, so the larger and the squarer the
  * tiles, the better.
@@ -45,11 +46,6 @@ struct product {
 	struct onednn *onednn; /* does the tiles; null: OpenBLAS */
 	const struct onednn_layout *layout; /* of b, where that is packed */
 };
-
-static int at_most(int x, int most)
-{
-	return x < most ? x : most;
-}
 
 VECTOR static void add_row(float *restrict y, const float *restrict x, int n)
 {
@@ -310,9 +306,6 @@ static void cpu_linear(struct device *dev, struct matrix y, struct matrix x, str
 	else if (x.data)
 		run_product(dev, &p);
 }
-
-/* Blocks of layouts end where parts may begin. */
-#define PACK_BLOCK 64
 
 static size_t cpu_packed_bytes(int inner, int cols)
 {

@@ -114,11 +114,6 @@ static int span_of(struct matrix a, struct matrix b)
 	return a.dtype == DTYPE_BF16 || b.dtype == DTYPE_BF16 ? CHUNK : a.cols;
 }
 
-static int at_most(int x, int most)
-{
-	return x < most ? x : most;
-}
-
 static double sum_row(struct matrix x, int i)
 {
 	float in[CHUNK];
@@ -188,25 +183,35 @@ static void gradient_row(const struct norm *a, int i, const float factor[4])
 	}
 }
 
+/* y = (x - mean) * rstd * gain + bias of row i, or x * rstd * gain without a bias; copy = x. */
+static void norm_row(const struct norm *a, int i, float mean, float rstd)
+{
+	const float *gain = a->gain.data, *bias = a->bias.data;
+	float in[CHUNK], out[CHUNK];
+
+	for (int j = 0, n; (n = chunk_of(a->x, j)) > 0; j += n) {
+		const float *x = chunk_in(a->x, i, j, n, in);
+		float *y = chunk_out(a->y, i, j, out);
+
+		if (bias)
+			normalise(y, x, gain + j, bias + j, mean, rstd, n);
+		else
+			scale(y, x, gain + j, rstd, n);
+		chunk_done(a->y, i, j, n, y);
+		if (a->copy.data)
+			chunk_copy(a->copy, a->x, i, j, n);
+	}
+}
+
 static void layer_norm_rows(const void *arg, int first, int end)
 {
 	const struct norm *a = arg;
-	const float *gain = a->gain.data, *bias = a->bias.data;
-	float in[CHUNK], out[CHUNK];
 
 	for (int i = first; i < end; i++) {
 		double mean = sum_row(a->x, i) / a->x.cols;
 		double rstd = 1 / sqrt(spread_row(a->x, i, mean) / a->x.cols + a->epsilon);
 
-		for (int j = 0, n; (n = chunk_of(a->x, j)) > 0; j += n) {
-			float *y = chunk_out(a->y, i, j, out);
-
-			normalise(y, chunk_in(a->x, i, j, n, in), gain + j, bias + j,
-				  (float)mean, (float)rstd, n);
-			chunk_done(a->y, i, j, n, y);
-			if (a->copy.data)
-				chunk_copy(a->copy, a->x, i, j, n);
-		}
+		norm_row(a, i, (float)mean, (float)rstd);
 		row_of(a->stats, i)[0] = (float)mean;
 		row_of(a->stats, i)[1] = (float)rstd;
 	}
@@ -260,20 +265,11 @@ static void cpu_layer_norm_backward(struct device *dev, struct matrix dx, struct
 static void rms_norm_rows(const void *arg, int first, int end)
 {
 	const struct norm *a = arg;
-	const float *gain = a->gain.data;
-	float in[CHUNK], out[CHUNK];
 
 	for (int i = first; i < end; i++) {
 		double rstd = 1 / sqrt(spread_row(a->x, i, 0) / a->x.cols + a->epsilon);
 
-		for (int j = 0, n; (n = chunk_of(a->x, j)) > 0; j += n) {
-			float *y = chunk_out(a->y, i, j, out);
-
-			scale(y, chunk_in(a->x, i, j, n, in), gain + j, (float)rstd, n);
-			chunk_done(a->y, i, j, n, y);
-			if (a->copy.data)
-				chunk_copy(a->copy, a->x, i, j, n);
-		}
+		norm_row(a, i, 0, (float)rstd);
 		row_of(a->stats, i)[0] = (float)rstd;
 	}
 }

@@ -39,11 +39,6 @@ struct thin {
 	struct thin_loops loops;
 };
 
-static int at_most(int x, int most)
-{
-	return x < most ? x : most;
-}
-
 static int up_to(int x, int whole)
 {
 	return (x + whole - 1) / whole * whole;

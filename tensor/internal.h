@@ -59,6 +59,11 @@ void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t, 
 
 /* -- views --------------------------------------------------------------------------------- */
 
+static inline int at_most(int x, int most)
+{
+	return x < most ? x : most;
+}
+
 static inline float *row_of(struct matrix m, int i)
 {
 	return (float *)m.data + (size_t)i * m.ld;

@@ -20,9 +20,6 @@
 #define LAYOUTS_MOST 256
 /* A layout is asked for with so many rows. */
 #define LAYOUT_ROWS 128
-/* No layout pads further. */
-#define INNER_BLOCK 64
-#define COLS_BLOCK 64
 
 struct desc {
 	dnnl_memory_desc_t md;
@@ -435,14 +432,15 @@ struct onednn_product *onednn_product(struct onednn *onednn, const struct onednn
 
 /* -- packed weights ------------------------------------------------------------------------ */
 
-static size_t rounded(int size, int block)
+/* No layout pads further. */
+static size_t rounded(int size)
 {
-	return ((size_t)size + (size_t)block - 1) / (size_t)block * (size_t)block;
+	return ((size_t)size + PACK_BLOCK - 1) / PACK_BLOCK * PACK_BLOCK;
 }
 
 size_t onednn_packed_bytes(int inner, int cols)
 {
-	return rounded(inner, INNER_BLOCK) * rounded(cols, COLS_BLOCK) * sizeof(uint16_t);
+	return rounded(inner) * rounded(cols) * sizeof(uint16_t);
 }
 
 /* Asks a product of LAYOUT_ROWS rows for the layout that it would choose. */

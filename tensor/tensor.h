@@ -76,6 +76,9 @@ struct adamw {
 
 enum gelu { GELU_TANH, GELU_EXACT };
 
+/* Parts of packed weights begin and end at multiples of it. */
+enum { PACK_BLOCK = 64 };
+
 struct device;
 
 struct kernels {
@@ -90,10 +93,10 @@ struct kernels {
 		       bool w_t, struct matrix bias, float beta);
 	/*
 	 * Frozen weights of BF16 in the order that the library's products like best: w (inner, cols) in
-	 * packed_bytes of zeroed memory, 0 where nothing is packed (then sizes are not multiples of
-	 * 64, or the table has no such products). linear takes it as a w whose ld is 0. pack writes
-	 * part, or its transpose, at (row, col), which are multiples of 64, as its sizes are or end
-	 * with w; part in host memory, F32 or BF16. At set-up and between micro-batches alone.
+	 * packed_bytes of zeroed memory, 0 where nothing is packed (then cols is no multiple of
+	 * PACK_BLOCK, or the table has no such products). linear takes it as a w whose ld is 0. pack
+	 * writes part, or its transpose, at (row, col), which are such multiples, as its sizes are or
+	 * end with w; part in host memory, F32 or BF16. At set-up and between micro-batches alone.
 	 */
 	size_t (*packed_bytes)(int inner, int cols);
 	void (*pack)(struct device *dev, struct matrix w, int row, int col, struct matrix part,
