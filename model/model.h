@@ -269,7 +269,18 @@ struct tokenizer *tokenizer_open(const char *folder);
  * text become their ids only where special. -1 after an error. */
 int tokenizer_encode(struct tokenizer *tokenizer, const char *text, size_t bytes, bool special,
 		     struct ids *ids);
-/* Appends the bytes of ids; special tokens are written out only where special. */
+/*
+ * What the tokenizer puts before and after one text (its post-processor, or add_bos_token and add_eos_token of
+ * tokenizer_config.json): how many ids, and the ids, which belong to the tokenizer. LLaMA: <s> before; GPT-2: none. They are
+ * what Hugging Face's add_special_tokens=True adds to what tokenizer_encode gives.
+ */
+size_t tokenizer_before(const struct tokenizer *tokenizer, const int32_t **ids);
+size_t tokenizer_after(const struct tokenizer *tokenizer, const int32_t **ids);
+/*
+ * Appends the bytes of ids; special tokens are written out only where special. For a text that grows id by id, decode all ids
+ * so far each time: the bytes are right for every count, but for the last character, whose bytes may come one by one. So hold
+ * back an incomplete character at the end; all before it stays as it is when more ids come.
+ */
 int tokenizer_decode(struct tokenizer *tokenizer, const int32_t *id, size_t count, bool special,
 		     struct text *text);
 int tokenizer_vocabulary(const struct tokenizer *tokenizer);	/* largest id + 1 */

@@ -163,6 +163,8 @@ void tokenizer_close(struct tokenizer *t)
 	pcre2_match_data_free(t->match);
 	pcre2_match_context_free(t->limits);
 	bpe_release(&t->bpe);
+	ids_release(&t->before);
+	ids_release(&t->after);
 	vocabulary_release(&t->vocabulary);
 	arena_release(&t->arena);
 	free(t);

@@ -101,6 +101,7 @@ struct tokenizer {
 	struct added *added;
 	int added_count, added_room;
 	bool begins[2][256]; /* first bytes of added tokens, by normalized */
+	struct ids before, after; /* what stands around a text */
 	pcre2_code *pattern;
 	pcre2_match_data *match;
 	pcre2_match_context *limits;
@@ -112,6 +113,15 @@ int tokenizer_add(struct tokenizer *tokenizer, const char *path, const char *tex
 		  bool special, bool normalized);
 /* How many bytes at the start of a text are whole UTF-8 characters. */
 size_t tokenizer_utf8(struct tokenizer *tokenizer, const char *text, size_t bytes);
+
+/* -- postprocessor.c ----------------------------------------------------------------------- */
+
+/* Takes the post_processor of tokenizer.json. */
+int postprocessor_read(struct tokenizer *tokenizer, const char *path, const struct json *map);
+/* Takes add_bos_token and add_eos_token of tokenizer_config.json (null: none). A sentencepiece
+ * model has a beginning unless it is told otherwise. */
+int postprocessor_configure(struct tokenizer *tokenizer, const char *path,
+			    const struct json *config, bool sentencepiece);
 
 /* -- tokenizer_file.c ---------------------------------------------------------------------- */
 

@@ -236,7 +236,7 @@ static int read_root(struct tokenizer *t, const char *path, const struct json *r
 		if (read_added(t, path, one, json_as_integer(json_find(one, "id"), -1)) < 0)
 			return -1;
 	}
-	return 0;
+	return postprocessor_read(t, path, json_find(root, "post_processor"));
 }
 
 int tokenizer_read_json(struct tokenizer *t, const char *path)
@@ -326,7 +326,9 @@ static int read_config(struct tokenizer *t, const char *path, const struct json 
 	if (fields.failed || choose_class(t, path, config) < 0 ||
 	    read_decoder(t, path, json_find(config, "added_tokens_decoder")) < 0)
 		return -1;
-	return read_named(t, path, config);
+	if (read_named(t, path, config) < 0)
+		return -1;
+	return postprocessor_configure(t, path, config, false);
 }
 
 /* Reads a JSON file of the folder; one that is not there is an empty one. */
