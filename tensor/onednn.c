@@ -34,6 +34,10 @@ struct onednn_product {
 	struct onednn_shape shape;
 	dnnl_primitive_t primitive;
 	struct bound *bound; /* threads */
+	/* Rows that lie apart are copied together in the scratch memory where only so the library has
+	 * a fast product: from a (at src_at), to c (at dst_at). */
+	bool dense_src, dense_dst;
+	size_t src_at, dst_at;
 };
 
 struct onednn_layout {
@@ -293,11 +297,13 @@ static void descs_close(struct descs *d)
 		desc_close(all[--d->open]);
 }
 
-static bool descs_open(struct descs *d, const struct onednn_shape *s)
+static bool descs_open(struct descs *d, const struct onednn_product *product)
 {
+	const struct onednn_shape *s = &product->shape;
 	const dnnl_dim_t step = 1, m = s->rows, n = s->cols, k = s->inner;
-	const dnnl_dim_t lda = (dnnl_dim_t)s->lda, ldb = (dnnl_dim_t)s->ldb,
-			 ldc = (dnnl_dim_t)s->ldc;
+	const dnnl_dim_t lda = product->dense_src ? k : (dnnl_dim_t)s->lda,
+			 ldb = (dnnl_dim_t)s->ldb,
+			 ldc = product->dense_dst ? n : (dnnl_dim_t)s->ldc;
 	const struct {
 		struct desc *desc;
 		dnnl_dims_t dims, steps;
@@ -339,12 +345,17 @@ static dnnl_status_t attributes(dnnl_primitive_attr_t *attr, bool add)
 	return status;
 }
 
+static size_t slab_round(size_t bytes)
+{
+	return (bytes + SLAB_ALIGN - 1) / SLAB_ALIGN * SLAB_ALIGN;
+}
+
 /* All threads' scratch memory is enlarged to what a primitive needs; nobody runs now. */
 static int grow_scratch(struct onednn *onednn, size_t bytes)
 {
 	void *memory;
 
-	bytes = (bytes + SLAB_ALIGN - 1) / SLAB_ALIGN * SLAB_ALIGN;
+	bytes = slab_round(bytes);
 	if (bytes <= onednn->scratch_bytes)
 		return 0;
 	if (posix_memalign(&memory, SLAB_ALIGN, bytes * (size_t)onednn->threads))
@@ -353,6 +364,20 @@ static int grow_scratch(struct onednn *onednn, size_t bytes)
 	onednn->scratch = memory;
 	onednn->scratch_bytes = bytes;
 	return 0;
+}
+
+/* Copies of rows lie behind the library's own scratch memory. Returns the bytes of all. */
+static size_t place_copies(struct onednn_product *product, desc_arg scratch)
+{
+	const struct onednn_shape *s = &product->shape;
+	size_t rows = (size_t)s->rows, bytes = dnnl_memory_desc_get_size(scratch);
+
+	product->src_at = slab_round(bytes);
+	bytes = product->src_at +
+		(product->dense_src ? rows * (size_t)s->inner * sizeof(uint16_t) : 0);
+	product->dst_at = slab_round(bytes);
+	return product->dst_at +
+	       (product->dense_dst ? rows * (size_t)s->cols * dtype_bytes(s->out) : 0);
 }
 
 static bool bind_threads(struct onednn *onednn, struct onednn_product *product,
@@ -378,35 +403,61 @@ static bool bind_threads(struct onednn *onednn, struct onednn_product *product,
 	return true;
 }
 
-static struct onednn_product *product_open(struct onednn *onednn,
-					   const struct onednn_shape *shape)
+/* The library would compute it number by number, a thousand times slower than its kernels. */
+static bool is_slow(dnnl_primitive_desc_t pd)
 {
-	struct onednn_product *product = xzalloc(1, sizeof *product);
+	const char *name = "";
+
+	return dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) ==
+		   dnnl_success &&
+	       strncmp(name, "ref", 3) == 0;
+}
+
+/* Compiles the product; with *slow, false is no failure. */
+static bool compile(struct onednn *onednn, struct onednn_product *product, bool *slow)
+{
+	const struct onednn_shape *s = &product->shape;
 	struct descs d = {0};
 	dnnl_primitive_attr_t attr = NULL;
 	dnnl_primitive_desc_t pd = NULL;
 	bool done = false;
 
-	product->shape = *shape;
 	own_team();
-	if (descs_open(&d, shape) && attributes(&attr, shape->add) == dnnl_success &&
-	    describe_matmul(&pd, onednn->engine, &d.src, &d.weights,
-			    shape->bias ? &d.bias : NULL, &d.dst, attr) == dnnl_success &&
+	if (descs_open(&d, product) && attributes(&attr, s->add) == dnnl_success &&
+	    describe_matmul(&pd, onednn->engine, &d.src, &d.weights, s->bias ? &d.bias : NULL,
+			    &d.dst, attr) == dnnl_success &&
+	    !(*slow = is_slow(pd)) &&
 	    dnnl_primitive_create(&product->primitive, pd) == dnnl_success) {
 		desc_arg scratch =
 		    dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
 
-		done = grow_scratch(onednn, dnnl_memory_desc_get_size(scratch)) == 0 &&
+		done = grow_scratch(onednn, place_copies(product, scratch)) == 0 &&
 		       bind_threads(onednn, product, &d, scratch);
 	}
 	dnnl_primitive_desc_destroy(pd);
 	dnnl_primitive_attr_destroy(attr);
 	descs_close(&d);
-	if (done)
+	return done;
+}
+
+/* Where it lies if that is fast, else with rows copied together. */
+static struct onednn_product *product_open(struct onednn *onednn,
+					   const struct onednn_shape *shape)
+{
+	struct onednn_product *product = xzalloc(1, sizeof *product);
+	bool slow = false;
+
+	product->shape = *shape;
+	if (compile(onednn, product, &slow))
+		return product;
+	product->dense_src = shape->lda != (size_t)shape->inner;
+	product->dense_dst = shape->ldc != (size_t)shape->cols;
+	if (slow && compile(onednn, product, &slow))
 		return product;
 	product_close(product, onednn->threads);
-	return error_null(EXIT_BUG, "oneDNN has no product (%d, %d) x (%d, %d) in bf16",
-			  shape->rows, shape->inner, shape->inner, shape->cols);
+	return error_null(EXIT_BUG, "oneDNN has no %sproduct (%d, %d) x (%d, %d) in bf16",
+			  slow ? "fast " : "", shape->rows, shape->inner, shape->inner,
+			  shape->cols);
 }
 
 static bool same_shape(const struct onednn_shape *a, const struct onednn_shape *b)
@@ -530,11 +581,24 @@ int onednn_pack(struct onednn *onednn, const struct onednn_layout *layout, void 
 			    part.rows, part.cols, row, col, layout->inner, layout->cols);
 }
 
+static void copy_rows(char *to, size_t to_step, const char *from, size_t from_step,
+		      size_t bytes, int rows)
+{
+	for (size_t i = 0; i < (size_t)rows; i++)
+		memcpy(to + i * to_step, from + i * from_step, bytes);
+}
+
 void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,
 		const void *a, const void *b, const float *bias)
 {
 	struct worker *worker = &onednn->worker[thread];
 	struct bound *bound = &product->bound[thread];
+	const struct onednn_shape *s = &product->shape;
+	const size_t src_row = (size_t)s->inner * sizeof(uint16_t);
+	const size_t dst_row = (size_t)s->cols * dtype_bytes(s->out);
+	const size_t c_step = s->ldc * dtype_bytes(s->out);
+	char *scratch = (char *)onednn->scratch + (size_t)thread * onednn->scratch_bytes;
+	char *dst = scratch + product->dst_at;
 	dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, bound->src},
 				  {DNNL_ARG_WEIGHTS, bound->weights},
 				  {DNNL_ARG_DST, bound->dst},
@@ -542,15 +606,21 @@ void onednn_run(struct onednn *onednn, struct onednn_product *product, int threa
 				  {DNNL_ARG_BIAS, bound->bias}};
 
 	make_ready(worker);
-	dnnl_memory_set_data_handle(bound->src, (void *)a);
+	if (product->dense_src)
+		copy_rows(scratch + product->src_at, src_row, a, s->lda * sizeof(uint16_t),
+			  src_row, s->rows);
+	if (product->dense_dst && s->add)
+		copy_rows(dst, dst_row, c, c_step, dst_row, s->rows);
+	dnnl_memory_set_data_handle(bound->src, product->dense_src ? scratch + product->src_at
+								   : (void *)a);
 	dnnl_memory_set_data_handle(bound->weights, (void *)b);
-	dnnl_memory_set_data_handle(bound->dst, c);
-	dnnl_memory_set_data_handle(bound->scratch, (char *)onednn->scratch +
-							(size_t)thread * onednn->scratch_bytes);
-	if (product->shape.bias)
+	dnnl_memory_set_data_handle(bound->dst, product->dense_dst ? dst : c);
+	dnnl_memory_set_data_handle(bound->scratch, scratch);
+	if (s->bias)
 		dnnl_memory_set_data_handle(bound->bias, (void *)bias);
-	dnnl_primitive_execute(product->primitive, worker->stream, 4 + product->shape.bias,
-			       args);
+	dnnl_primitive_execute(product->primitive, worker->stream, 4 + s->bias, args);
+	if (product->dense_dst)
+		copy_rows(c, c_step, dst, dst_row, dst_row, s->rows);
 }
 
 #else /* built without oneDNN: BF16 and its sgemm are never chosen */

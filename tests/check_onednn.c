@@ -274,6 +274,55 @@ START_TEST(linear_same_bits_on_any_threads)
 }
 END_TEST
 
+/* Sizes that occur: widened by an adapter's rank, the rows of y inside of a wider matrix. */
+static const struct shape packed_shapes[] = {
+	{129, 128, 64, 0, 0, 0},  {129, 136, 192, 0, 0, 0},    {44, 904, 128, 0, 0, 0},
+	{130, 72, 192, 208, 0, 0}, {130, 136, 4864, 4880, 0, 0}, {130, 128, 64, 0, 24, 0},
+	{1, 136, 64, 3, 5, 0},
+};
+
+/* y by packed weights, which a's w_t turns while they are packed. */
+static float *packed_answer(struct device *dev, const struct ask *a, size_t *count)
+{
+	struct operands o = operands_open(dev, a);
+	struct matrix packed = {.rows = a->shape->inner, .cols = a->shape->cols, .dtype = a->in};
+	float *y;
+
+	packed.data = dev->alloc(dev, dev->k.packed_bytes(packed.rows, packed.cols));
+	ck_assert_ptr_nonnull(packed.data);
+	dev->k.pack(dev, packed, 0, 0, o.w, a->w_t);
+	dev->k.linear(dev, o.y, o.x, packed, false, o.bias, a->beta);
+	y = read_y(dev, o.y, count);
+	dev->free(dev, packed.data);
+	operands_close(dev, &o);
+	return y;
+}
+
+/* Every shape has a fast product: the library's own reference would be refused. */
+START_TEST(packed_weights_equal_reference)
+{
+	static const struct kind kind = {"cpu", DTYPE_BF16};
+
+	if (!cpu_has_bf16())
+		return;
+	struct device *reference = open_device("reference", 1), *dev = open_device("cpu", 2);
+
+	for (int s = 0; s < COUNT(packed_shapes); s++)
+		for (int i = 0; i < asks_of(kind.in); i += step_of(&packed_shapes[s])) {
+			struct ask a = ask_of(&packed_shapes[s], kind.in, i);
+			size_t count;
+			float *want = answer(reference, &a, &count);
+			float *got = packed_answer(dev, &a, &count);
+
+			assert_equal(&kind, &a, want, got, count);
+			free(want);
+			free(got);
+		}
+	device_close(dev);
+	device_close(reference);
+}
+END_TEST
+
 /* Without x nothing is computed, and what was made ready computes the same. */
 START_TEST(linear_without_x_is_made_ready)
 {
@@ -378,6 +427,7 @@ int main(void)
 	fflush(stdout);
 	tcase_set_timeout(linear, 120);
 	tcase_add_loop_test(linear, linear_equals_reference, 0, COUNT(kinds));
+	tcase_add_test(linear, packed_weights_equal_reference);
 	tcase_add_loop_test(linear, linear_same_bits_on_any_threads, 0, COUNT(kinds));
 	tcase_add_loop_test(linear, linear_without_x_is_made_ready, 0, COUNT(kinds));
 	tcase_add_loop_test(linear, products_are_told_apart, 0, COUNT(kinds));
