@@ -24,11 +24,8 @@ static void norm_heads(const struct run *run, struct matrix y, struct matrix sta
 {
 	struct device *dev = run->dev;
 	struct matrix none = {0};
-	int D = run->config->head_size;
 
-	for (int h = 0; h < x.cols / D; h++)
-		dev->k.rms_norm(dev, matrix_cols(y, h * D, D), none, matrix_cols(stats, h, 1),
-				matrix_cols(x, h * D, D), gain, run->config->norm_epsilon);
+	dev->k.rms_norm(dev, y, none, stats, x, gain, run->config->norm_epsilon);
 }
 
 static void norm_heads_backward(const struct run *run, struct matrix d, struct matrix x,
@@ -36,14 +33,8 @@ static void norm_heads_backward(const struct run *run, struct matrix d, struct m
 {
 	struct device *dev = run->dev;
 	struct matrix none = {0};
-	int D = run->config->head_size;
 
-	for (int h = 0; h < x.cols / D; h++) {
-		struct matrix d_head = matrix_cols(d, h * D, D);
-
-		dev->k.rms_norm_backward(dev, d_head, none, d_head, matrix_cols(x, h * D, D),
-					 matrix_cols(stats, h, 1), gain, false);
-	}
+	dev->k.rms_norm_backward(dev, d, none, d, x, stats, gain, false);
 }
 
 static void rotate(const struct run *run, const struct saved *s, const struct block *b)

@@ -234,27 +234,67 @@ double probe_update(struct probe *probe)
 enum { ROWS = 256, COLUMNS = 1024, PRODUCTS_MOST = 50 };
 #define PRODUCTS_S 0.1
 
+/* Numbers of the precision that trains, in the place of floats. */
+static void round_numbers(float *number, size_t count, enum dtype dtype)
+{
+	for (size_t i = 0; dtype == DTYPE_BF16 && i < count; i++) {
+		uint16_t half = bf16_of(number[i]);
+
+		memcpy((uint16_t *)number + i, &half, sizeof half);
+	}
+}
+
+/* (ROWS, COLUMNS) x (COLUMNS, COLUMNS), as a linear of the model: with packed weights where training has them. */
+struct probe_product {
+	struct matrix c, a, w;
+	void *memory;
+};
+
+static int product_open(const struct compute_spec *spec, struct probe_product *p)
+{
+	struct device *dev = spec->device;
+	enum dtype dtype = spec->dtype;
+	size_t a = (size_t)ROWS * COLUMNS, b = (size_t)COLUMNS * COLUMNS, one = dtype_bytes(dtype);
+	bool packs = dtype == DTYPE_BF16 && !spec->plain;
+	size_t packed = packs ? dev->k.packed_bytes(COLUMNS, COLUMNS) : 0;
+	float *number;
+	char *at = p->memory = dev->alloc(dev, 2 * a * one + (packed ? packed : b * one));
+
+	if (!at)
+		return -1;
+	number = random_numbers(a + b, 5);
+	round_numbers(number, a + b, dtype);
+	p->c = matrix_of(dtype, at, ROWS, COLUMNS);
+	p->a = matrix_of(dtype, at + a * one, ROWS, COLUMNS);
+	p->w = matrix_of(dtype, at + 2 * a * one, COLUMNS, COLUMNS);
+	dev->upload(dev, p->a.data, number, a * one);
+	if (packed) {
+		p->w.ld = 0;
+		dev->k.pack(dev, p->w, 0, 0, matrix_of(dtype, (char *)number + a * one, COLUMNS, COLUMNS), false);
+	} else {
+		dev->upload(dev, p->w.data, (char *)number + a * one, b * one);
+	}
+	free(number);
+	return 0;
+}
+
 double probe_matmul(const struct compute_spec *spec)
 {
 	struct device *dev = spec->device;
 	double flops = 2.0 * ROWS * COLUMNS * COLUMNS, start, deadline;
-	size_t a = (size_t)ROWS * COLUMNS, b = (size_t)COLUMNS * COLUMNS;
-	float *number = random_numbers(a + b, 5), *c = dev->alloc(dev, (2 * a + b) * sizeof(float));
+	struct probe_product p = {0};
+	struct matrix none = {0};
 	int products = 0;
 
-	if (!c) {
-		free(number);
+	if (product_open(spec, &p))
 		return 0;
-	}
-	dev->upload(dev, c + a, number, (a + b) * sizeof(float));
-	free(number);
+	dev->k.linear(dev, p.c, p.a, p.w, false, none, 0); /* makes it ready */
 	start = deadline = clock_s();
 	do {
-		dev->k.matmul(dev, matrix(c, ROWS, COLUMNS), matrix(c + a, ROWS, COLUMNS), false,
-			      matrix(c + 2 * a, COLUMNS, COLUMNS), false, 1, 0);
+		dev->k.linear(dev, p.c, p.a, p.w, false, none, 0);
 		hold(&deadline, spec->pace_flops > 0 ? flops / spec->pace_flops : 0);
 		products++;
 	} while (products < PRODUCTS_MOST && clock_s() - start < PRODUCTS_S);
-	dev->free(dev, c);
+	dev->free(dev, p.memory);
 	return flops * products / (clock_s() - start);
 }

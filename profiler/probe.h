@@ -20,7 +20,7 @@ void probe_run(struct probe *probe, double *forward_s, double *backward_s);
 /* Seconds of an optimizer's update of all its adapters. */
 double probe_update(struct probe *probe);
 void probe_close(struct probe *probe);
-/* FLOP/s of a large product, held to the pace. */
+/* FLOP/s of a large product in the precision that trains, held to the pace. */
 double probe_matmul(const struct compute_spec *spec);
 
 #endif

@@ -79,7 +79,8 @@ void profile_print(const struct profile *profile, int T, struct text *text)
 	int width = widest(profile, (int)strlen("node"));
 	bool embedding = has_embedding(profile, T);
 
-	text_add(text, "update: the optimizer, of a block's adapters; error: largest deviation of a sample from the fit\n");
+	text_add(text, "matmul: a large product in %s; update: the optimizer, of a block's adapters; error: largest "
+		 "deviation of a sample from the fit\n", profile->key.precision);
 	text_add(text, "%-*s  %7s  %12s  %10s  %10s  %10s%s  %10s  %7s\n", width, "node", "threads", "matmul",
 		 "block fwd", "block bwd", "head", embedding ? "   embedding" : "", "update", "error");
 	for (int i = 0; i < profile->nodes; i++)

@@ -105,7 +105,7 @@ struct node_profile {
 	struct fit block_forward, block_backward, embedding_forward, embedding_backward;
 	struct fit head_forward, head_backward;	/* final norm, head, loss */
 	double update_s;		/* optimizer, of one block's adapters; 0: not known, as are the rest */
-	double matmul_flops;		/* a large product, all threads */
+	double matmul_flops;		/* a large product in the precision that trains, all threads */
 	double process_bytes;		/* what the process takes without a stage */
 	double limit_bytes;		/* what training may use of the memory */
 };

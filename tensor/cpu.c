@@ -42,6 +42,7 @@ struct kernels kernels_cpu(void)
 	cpu_attention_slots(&k);
 	cpu_norm_slots(&k);
 	cpu_elementwise_slots(&k);
+	cpu_activation_slots(&k);
 	cpu_dropout_slots(&k);
 	cpu_loss_slots(&k);
 	return k;

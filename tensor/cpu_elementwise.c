@@ -3,7 +3,6 @@
  * vectorised by the compiler. Where an output may be an input, the pointers are not restrict
  * (EACH_ALONE).
  */
-#include <math.h>
 #include <string.h>
 
 #include "tensor/internal.h"
@@ -11,11 +10,10 @@
 
 /* What a kernel takes; each uses some. */
 struct maps {
-	struct matrix y, z, x, w;
+	struct matrix y, x, w;
 	const int32_t *ids;
 	float value;
 	int size;
-	bool flag;
 };
 
 #define ROWS(name) static void name(const void *arg, int first, int end)
@@ -149,198 +147,10 @@ static void cpu_rope(struct device *dev, struct matrix x, struct matrix table, i
 	run_rows(dev, rope_rows, &a, x.rows, (size_t)x.cols);
 }
 
-/* -- activations --------------------------------------------------------------------------- */
-
-#define GELU_SLOPE 0.797884561f /* sqrt(2 / pi) */
-#define GELU_CUBE 0.044715f
-#define ROOT_HALF 0.707106781f
-
-/* 2u, and its slope, of gelu's tanh u, from x and x². */
-#define TANH_ARGUMENT(x, square)                                                               \
-	((x) * (2 * GELU_SLOPE + 2 * GELU_SLOPE * GELU_CUBE * (square)))
-#define TANH_SLOPE(square) (2 * GELU_SLOPE + 6 * GELU_SLOPE * GELU_CUBE * (square))
-
-/* x/2 (1 + tanh u) is x / (1 + exp(-2u)), which cancels nothing. */
-VECTOR static void gelu_tanh(float *restrict y, const float *restrict x, int n)
-{
-	for (int j = 0; j < n; j++)
-		y[j] = x[j] / (1 + vector_exp(-TANH_ARGUMENT(x[j], x[j] * x[j])));
-}
-
-VECTOR static void gelu_exact(float *restrict y, const float *restrict x, int n)
-{
-	for (int j = 0; j < n; j++)
-		y[j] = 0.5f * x[j] * (1 + vector_erf(x[j] * ROOT_HALF));
-}
-
-/* The e of a logistic function s = 1 / (1 + e) whose rest 1 - s = e s is wanted too: never
- * infinite, which would leave no rest; s is below 1e-37 from there on. */
-static inline float logistic_exp(float z)
-{
-	uint32_t high = -(uint32_t)(z > 87), bits = vector_bits(z);
-
-	return vector_exp(vector_float((bits & ~high) | (vector_bits(87) & high)));
-}
-
-/* y = x s(2u), s the logistic function, s' = s (1 - s), and 1 - s(2u) = exp(-2u) s(2u). */
-VECTOR static void gelu_tanh_gradient(float *dx, const float *dy, const float *x, int n)
-{
-	EACH_ALONE
-	for (int j = 0; j < n; j++) {
-		float square = x[j] * x[j];
-		float e = logistic_exp(-TANH_ARGUMENT(x[j], square)), s = 1 / (1 + e);
-
-		dx[j] = dy[j] * (s + x[j] * s * (e * s) * TANH_SLOPE(square));
-	}
-}
-
-/* y = x/2 (1 + erf(x / sqrt 2)), erf' = 2 / sqrt pi exp(-x²/2) / sqrt 2. */
-VECTOR static void gelu_exact_gradient(float *dx, const float *dy, const float *x, int n)
-{
-	EACH_ALONE
-	for (int j = 0; j < n; j++) {
-		float slope = 0.5f * GELU_SLOPE * x[j] * vector_exp(-0.5f * x[j] * x[j]);
-
-		dx[j] = dy[j] * (0.5f * (1 + vector_erf(x[j] * ROOT_HALF)) + slope);
-	}
-}
-
-ROWS(gelu_rows)
-{
-	const struct maps *a = arg;
-
-	void (*map)(float *y, const float *x, int n) = a->flag ? gelu_exact : gelu_tanh;
-	float in[CHUNK], out[CHUNK];
-
-	for (int i = first; i < end; i++) {
-		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
-			float *y = chunk_out(a->y, i, j, out);
-
-			map(y, chunk_in(a->x, i, j, n, in), n);
-			chunk_done(a->y, i, j, n, y);
-		}
-	}
-}
-
-static void cpu_gelu(struct device *dev, struct matrix y, struct matrix x, enum gelu kind)
-{
-	struct maps a = {.y = y, .x = x, .flag = kind == GELU_EXACT};
-
-	run_rows(dev, gelu_rows, &a, y.rows, 2 * (size_t)y.cols);
-}
-
-ROWS(gelu_gradient_rows)
-{
-	const struct maps *a = arg;
-
-	void (*map)(float *dx, const float *dy, const float *x, int n) =
-	    a->flag ? gelu_exact_gradient : gelu_tanh_gradient;
-	float in[2][CHUNK], out[CHUNK];
-
-	for (int i = first; i < end; i++) {
-		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
-			float *dx = chunk_out(a->y, i, j, out);
-
-			map(dx, chunk_in(a->z, i, j, n, in[0]), chunk_in(a->x, i, j, n, in[1]),
-			    n);
-			chunk_done(a->y, i, j, n, dx);
-		}
-	}
-}
-
-static void cpu_gelu_backward(struct device *dev, struct matrix dx, struct matrix dy,
-			      struct matrix x, enum gelu kind)
-{
-	struct maps a = {.y = dx, .z = dy, .x = x, .flag = kind == GELU_EXACT};
-
-	run_rows(dev, gelu_gradient_rows, &a, dx.rows, 3 * (size_t)dx.cols);
-}
-
-VECTOR static void swiglu_row(float *y, const float *gate, const float *up, int n)
-{
-	EACH_ALONE
-	for (int j = 0; j < n; j++)
-		y[j] = gate[j] / (1 + vector_exp(-gate[j])) * up[j];
-}
-
-ROWS(swiglu_rows)
-{
-	const struct maps *a = arg;
-	float in[2][CHUNK], out[CHUNK];
-
-	for (int i = first; i < end; i++) {
-		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
-			float *y = chunk_out(a->y, i, j, out);
-
-			swiglu_row(y, chunk_in(a->x, i, j, n, in[0]),
-				   chunk_in(a->w, i, j, n, in[1]), n);
-			chunk_done(a->y, i, j, n, y);
-		}
-	}
-}
-
-static void cpu_swiglu(struct device *dev, struct matrix y, struct matrix gate,
-		       struct matrix up)
-{
-	struct maps a = {.y = y, .x = gate, .w = up};
-
-	run_rows(dev, swiglu_rows, &a, y.rows, 2 * (size_t)y.cols);
-}
-
-/* y = g s(g) * up, s the logistic function, s' = s (1 - s), and 1 - s(g) = exp(-g) s(g). */
-VECTOR static void swiglu_gradient_row(float *dgate, float *dup, const float *dy,
-				       const float *gate, const float *up, int n)
-{
-	EACH_ALONE
-	for (int j = 0; j < n; j++) {
-		float g = gate[j], u = up[j], d = dy[j];
-		float e = logistic_exp(-g), s = 1 / (1 + e);
-
-		dgate[j] = d * u * (s + g * s * (e * s));
-		dup[j] = d * g * s;
-	}
-}
-
-/* Five matrices: more than the common struct holds. */
-struct swiglu_gradients {
-	struct matrix dgate, dup, dy, gate, up;
-};
-
-ROWS(swiglu_gradient_rows)
-{
-	const struct swiglu_gradients *a = arg;
-	float in[3][CHUNK], out[2][CHUNK];
-
-	for (int i = first; i < end; i++) {
-		for (int j = 0, n; (n = chunk_of(a->dy, j)) > 0; j += n) {
-			float *dgate = chunk_out(a->dgate, i, j, out[0]);
-			float *dup = chunk_out(a->dup, i, j, out[1]);
-
-			swiglu_gradient_row(dgate, dup, chunk_in(a->dy, i, j, n, in[0]),
-					    chunk_in(a->gate, i, j, n, in[1]),
-					    chunk_in(a->up, i, j, n, in[2]), n);
-			chunk_done(a->dgate, i, j, n, dgate);
-			chunk_done(a->dup, i, j, n, dup);
-		}
-	}
-}
-
-static void cpu_swiglu_backward(struct device *dev, struct matrix dgate, struct matrix dup,
-				struct matrix dy, struct matrix gate, struct matrix up)
-{
-	struct swiglu_gradients a = {dgate, dup, dy, gate, up};
-
-	run_rows(dev, swiglu_gradient_rows, &a, dy.rows, 3 * (size_t)dy.cols);
-}
-
 void cpu_elementwise_slots(struct kernels *k)
 {
 	k->copy = cpu_copy;
 	k->fill = cpu_fill;
 	k->embed = cpu_embed;
 	k->rope = cpu_rope;
-	k->gelu = cpu_gelu;
-	k->gelu_backward = cpu_gelu_backward;
-	k->swiglu = cpu_swiglu;
-	k->swiglu_backward = cpu_swiglu_backward;
 }

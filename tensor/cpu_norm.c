@@ -262,15 +262,37 @@ static void cpu_layer_norm_backward(struct device *dev, struct matrix dx, struct
 	run_rows(dev, layer_norm_gradient_rows, &a, x.rows, (size_t)x.cols);
 }
 
+/* Part h of every row, as long as the gain. */
+static struct norm part_of(const struct norm *a, int h)
+{
+	struct norm part = *a;
+	struct matrix *of[] = {&part.y, &part.copy, &part.x, &part.dx, &part.dy};
+	int C = a->gain.cols;
+
+	for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+		if (of[i]->data)
+			*of[i] = matrix_cols(*of[i], h * C, C);
+	part.stats = matrix_cols(a->stats, h, 1);
+	return part;
+}
+
+static int parts_of(const struct norm *a)
+{
+	return a->x.cols / a->gain.cols;
+}
+
 static void rms_norm_rows(const void *arg, int first, int end)
 {
-	const struct norm *a = arg;
+	for (int h = 0; h < parts_of(arg); h++) {
+		struct norm a = part_of(arg, h);
 
-	for (int i = first; i < end; i++) {
-		double rstd = 1 / sqrt(spread_row(a->x, i, 0) / a->x.cols + a->epsilon);
+		for (int i = first; i < end; i++) {
+			double squares = spread_row(a.x, i, 0);
+			double rstd = 1 / sqrt(squares / a.x.cols + a.epsilon);
 
-		norm_row(a, i, 0, (float)rstd);
-		row_of(a->stats, i)[0] = (float)rstd;
+			norm_row(&a, i, 0, (float)rstd);
+			row_of(a.stats, i)[0] = (float)rstd;
+		}
 	}
 }
 
@@ -286,15 +308,17 @@ static void cpu_rms_norm(struct device *dev, struct matrix y, struct matrix copy
 
 static void rms_norm_gradient_rows(const void *arg, int first, int end)
 {
-	const struct norm *a = arg;
-	int C = a->x.cols;
+	for (int h = 0; h < parts_of(arg); h++) {
+		struct norm a = part_of(arg, h);
 
-	for (int i = first; i < end; i++) {
-		float rstd = row_of(a->stats, i)[0];
-		double moment = moment_row(a, i, 0, NULL);
-		float factor[4] = {rstd, 0, 0, (float)(moment / C * rstd * rstd)};
+		for (int i = first; i < end; i++) {
+			float rstd = row_of(a.stats, i)[0];
+			double moment = moment_row(&a, i, 0, NULL);
+			float slope = (float)(moment / a.x.cols * rstd * rstd);
+			float factor[4] = {rstd, 0, 0, slope};
 
-		gradient_row(a, i, factor);
+			gradient_row(&a, i, factor);
+		}
 	}
 }
 

@@ -50,6 +50,7 @@ void cpu_thin_slots(struct kernels *k); /* after cpu_matmul_slots */
 void cpu_attention_slots(struct kernels *k);
 void cpu_norm_slots(struct kernels *k);
 void cpu_elementwise_slots(struct kernels *k);
+void cpu_activation_slots(struct kernels *k);
 void cpu_dropout_slots(struct kernels *k);
 void cpu_loss_slots(struct kernels *k);
 

@@ -123,7 +123,8 @@ struct kernels {
 	void (*layer_norm_backward)(struct device *dev, struct matrix dx, struct matrix copy,
 				    struct matrix dy, struct matrix x, struct matrix stats,
 				    struct matrix gain);
-	/* y = x * rstd * gain; copy = x; stats (n,1) = rstd. y, copy and x any. */
+	/* y = x * rstd * gain; copy = x; stats (n,1) = rstd. y, copy and x any. Where the gain (1,D)
+	 * is shorter than a row, each D numbers of it (a head) are by themselves; stats (n, C/D). */
 	void (*rms_norm)(struct device *dev, struct matrix y, struct matrix copy,
 			 struct matrix stats, struct matrix x, struct matrix gain,
 			 float epsilon);

@@ -264,7 +264,24 @@ static void run_rms_norm(struct run *r, const struct sizes *s)
 	output(r, dy);
 }
 
-static void run_rope(struct run *r, const struct sizes *s)
+/* Rows of some heads, each normed by itself. */
+static void run_rms_norm_heads(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T, C = s->H * s->D;
+	struct matrix x = any(r, n, C, s->gap, 5), y = any(r, n, C, s->gap, 1);
+	struct matrix stats = input(r, n, s->H, 1, 1), gain = input(r, 1, s->D, 0, 2);
+	struct matrix dy = any(r, n, C, s->gap, 1), copy = any(r, n, C, s->gap, 1), none = {0};
+
+	r->dev->k.rms_norm(r->dev, y, copy, stats, x, gain, 1e-6f);
+	output(r, copy);
+	output(r, y);
+	output(r, stats);
+	r->dev->k.rms_norm_backward(r->dev, dy, none, dy, x, stats, gain, false);
+	output(r, dy);
+}
+
+static void run_rope(
+struct run *r, const struct sizes *s)
 {
 	struct matrix x = any(r, s->B * s->T, s->H * s->D, s->gap, 1);
 	struct matrix table = input(r, s->T, s->D, 0, 1);
@@ -471,6 +488,7 @@ static const struct slot {
     {"embed", run_embed, 0, DTYPES},
     {"layer_norm", run_layer_norm, 2e-6f, DTYPES}, /* x - mean in float, x 20 times its spread */
     {"rms_norm", run_rms_norm, 2e-6f, DTYPES}, /* in rows of one, all cancels */
+    {"rms_norm", run_rms_norm_heads, 5e-6f, DTYPES}, /* the same, of one number */
     {"rope", run_rope, 0, DTYPES},
     {"attention", run_attention, 5e-6f, 1}, /* exp of scores up to 100 rounds at 100 ulp */
     {"gelu", run_gelu, 1e-6f, DTYPES},	    /* exp(-2u): u rounds at 10 and more */
