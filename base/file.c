@@ -231,7 +231,7 @@ static int empty_folder(int folder, const char *path)
  */
 static int remove_at(int parent, const char *name, const char *path)
 {
-	if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+	if (unlinkat(parent, name, 0) == 0 || errno == ENOENT || errno == ENOTDIR)
 		return 0;
 	/* EISDIR is Linux's word for a folder, EPERM is POSIX's. */
 	if (errno != EISDIR && errno != EPERM)

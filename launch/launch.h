@@ -76,6 +76,7 @@ int command_compare(int argc, char **argv);
 int command_profile(int argc, char **argv);
 int command_data(int argc, char **argv);
 int command_report(int argc, char **argv);
+int command_export(int argc, char **argv);
 int command_help(int argc, char **argv);
 
 /* -- report.c ------------------------------------------------------------------------------ */

@@ -54,6 +54,18 @@ static const struct node *own_node(const struct session *s)
 	return cluster_node(&s->job.cluster, s->comm->rank);
 }
 
+/* What comes from the adapter that lora.init names is the job's from here on: the resolved file must say the same. */
+static void take_adapter(struct lora_config *want, const struct lora *lora)
+{
+	if (!want->init)
+		return;
+	want->rank = lora->rank;
+	want->alpha = lora->alpha;
+	want->dropout = lora->dropout;
+	want->rslora = lora->rslora;
+	want->targets = (struct texts){lora->module, lora->modules};
+}
+
 static int open_model(struct session *s)
 {
 	const char *folder = own_node(s)->model ? own_node(s)->model : s->job.model;
@@ -65,7 +77,10 @@ static int open_model(struct session *s)
 	if (!s->weights)
 		return -1;
 	s->lora = lora_resolve(s->model, &s->job.lora);
-	return s->lora ? 0 : -1;
+	if (!s->lora)
+		return -1;
+	take_adapter(&s->job.lora, s->lora);
+	return 0;
 }
 
 /* The topology file's bytes and the options: paths may resolve differently on every node. */

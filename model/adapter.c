@@ -134,6 +134,8 @@ struct adapter_config *adapter_config_read(struct arena *arena, const char *fold
 	adapter->dropout = fields_number(&f, "lora_dropout", 0, 0.999, 0);
 	adapter->rslora = fields_flag(&f, "use_rslora", false);
 	adapter->fan_in_fan_out = fields_flag(&f, "fan_in_fan_out", false);
+	const char *base = fields_text(&f, "base_model_name_or_path", "");
+	adapter->base = arena_copy(arena, base, strlen(base));
 	read_targets(&f, arena, adapter);
 	json_free(map);
 	return f.failed ? NULL : adapter;

@@ -1,138 +1,21 @@
 /*
- * Checkpoints: what a run needs to go on, keyed by global tensor names, so that any number of
- * ranks can take it up.
- *
- *     RUN/ckpt/step-00000050/
- *         state.safetensors       per adapter tensor NAME (as PEFT calls it): the value under
- * NAME, AdamW's moments under NAME.exp_avg and NAME.exp_avg_sq (torch's words), all F32, values
- * first, then all m, then all v manifest.json           step, place in the data, identity,
- * circumstance, size and XXH3-128 of the file above; its last line holds the XXH3-128 of all
- * lines before it
- *
- * The folder is written under another name, step-00000050.tmp-XXXX, and moved when all of it is
- * on the disk: a folder with the plain name is whole unless the disk damaged it later, and then
- * a digest tells. No link and no file says which is the latest: the folders' names do.
+ * Finds, verifies and loads checkpoints (their form: checkpoint.h): everything is keyed by
+ * global tensor names, so that any number of ranks can take a run up.
  */
-#include "model/model.h"
+#include "model/checkpoint.h"
 #include "model/internal.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 
-#define VERSION 1
-#define STEP_MOST 99999999 /* eight digits */
 #define MANIFEST_MOST ((size_t)1 << 20)
-#define DIGEST_LINE "\"digest\":\"" /* how the manifest's last line starts */
 
-static const char state_name[] = "state.safetensors";
-static const char manifest_name[] = "manifest.json";
-enum { VALUE, M, V, FAMILIES };
-static const char *const suffix[FAMILIES] = {"", ".exp_avg", ".exp_avg_sq"};
-
-/* -- writing ------------------------------------------------------------------------------- */
-
-static int write_state(struct arena *arena, const char *path, const struct lora *lora,
-		       const float *const family[FAMILIES])
-{
-	size_t count = (size_t)lora->count;
-	struct safetensors_entry *entry = arena_take(arena, FAMILIES * count * sizeof(*entry));
-
-	for (size_t i = 0; i < FAMILIES * count; i++) {
-		const struct lora_tensor *tensor = &lora->tensor[i % count];
-		size_t which = i / count;
-
-		entry[i] = (struct safetensors_entry){
-		    .name = arena_format(arena, "%s%s", tensor->name, suffix[which]),
-		    .dtype = DTYPE_F32,
-		    .dims = 2,
-		    .shape = {tensor->rows, tensor->cols},
-		    .data = family[which] + tensor->offset,
-		};
-	}
-	return safetensors_write(path, entry, (int)(FAMILIES * count), NULL);
-}
-
-static void add_pairs(struct text *text, const char *key, const char *const *pair)
-{
-	text_add(text, ",\n\"%s\":{", key);
-	for (int i = 0; pair && pair[i]; i += 2) {
-		text_add(text, i ? ",\n  " : "\n  ");
-		json_add_text(text, pair[i]);
-		text_add(text, ":");
-		json_add_text(text, pair[i + 1]);
-	}
-	text_add(text, "}");
-}
-
-static int write_manifest(struct arena *arena, const char *folder,
-			  const struct checkpoint *checkpoint)
-{
-	const char *state = path_join(arena, folder, state_name);
-	struct text text = {0};
-	struct digest digest;
-	struct stat status;
-	char hex[33];
-
-	if (stat(state, &status) < 0)
-		return error(EXIT_IO, "cannot read '%s': %s", state, strerror(errno));
-	if (digest_file(state, &digest) < 0)
-		return -1;
-	text_add(&text, "{\"version\":%d,\n\"step\":%lld,\n\"place\":%llu", VERSION,
-		 checkpoint->step, (unsigned long long)checkpoint->place);
-	add_pairs(&text, "identity", checkpoint->identity);
-	add_pairs(&text, "circumstance", checkpoint->circumstance);
-	text_add(&text, ",\n\"files\":{\"%s\":{\"bytes\":%lld,\"xxh3_128\":\"%s\"}},\n",
-		 state_name, (long long)status.st_size, digest_write(digest, hex));
-	digest = digest_of(text.data, text.bytes);
-	text_add(&text, DIGEST_LINE "%s\"}\n", digest_write(digest, hex));
-	int rc = file_write(path_join(arena, folder, manifest_name), text.data, text.bytes);
-	text_release(&text);
-	return rc;
-}
-
-/* A name of this attempt alone: a late writer of an earlier one must not meet it. */
-static char *temporary_name(struct arena *arena, const char *folder)
-{
-	uint64_t attempt = 0;
-
-	if (getrandom(&attempt, sizeof(attempt), GRND_NONBLOCK) < 0)
-		attempt = (uint64_t)(clock_s() * 1e9);
-	return arena_format(arena, "%s.tmp-%016llx", folder, (unsigned long long)attempt);
-}
-
-int checkpoint_write(const char *run, const struct lora *lora,
-		     const struct checkpoint *checkpoint)
-{
-	const float *const family[FAMILIES] = {checkpoint->value, checkpoint->m, checkpoint->v};
-	struct arena arena = {0};
-	int rc = -1;
-
-	if (checkpoint->step < 0 || checkpoint->step > STEP_MOST)
-		return error(EXIT_CONFIG, "cannot write a checkpoint of step %lld (at most %d)",
-			     checkpoint->step, STEP_MOST);
-	const char *parent = path_join(&arena, run, "ckpt");
-	const char *folder = arena_format(&arena, "%s/step-%08lld", parent, checkpoint->step);
-	const char *temporary = temporary_name(&arena, folder);
-	bool is_new = !path_exists(parent);
-	if (folder_make(temporary) < 0)
-		goto done;
-	if (is_new && folder_sync(run) < 0)
-		goto done;
-	if (write_state(&arena, path_join(&arena, temporary, state_name), lora, family) < 0)
-		goto done;
-	if (write_manifest(&arena, temporary, checkpoint) < 0)
-		goto done;
-	rc = folder_publish(temporary, folder);
-done:
-	if (rc < 0)
-		folder_remove(temporary);
-	arena_release(&arena);
-	return rc;
-}
+static const char state_name[] = CHECKPOINT_STATE;
+static const char manifest_name[] = CHECKPOINT_MANIFEST;
+static const char *const suffix[FAMILIES] = FAMILY_SUFFIXES;
 
 /* -- verifying ----------------------------------------------------------------------------- */
 
@@ -205,9 +88,9 @@ static int check_manifest(struct found *found)
 	long long step = json_as_integer(json_find(found->manifest, "step"), -1);
 	long long place = json_as_integer(json_find(found->manifest, "place"), -1);
 
-	if (version != VERSION)
+	if (version != CHECKPOINT_VERSION)
 		return damaged(found, "it is of version %lld, this program knows %d", version,
-			       VERSION);
+			       CHECKPOINT_VERSION);
 	if (step != found->step)
 		return damaged(found, "%s is of step %lld", manifest_name, step);
 	if (place < 0)
@@ -341,7 +224,8 @@ static int copy_state(struct found *found, const struct safetensors *file,
 		const struct lora_tensor *tensor = &lora->tensor[i / FAMILIES];
 		const struct safetensor *from = find_state(file, tensor, suffix[i % FAMILIES]);
 
-		memcpy(family[i % FAMILIES] + tensor->offset, from->data, from->bytes);
+		if (family[i % FAMILIES])
+			memcpy(family[i % FAMILIES] + tensor->offset, from->data, from->bytes);
 	}
 	return 0;
 }
@@ -373,12 +257,14 @@ static int load_step(const char *parent, long long step, const struct lora *lora
 	if (verify(&found) < 0)
 		goto skip;
 	rc = -1;
-	if (compare(&found, "identity", checkpoint->identity, true) > 0)
+	if (checkpoint->identity &&
+	    compare(&found, "identity", checkpoint->identity, true) > 0)
 		goto done;
 	rc = 0;
 	if (load_state(&found, lora, checkpoint) < 0)
 		goto skip;
-	compare(&found, "circumstance", checkpoint->circumstance, false);
+	if (checkpoint->circumstance)
+		compare(&found, "circumstance", checkpoint->circumstance, false);
 	checkpoint->step = step;
 	checkpoint->place = found.place;
 	rc = 1;
@@ -430,7 +316,7 @@ static int newest_first(const void *one, const void *two)
 
 /* The steps of all checkpoints, newest first, freed by the caller; removes leftovers. -1:
  * error. */
-static int list_steps(const char *parent, long long **steps)
+static int list_steps(const char *parent, bool clean, long long **steps)
 {
 	DIR *folder = opendir(parent);
 	struct text list = {0};
@@ -445,7 +331,7 @@ static int list_steps(const char *parent, long long **steps)
 	while ((entry = readdir(folder))) {
 		long long step = step_of(entry->d_name, &rest);
 
-		if (step >= 0 && strncmp(rest, ".tmp-", 5) == 0)
+		if (clean && step >= 0 && strncmp(rest, ".tmp-", 5) == 0)
 			remove_leftover(parent, entry->d_name);
 		else if (step >= 0 && *rest == '\0')
 			text_put(&list, &step, sizeof(step));
@@ -469,7 +355,7 @@ bool checkpoint_circumstance(const char *run, const char *key, char *value, size
 	int count;
 
 	error_mute();
-	count = list_steps(parent, &steps);
+	count = list_steps(parent, true, &steps);
 	for (int i = 0; i < count && !found_one; i++) {
 		struct found found = {.step = steps[i]};
 		const char *text;
@@ -496,7 +382,7 @@ int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint 
 	struct arena arena = {0};
 	const char *parent = path_join(&arena, run, "ckpt");
 	long long *steps;
-	int count = list_steps(parent, &steps);
+	int count = list_steps(parent, true, &steps);
 	int rc = count < 0 ? -1 : 0;
 
 	for (int i = 0; i < count && rc == 0; i++)
@@ -508,4 +394,48 @@ int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint 
 	free(steps);
 	arena_release(&arena);
 	return rc;
+}
+
+/* The steps that there are, for an error about one that is not; the arena owns the text. */
+static const char *steps_text(struct arena *arena, const long long *steps, int count)
+{
+	struct text text = {0};
+
+	for (int i = 0; i < count && i < 20; i++)
+		text_add(&text, i ? ", %lld" : "%lld", steps[i]);
+	if (count > 20)
+		text_add(&text, ", ..");
+	const char *copy = arena_copy(arena, text.data ? text.data : "none", count ? text.bytes : 4);
+	text_release(&text);
+	return copy;
+}
+
+long long checkpoint_values(const char *run, long long step, const struct lora *lora,
+			    float *value)
+{
+	struct checkpoint checkpoint = {.value = value};
+	struct arena arena = {0};
+	const char *parent = path_join(&arena, run, "ckpt");
+	long long *steps;
+	int count = list_steps(parent, false, &steps);
+	int rc = count < 0 ? -1 : 0;
+	bool there = false;
+
+	for (int i = 0; i < count && rc == 0; i++) {
+		if (step >= 0 && steps[i] != step)
+			continue;
+		there = true;
+		rc = load_step(parent, steps[i], lora, &checkpoint);
+	}
+	if (rc == 0 && there)
+		rc = error(EXIT_DATA, "no checkpoint in '%s' that was asked for can be used",
+			   parent);
+	else if (rc == 0 && step >= 0)
+		rc = error(EXIT_INPUT, "there is no checkpoint of step %lld in '%s' (there are: %s)",
+			   step, parent, steps_text(&arena, steps, count));
+	else if (rc == 0)
+		rc = error(EXIT_INPUT, "there is no checkpoint in '%s'", parent);
+	free(steps);
+	arena_release(&arena);
+	return rc < 0 ? -1 : checkpoint.step;
 }

@@ -246,6 +246,7 @@ struct adapter_config {
 	bool rslora, fan_in_fan_out;
 	struct texts targets;		/* as written; a regular expression is one item */
 	bool targets_are_pattern;	/* target_modules was a text: a regular expression */
+	const char *base;		/* base_model_name_or_path; "" where it is not said */
 };
 struct adapter_config *adapter_config_read(struct arena *arena, const char *folder);
 /* Writes a PEFT adapter directory atomically: FOLDER.tmp, fsync, rename (an older FOLDER is replaced).
@@ -375,6 +376,9 @@ int checkpoint_write(const char *run, const struct lora *lora, const struct chec
 /* The value of a circumstance in the newest manifest that can be read, for what a resumed run had better keep. */
 bool checkpoint_circumstance(const char *run, const char *key, char *value, size_t bytes);
 int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint *checkpoint);
+/* The values alone of the checkpoint of a step, or (step -1) of the newest one that verifies, from a run that may be going
+ * on: nothing in it is touched or compared. Returns the step; -1 after an error. */
+long long checkpoint_values(const char *run, long long step, const struct lora *lora, float *value);
 
 /* -- stage.c ------------------------------------------------------------------------------- */
 

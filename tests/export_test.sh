@@ -1,0 +1,102 @@
+#!/bin/sh
+# `edgepipe export`: an adapter of a run, of a checkpoint, of a directory; what is refused; and where Python has
+# torch, transformers and peft (python3, or PEER_PYTHON), their logits beside those that edgepipe dumps.
+#
+#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/export_test.sh
+set -eu
+: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+. "$EDGEPIPE_SOURCE/launch/env.sh"
+. "$EDGEPIPE_SOURCE/tests/suite.sh"
+goldens=$(cd "$EDGEPIPE_SOURCE/tests/golden" && pwd)
+checkout=$(cd "$EDGEPIPE_SOURCE" && pwd)
+python=${PEER_PYTHON:-python3}
+compare=true
+"$python" -c 'import torch, transformers, peft, safetensors' 2> /dev/null || {
+	echo "skipped: logits beside peft's, as $python has not all of torch, transformers, peft, safetensors"
+	compare=false
+}
+cd "$work"
+
+# job NAME: a job on a golden model, into NAME.yaml
+job() {
+	cat > "$1.yaml" << EOF
+version: 1
+nodes: [{name: n0, cores: 1}]
+model: {path: $goldens/$1/model}
+lora: {init: $goldens/$1/initial}
+data: {train: $goldens/$1/batches.safetensors, shuffle: false}
+train: {batch: 4, micro_batch: 2, steps: 4, learning_rate: 1e-2, checkpoint_every: 2}
+plan: {solver: uniform}
+EOF
+}
+
+# does NAME COMMAND ARGUMENTS...: it must succeed
+does() {
+	title=$1
+	shift
+	"$@" > "$work/log" 2>&1 || { fail "$title"; sed 's/^/    /' "$work/log"; }
+}
+
+# logits NAME ADAPTER: what edgepipe computes with an adapter, and peft with the same
+logits() {
+	$compare || return 0
+	rm -rf dump
+	does "$1 with $2" "$EDGEPIPE" train "$1.yaml" --out "logits" --overwrite --set train.steps=1 \
+		--set "lora.init=$2" --dump dump
+	does "logits of $1 with $2" "$python" "$checkout/tests/peft_logits.py" "$goldens/$1/model" "$2" \
+		"$goldens/$1/batches.safetensors" dump/step-00000001.safetensors
+}
+
+for name in gpt2 llama3 qwen3; do
+	job $name
+	does "$name trains" "$EDGEPIPE" train $name.yaml --out $name
+	does "$name exports" "$EDGEPIPE" export $name --format peft --out "$name-peft"
+	cmp $name-peft/adapter_model.safetensors $name/adapter/adapter_model.safetensors ||
+		fail "$name: an export of a run is not its adapter"
+	logits $name $name-peft
+done
+
+# a checkpoint; the newest one where a run has no adapter yet
+does "a step exports" "$EDGEPIPE" export gpt2/ --format peft --step 2
+[ -f gpt2-step-2-peft/adapter_model.safetensors ] || fail "the standard name of a step's export"
+! cmp -s gpt2-step-2-peft/adapter_model.safetensors gpt2-peft/adapter_model.safetensors ||
+	fail "step 2 is step 4"
+logits gpt2 gpt2-step-2-peft
+cp -r gpt2 killed
+rm -r killed/adapter
+mkdir killed/ckpt/step-00000009.tmp-1
+does "a killed run exports" "$EDGEPIPE" export killed --format peft
+cmp killed-peft/adapter_model.safetensors gpt2-peft/adapter_model.safetensors || fail "not the newest checkpoint"
+[ -d killed/ckpt/step-00000009.tmp-1 ] || fail "export touches a run's files"
+printf X | dd of=killed/ckpt/step-00000004/state.safetensors bs=1 seek=2000 conv=notrunc 2> /dev/null
+refused "a damaged checkpoint" 65 "can be used" export killed --format peft --step 4 --out no
+does "before a damaged checkpoint" "$EDGEPIPE" export killed --format peft --overwrite
+cmp killed-peft/adapter_model.safetensors gpt2-step-2-peft/adapter_model.safetensors ||
+	fail "a damaged checkpoint is not skipped"
+
+# an adapter of others, whose base is elsewhere
+cp -r "$goldens/gpt2/initial" friend
+refused "no base" 66 "name its directory with --model" export friend --format peft
+does "a friend's adapter exports" "$EDGEPIPE" export friend --model "$goldens/gpt2/model" --format peft
+refused "another model's adapter" 78 "c_attn" export friend --model "$goldens/llama3/model" --format peft --out no
+refused "another size's adapter" 65 "ask for" export friend --model "$goldens/gpt2-exact/model" --format peft --out no
+logits gpt2 friend-peft
+
+# what is refused
+refused "no source" 2 "which run or adapter" export --format peft
+refused "no format" 2 "which --format" export gpt2
+refused "another format" 2 "did you mean 'peft'" export gpt2 --format pefd
+refused "an option" 2 "did you mean '--format'" export gpt2 --fromat peft
+refused "a step that is none" 2 "needs a number" export gpt2 --format peft --step 2x
+refused "a step of an adapter" 2 "--step is for runs" export friend --format peft --step 2
+refused "a step that is not there" 66 "there are: 4, 2" export gpt2 --format peft --step 3 --out no
+refused "nothing there" 66 "cannot find 'nowhere'" export nowhere --format peft
+mkdir empty
+refused "neither" 66 "neither a run" export empty --format peft
+refused "what exists" 73 "--overwrite" export gpt2 --format peft --out gpt2-peft
+refused "the run itself" 73 "read here" export gpt2 --format peft --out gpt2 --overwrite
+refused "what is no adapter" 73 "is not an adapter" export gpt2 --format peft --out killed --overwrite
+refused "a folder that cannot be" 73 "cannot create" export gpt2 --format peft --out gpt2.yaml/x
+[ ! -e no ] && [ ! -e no.tmp ] || fail "something was written"
+ls -d ./*.tmp 2> /dev/null && fail "something was left"
+finish
