@@ -1,6 +1,6 @@
 /*
- * What a block is made of: shared by stage.c, which allocates it, gpt2.c and llama.c, which run it, linear.c
- * and head.c. Letters: n rows of a micro-batch, C width, F width of the MLP, r rank of LoRA.
+ * What a block is made of: shared by layout.c and frozen.c, which allocate and fill it, gpt2.c and llama.c, which
+ * run it, linear.c and head.c. Letters: n rows of a micro-batch, C width, F width of the MLP, r rank of LoRA.
  */
 #ifndef EDGEPIPE_MODEL_BLOCK_H
 #define EDGEPIPE_MODEL_BLOCK_H
@@ -93,6 +93,20 @@ struct run {
 	enum recompute recompute;
 	bool again;		/* a forward for backward's sake, which has no use for the block's output */
 };
+
+/* -- block.c ------------------------------------------------------------------------------- */
+
+/* Its linears, in the order in which they are run. */
+enum block_linear { LINEAR_QKV, LINEAR_OUT, LINEAR_UP, LINEAR_DOWN, BLOCK_LINEARS };
+struct linear *block_linear(struct block *block, enum block_linear which);
+/* Parts and sizes of its linears, from the family's table. */
+void block_shape(const struct model_config *config, struct block *block);
+/* Tails for its adapted parts, once these are known. */
+void block_tails(struct block *block, int rank);
+/* The part of a block's linears that is the file's `slot`; null: there is none. */
+struct part *block_part(struct block *block, enum slot slot);
+/* Where a vector of the file's goes; null: it is none of a norm. */
+struct matrix *block_vector(struct block *block, enum slot slot);
 
 /* -- linear.c ------------------------------------------------------------------------------ */
 

@@ -90,7 +90,8 @@ struct stage *stage_open(struct device *dev, const struct model_config *config,
 		stage_close(stage);
 		return NULL;
 	}
-	stage_load(stage, weights);
+	frozen_load(stage, weights);
+	rope_load(stage);
 	stage_write(stage, STAGE_VALUES, values);
 	stage_ready(stage);
 	return stage;
@@ -307,6 +308,16 @@ void stage_fold_norm(struct stage *stage, double *sum)
 		dev->download(dev, &squares, stage->norm, sizeof(squares));
 		*sum += squares;
 	}
+}
+
+/* Brings the adapters' values to where products read them. */
+static void stage_adapt(struct stage *stage)
+{
+	bool dropout = stage->lora->dropout > 0;
+
+	for (int i = 0; i < stage->spec.blocks; i++)
+		for (enum block_linear l = 0; l < BLOCK_LINEARS; l++)
+			linear_adapt(stage->dev, block_linear(&stage->block[i], l), dropout);
 }
 
 void stage_update(struct stage *stage, const struct adamw *settings)

@@ -1,5 +1,5 @@
 /*
- * The inside of a stage: shared by layout.c, which carves its memory and fills it from the files, and stage.c,
+ * The inside of a stage: shared by layout.c, which carves its memory, frozen.c and rope.c, which fill it, and stage.c,
  * which runs it.
  */
 #ifndef EDGEPIPE_MODEL_STAGE_H
@@ -49,14 +49,26 @@ struct stage {
  */
 void stage_layout(struct stage *stage, const struct weights *weights, struct slab *slab,
 		  int threads, bool host_memory);
-/* Fills what stage_layout carved from the mapped files: converted or uploaded weights, the table of rotary
- * positions. File pages that were copied are given back. */
-void stage_load(struct stage *stage, const struct weights *weights);
-/* Brings the adapters' values to where products read them. */
-void stage_adapt(struct stage *stage);
 /* The arrays that layout fills; released by stage_release. */
 void stage_prepare(struct stage *stage, const struct model_config *config,
 		   const struct lora *lora, const struct stage_spec *spec);
 void stage_release(struct stage *stage);
+/* Memory of the slab for a matrix; take: in F32. */
+struct matrix take_of(struct slab *slab, enum dtype dtype, int rows, int cols);
+struct matrix take(struct slab *slab, int rows, int cols);
+
+/* -- frozen.c ------------------------------------------------------------------------------ */
+
+/* The part of stage_layout that weights are. */
+void frozen_layout(struct stage *stage, const struct weights *weights, struct slab *slab,
+		   bool host_memory);
+/* Fills what frozen_layout carved from the mapped files: converted, packed or uploaded weights. File pages that were
+ * copied are given back. */
+void frozen_load(struct stage *stage, const struct weights *weights);
+
+/* -- rope.c -------------------------------------------------------------------------------- */
+
+/* Fills the table of rotary positions, where stage_layout carved one. */
+void rope_load(struct stage *stage);
 
 #endif
