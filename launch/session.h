@@ -126,8 +126,8 @@ void watch_close(struct watch *watch);
 int setup_job(struct session *session);		/* topology file, number of ranks */
 int setup_model(struct session *session);	/* configuration, weights, adapters; comparison */
 int setup_data(struct session *session);
-int setup_warm(struct session *session);	/* device, links, overhead: part of setup_data */
-int setup_overhead(struct session *session);	/* what each process needs besides its stage */
+int setup_warm(struct session *session);	/* warm.c: device, links, overhead; part of setup_data */
+int setup_overhead(struct session *session);	/* warm.c: what each process needs besides its stage */
 int setup_profile(struct session *session);	/* setup_profile.c: given, kept, or measured now */
 int setup_flows(struct session *session);	/* flows.c: whether the plan's links carry at once what the profile says */
 int setup_plan(struct session *session);
