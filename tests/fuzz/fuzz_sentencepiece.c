@@ -1,0 +1,15 @@
+/*
+ * tests/fuzz/fuzz_sentencepiece.c - tokenizer.model, a protobuf; one that is accepted must encode and decode.
+ *
+ * links: model
+ */
+#include "tests/fuzz/fuzz_text.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	char path[128];
+
+	fuzz_file("tokenizer.model", data, bytes, path);
+	fuzz_tokenizer(fuzz_folder());
+	return 0;
+}
