@@ -5,6 +5,7 @@
 #   sh tests/run.sh clang      clang with -Werror: builds everything, runs the unit tests
 #   sh tests/run.sh asan       AddressSanitizer and UBSan: the unit tests and the MPI programs
 #   sh tests/run.sh tsan       ThreadSanitizer: what runs threads in one process
+#   sh tests/run.sh fuzz       clang's libFuzzer under ASan and UBSan: every parser for 10 seconds
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -14,9 +15,10 @@ case $what in
 release) build=build ;;
 clang) preset=release compiler=clang tests='^check_' ;;
 asan) tests='^(check_|mpi_)' without='_avx2$' ;;
+fuzz) compiler=clang ;;
 tsan) tests='^check_(threads|comm|shaped|stream|stream_faults)$' ;;
 *)
-	echo "edgepipe: error: '$what' is not one of release, clang, asan, tsan" >&2
+	echo "edgepipe: error: '$what' is not one of release, clang, asan, tsan, fuzz" >&2
 	exit 2
 	;;
 esac
@@ -34,13 +36,18 @@ trap 'rm -f "$log"' EXIT
 {
 	cmake --preset "$preset" -B "$build" -G Ninja -DCMAKE_C_COMPILER=$compiler \
 		-DEDGEPIPE_WERROR=ON -DEDGEPIPE_TESTS=ON -DEDGEPIPE_BENCH=ON &&
-		cmake --build "$build"
+		if [ $what = fuzz ]; then cmake --build "$build" --target fuzz; else cmake --build "$build"; fi
 } > "$log" 2>&1 || {
 	cat "$log" >&2
 	exit 1
 }
 grep -E '^-- (edgepipe|  )' "$log" || true
 
+if [ $what = fuzz ]; then
+	echo "edgepipe: fuzzing"
+	sh tests/fuzz/run.sh "$build" 10
+	exit 0
+fi
 echo "edgepipe: testing"
 . launch/env.sh
 cd "$build"
