@@ -1,0 +1,12 @@
+/*
+ * launch/data.h - the actions of `edgepipe data`, one file each.
+ */
+#ifndef EDGEPIPE_LAUNCH_DATA_H
+#define EDGEPIPE_LAUNCH_DATA_H
+
+#include "launch/launch.h"
+
+/* Each takes what follows `data` (argv[0] is the action) and returns an exit code. */
+int data_tokens(int argc, char **argv); /* data_tokens.c: tokenize, detokenize */
+
+#endif
