@@ -52,6 +52,10 @@ static void say_dataset(const char *head, const struct dataset *d)
 	    100 * (double)d->trained_tokens / ((double)d->samples * d->tokens), d->path);
 	if (d->cut > 0)
 		say("        %zu samples were longer and lost %zu tokens", d->cut, d->cut_tokens);
+	if (d->skipped > 0)
+		say("        %zu samples have no token to train on and were skipped", d->skipped);
+	if (d->template)
+		say("        chats are written with the template %s", d->template);
 }
 
 static void say_step(const struct session *s)

@@ -128,12 +128,12 @@ static int take_ids(const struct tokenizer *tokenizer, const struct jsonl *lines
 	int size = tokenizer_vocabulary(tokenizer);
 
 	if (json_kind(list) != JSON_LIST)
-		return jsonl_error(lines, EXIT_DATA, "there is no list \"ids\"");
+		return jsonl_error(lines, EXIT_DATA, "", "there is no list \"ids\"");
 	for (size_t i = 0; i < json_size(list); i++) {
 		long long id = json_as_integer(json_at(list, i), -1);
 
 		if (id < 0 || id >= size)
-			return jsonl_error(lines, EXIT_DATA,
+			return jsonl_error(lines, EXIT_DATA, "ids",
 					   "item %zu of \"ids\" is not in 0..%d", i, size - 1);
 		*ids_take(ids, 1) = (int32_t)id;
 	}

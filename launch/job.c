@@ -486,6 +486,7 @@ int job_read(struct job *job, const char *path, const char *const *overrides, in
 	check_traces(job);
 	names_release(&names);
 	check_lora(job);
+	job_check_data(job);
 	check_train(job);
 	check_plan(job);
 	check_clients(job);

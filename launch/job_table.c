@@ -11,11 +11,15 @@
 #define LINK(member) offsetof(struct link, member)
 #define CUT(member) offsetof(struct plan_cut, member)
 
+#define COLUMN(name, number) \
+	{"data.columns." #name, FIELD_TEXT, AT(data.column[number]), \
+	 .help = "the key that stands for \"" #name "\" in the lines"}
+
 /* In the order of the enums in launch.h, model.h and pipeline.h; '-': not built yet. */
 static const char *const roles[] = {"server", "client", NULL};
 static const char *const codecs[] = {"none", "bf16", "int8", "int4", "auto", NULL};
 static const char *const cut_codecs[] = {"none", "bf16", "int8", "int4", NULL};
-static const char *const masks[] = {"auto", "none", "prompt", "-assistant-only", NULL};
+static const char *const masks[] = {"auto", "none", "prompt", "assistant-only", NULL};
 static const char *const rates[] = {"linear", "cosine", "constant", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const char *const kernels[] = {"auto", "reference", "openblas", "onednn", NULL};
@@ -102,14 +106,28 @@ static const struct field rows[] = {
 	 .help = "tokens of a sample (without it: 256, or a pre-tokenised file's own)"},
 	{"data.mask", FIELD_WORD, AT(data.mask), "auto", .words = masks,
 	 .help = "what is not trained on; auto: the prompt where there is one"},
-	{"data.template", FIELD_TEXT, 0, .refused = "text is taken as it is",
-	 .help = "of a chat"},
+	{"data.template", FIELD_TEXT, AT(data.template),
+	 .help = "how chats are written: chatml, llama3, ... (without it: as the model's chat_template)"},
 	{"data.shuffle", FIELD_FLAG, AT(data.shuffle), "true", .help = "anew in every epoch"},
 	{"data.pack", FIELD_FLAG, 0,
 	 .refused = "plain text is packed, and samples of other files are padded",
 	 .help = "several samples in one sequence"},
-	{"data.columns", FIELD_TEXT, 0, .refused = "name the keys text, prompt, completion",
-	 .help = "other names of the keys of a .jsonl file"},
+	COLUMN(text, COLUMN_TEXT),
+	COLUMN(prompt, COLUMN_PROMPT),
+	COLUMN(completion, COLUMN_COMPLETION),
+	COLUMN(question, COLUMN_QUESTION),
+	COLUMN(answer, COLUMN_ANSWER),
+	COLUMN(messages, COLUMN_MESSAGES),
+	COLUMN(role, COLUMN_ROLE),
+	COLUMN(content, COLUMN_CONTENT),
+	COLUMN(instruction, COLUMN_INSTRUCTION),
+	COLUMN(input, COLUMN_INPUT),
+	COLUMN(output, COLUMN_OUTPUT),
+	COLUMN(conversations, COLUMN_CONVERSATIONS),
+	COLUMN(from, COLUMN_FROM),
+	COLUMN(value, COLUMN_VALUE),
+	COLUMN(system, COLUMN_SYSTEM),
+	COLUMN(history, COLUMN_HISTORY),
 
 	{"train.batch", FIELD_INTEGER, AT(train.batch), "32", 1, 1 << 20,
 	 .help = "sequences per step, over the whole cluster"},

@@ -34,6 +34,8 @@ enum role { ROLE_SERVER, ROLE_CLIENT };
 extern const struct schema job_schema;
 /* Reads a file and checks what spans several keys. -1 after errors (said with positions). */
 int job_read(struct job *job, const char *path, const char *const *overrides, int count);
+/* job_data.c. Reports what is wrong with the data section alone. */
+void job_check_data(struct job *job);
 /* job_role.c. For a command that has no use for clients: -1 after an error about every node that is one. */
 int job_servers_only(const struct job *job, const char *command);
 /* job_traces.c. Gives links that follow a trace its mean as their bandwidth. -1 after errors. */

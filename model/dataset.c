@@ -62,6 +62,16 @@ int reader_sequence(struct reader *r, long long otherwise)
 	return 0;
 }
 
+bool reader_wants_answers(const struct reader *r)
+{
+	return r->data->mask == MASK_PROMPT || r->data->mask == MASK_ASSISTANT;
+}
+
+const char *mask_name(const struct reader *r)
+{
+	return r->data->mask == MASK_PROMPT ? "prompt" : "assistant-only";
+}
+
 static int32_t *moved(int32_t *from, size_t used, size_t room)
 {
 	int32_t *to = xalloc(room * sizeof *to);
@@ -95,26 +105,37 @@ static int check_ids(const struct reader *r, const int32_t *ids, size_t count)
 	return 0;
 }
 
-int reader_add(struct reader *r, const int32_t *ids, const int32_t *labels, size_t count,
-	       size_t untrained)
+/* Whether one of the first `count` tokens is the target of another. */
+static bool is_trained(const int32_t *labels, size_t count)
+{
+	for (size_t t = 1; t < count; t++) {
+		if (!labels || labels[t] != UNTRAINED)
+			return true;
+	}
+	return false;
+}
+
+int reader_add(struct reader *r, const int32_t *ids, const int32_t *labels, size_t count)
 {
 	size_t T = (size_t)r->tokens, kept = count < T ? count : T;
 
 	if (check_ids(r, ids, count) < 0)
 		return -1;
+	r->cut += count > kept;
+	r->cut_tokens += count - kept;
+	if (r->skips && !is_trained(labels, kept)) {
+		r->skipped++;
+		return 0;
+	}
 	if (r->rows == r->room)
 		reader_room(r, r->room + r->room / 2 + 16);
 
 	int32_t *id = r->ids + r->rows * T, *label = r->labels + r->rows * T;
 	for (size_t t = 0; t < T; t++) {
 		id[t] = t < kept ? ids[t] : r->end >= 0 ? r->end : 0;
-		label[t] = UNTRAINED;
-		if (t < kept && t >= untrained)
-			label[t] = labels ? labels[t] : ids[t];
+		label[t] = t >= kept ? UNTRAINED : labels ? labels[t] : ids[t];
 	}
 	r->rows++;
-	r->cut += count > kept;
-	r->cut_tokens += count - kept;
 	return 0;
 }
 
@@ -178,7 +199,24 @@ static int open_tokenizer(struct reader *r)
 		r->end = tokenizer_find(r->tokenizer, "<|endoftext|>");
 	if (r->end < 0)
 		r->end = tokenizer_find(r->tokenizer, "</s>");
+	int32_t end = r->end;
+	if (end >= 0 && end < tokenizer_vocabulary(r->tokenizer) &&
+	    tokenizer_decode(r->tokenizer, &end, 1, true, &r->end_text) < 0)
+		return -1;
 	return reader_sequence(r, SEQUENCE);
+}
+
+static void reader_release(struct reader *r)
+{
+	tokenizer_close(r->tokenizer);
+	template_close(r->template);
+	chat_release(&r->chat);
+	rendered_release(&r->rendered);
+	ids_release(&r->ids_of_line);
+	ids_release(&r->labels_of_line);
+	text_release(&r->end_text);
+	free(r->ids);
+	free(r->labels);
 }
 
 static size_t count_trained(const struct dataset *set)
@@ -205,6 +243,10 @@ static struct digest digest_rows(const struct dataset *set)
 /* Hands the rows over to the set, in blocks of their exact size. */
 static int take_rows(struct dataset *set, struct reader *r)
 {
+	if (r->rows == 0 && r->skipped > 0)
+		return error(EXIT_DATA,
+			     "'%s': not one token of its %zu samples of %d tokens is trained",
+			     r->path, r->skipped, r->tokens);
 	if (r->rows == 0)
 		return error(EXIT_DATA, "'%s' holds no sample", r->path);
 	reader_room(r, r->rows);
@@ -212,6 +254,11 @@ static int take_rows(struct dataset *set, struct reader *r)
 	set->tokens = r->tokens;
 	set->cut = r->cut;
 	set->cut_tokens = r->cut_tokens;
+	set->skipped = r->skipped;
+	if (r->template) {
+		const char *name = template_name(r->template);
+		set->template = arena_copy(&set->arena, name, strlen(name));
+	}
 	set->ids = r->ids;
 	set->labels = r->labels;
 	r->ids = r->labels = NULL;
@@ -237,9 +284,7 @@ struct dataset *dataset_open(const char *path, const char *kind, const struct da
 		form = find_form(r.path);
 	if (form && (!form->text || open_tokenizer(&r) == 0) && form->read(&r) == 0)
 		done = take_rows(set, &r);
-	tokenizer_close(r.tokenizer);
-	free(r.ids);
-	free(r.labels);
+	reader_release(&r);
 	if (done == 0)
 		return set;
 	dataset_close(set);

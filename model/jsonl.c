@@ -2,31 +2,29 @@
  * model/jsonl.c - files of one JSON map a line, from a file or standard input, a line in memory
  * at a time.
  */
+#include "model/input.h"
+#include "model/place.h"
+
 #include "model/model.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct jsonl {
-	const char *path; /* for messages */
-	FILE *file;
-	char *line;
-	size_t room, number; /* number: of the last line, from 1 */
+	struct input *input;
+	struct text line;
+	size_t bytes, number; /* of the last line, without its end; from 1 */
 	struct json *map;
-	struct arena arena;
 };
 
 struct jsonl *jsonl_open(const char *path)
 {
-	bool standard = strcmp(path, "-") == 0;
-	FILE *file = standard ? stdin : fopen(path, "re");
+	struct input *input = input_open(path);
 
-	if (!file)
-		return error_null(EXIT_INPUT, "cannot open '%s': %s", path, strerror(errno));
+	if (!input)
+		return NULL;
 	struct jsonl *lines = xzalloc(1, sizeof *lines);
-	lines->path = standard ? "<stdin>" : arena_copy(&lines->arena, path, strlen(path));
-	lines->file = file;
+	lines->input = input;
 	return lines;
 }
 
@@ -34,87 +32,118 @@ void jsonl_close(struct jsonl *lines)
 {
 	if (!lines)
 		return;
-	if (lines->file != stdin)
-		fclose(lines->file);
+	input_close(lines->input);
 	json_free(lines->map);
-	free(lines->line);
-	arena_release(&lines->arena);
+	text_release(&lines->line);
 	free(lines);
 }
 
-int jsonl_error(const struct jsonl *lines, int code, const char *fmt, ...)
+/* -- errors -------------------------------------------------------------------------------- */
+
+size_t jsonl_line(const struct jsonl *lines)
 {
+	return lines->number;
+}
+
+int jsonl_error(const struct jsonl *lines, int code, const char *where, const char *fmt, ...)
+{
+	size_t column = place_column(lines->line.data, lines->bytes, where);
 	char why[512];
 	va_list args;
 
 	va_start(args, fmt);
 	vsnprintf(why, sizeof why, fmt, args);
 	va_end(args);
-	return error(code, "%s:%zu:1: error: %s", lines->path, lines->number, why);
+	return error(code, "%s:%zu:%zu: error: %s", input_path(lines->input), lines->number,
+		     column, why);
 }
 
-/* Reads a line; its bytes, 0 at the end of the file. */
-static ssize_t read_line(struct jsonl *lines)
+void jsonl_quote(const struct json *value, char quote[JSONL_QUOTE])
 {
-	ssize_t bytes = getline(&lines->line, &lines->room, lines->file);
+	static const char *const kinds[] = {
+		[JSON_NONE] = "nothing", [JSON_NIL] = "null",	[JSON_LIST] = "a list",
+		[JSON_MAP] = "a map",	 [JSON_TEXT] = "a text",
+	};
+	enum json_kind kind = json_kind(value);
+	const char *text = json_as_text(value, "");
 
-	if (bytes >= 0) {
-		lines->number++;
-		return bytes;
-	}
-	if (feof(lines->file) && !ferror(lines->file))
-		return 0;
-	return error(EXIT_INPUT, "cannot read '%s': %s", lines->path, strerror(errno));
+	if (kind == JSON_FLAG)
+		snprintf(quote, JSONL_QUOTE, "%s",
+			 json_as_flag(value, false) ? "true" : "false");
+	else if (kind == JSON_WHOLE || kind == JSON_NUMBER)
+		snprintf(quote, JSONL_QUOTE, "%.15g", json_as_number(value, 0));
+	else if (kind == JSON_TEXT && strlen(text) <= JSONL_QUOTE - 8)
+		snprintf(quote, JSONL_QUOTE, "\"%s\"", text);
+	else
+		snprintf(quote, JSONL_QUOTE, "%s", kinds[kind]);
 }
 
-static bool is_blank(const char *line, ssize_t bytes)
+/* -- lines --------------------------------------------------------------------------------- */
+
+static bool is_blank(const struct text *line)
 {
-	return (ssize_t)strspn(line, " \t\r\n") == bytes;
+	return strspn(line->data, " \t\r\n") == line->bytes;
 }
 
-static int parse_line(struct jsonl *lines, size_t bytes)
+static int parse_line(struct jsonl *lines)
 {
-	while (bytes > 0 && (lines->line[bytes - 1] == '\n' || lines->line[bytes - 1] == '\r'))
-		bytes--;
-	lines->map = json_parse_at(lines->line, bytes, lines->path, lines->number);
+	const char *line = lines->line.data;
+
+	lines->map = json_parse_at(line, lines->bytes, input_path(lines->input), lines->number);
 	if (!lines->map)
 		return -1;
 	if (json_kind(lines->map) != JSON_MAP)
-		return jsonl_error(lines, EXIT_DATA, "the line is no JSON map");
+		return jsonl_error(lines, EXIT_DATA, "", "the line is no JSON map");
 	return 1;
 }
 
 int jsonl_next(struct jsonl *lines, const struct json **map)
 {
+	struct text *line = &lines->line;
 	size_t blank = 0;
-	ssize_t bytes;
+	int more;
 
 	json_free(lines->map);
 	lines->map = NULL;
-	while ((bytes = read_line(lines)) > 0 && is_blank(lines->line, bytes)) {
+	while ((more = input_line(lines->input, line)) > 0) {
+		lines->number++;
+		if (!is_blank(line))
+			break;
 		if (blank == 0)
 			blank = lines->number;
 	}
-	if (bytes <= 0)
-		return (int)bytes;
+	if (more <= 0)
+		return more;
 	if (blank > 0) {
 		lines->number = blank;
-		return jsonl_error(lines, EXIT_DATA, "the line is empty");
+		lines->bytes = 0;
+		return jsonl_error(lines, EXIT_DATA, "", "the line is empty");
 	}
-	int done = parse_line(lines, (size_t)bytes);
+	lines->bytes = line->bytes;
+	while (lines->bytes > 0 && strchr("\r\n", line->data[lines->bytes - 1]))
+		lines->bytes--;
+	more = parse_line(lines);
 	*map = lines->map;
-	return done;
+	return more;
 }
 
 const char *jsonl_text(const struct jsonl *lines, const char *key, size_t *bytes)
 {
 	const struct json *value = json_find(lines->map, key);
+	char quote[JSONL_QUOTE];
 
-	if (json_kind(value) != JSON_TEXT) {
-		jsonl_error(lines, EXIT_DATA,
-			    value ? "\"%s\" is no text" : "there is no \"%s\"", key);
+	if (json_kind(value) == JSON_TEXT) {
+		*bytes = json_text_bytes(value);
+		return json_as_text(value, "");
+	}
+	if (!value) {
+		const char *near = json_nearest(lines->map, key);
+
+		jsonl_error(lines, EXIT_DATA, "", "there is no \"%s\"%s%s%s", key,
+			    near ? " (\"" : "", near ? near : "", near ? "\" is)" : "");
 		return NULL;
 	}
-	*bytes = json_text_bytes(value);
-	return json_as_text(value, "");
+	jsonl_quote(value, quote);
+	jsonl_error(lines, EXIT_DATA, key, "\"%s\" is no text, it is %s", key, quote);
+	return NULL;
 }

@@ -290,28 +290,70 @@ void tokenizer_close(struct tokenizer *tokenizer);
 
 /* -- jsonl.c ------------------------------------------------------------------------------- */
 
-/* A file of one JSON map a line, a line in memory at a time; path "-" is standard input. */
+/* A file of one JSON map a line, a line in memory at a time; path "-" is standard input, .gz unpacked. */
 struct jsonl;
 struct jsonl *jsonl_open(const char *path);
 /* The next line: 1 with its map, which lasts until the next call; 0 at the end; -1 after an error, said with
- * its position. Empty lines may stand at the end only. */
+ * its position. Empty lines may stand at the end only. After EXIT_DATA one may go on with the next line. */
 int jsonl_next(struct jsonl *lines, const struct json **map);
+size_t jsonl_line(const struct jsonl *lines);		/* the number of the last line, from 1 */
 /* The text at a key of the last line, which may hold NULs; null after an error. */
 const char *jsonl_text(const struct jsonl *lines, const char *key, size_t *bytes);
-/* Says an error about the last line, as "file:line:1: error: ..."; always -1. */
-int jsonl_error(const struct jsonl *lines, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+/* Says an error about the value that `where` names in the last line ("messages[2].role", "" for the line), as
+ * "file:line:column: error: ..."; always -1. */
+int jsonl_error(const struct jsonl *lines, int code, const char *where, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+/* A value as messages show it: short ones in full. */
+#define JSONL_QUOTE 48
+void jsonl_quote(const struct json *value, char quote[JSONL_QUOTE]);
 void jsonl_close(struct jsonl *lines);
+
+/* -- chat.c, template.c -------------------------------------------------------------------- */
+
+enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT };
+/* What was said by whom; texts belong to others and may hold NULs. */
+struct chat_turn {
+	enum chat_role role;
+	const char *text;
+	size_t bytes;
+	const char *input;		/* Alpaca's, beside the instruction; null: none */
+	size_t input_bytes;
+};
+struct chat { struct chat_turn *turn; int count, room; };
+
+/* How chats are written for a model. */
+struct chat_template;
+extern const char *const template_words[];	/* their names, ended by null */
+/*
+ * The template of a name, or with a null name the one that FOLDER's own chat_template (chat_template.jinja or .json,
+ * tokenizer_config.json) is recognised as. end: the end-of-text token as text where the folder names none; may be null.
+ * Null after an error that lists the names.
+ */
+struct chat_template *template_open(const char *folder, const char *name, const struct tokenizer *tokenizer,
+				    const char *end);
+const char *template_name(const struct chat_template *t);
+void template_close(struct chat_template *t);
 
 /* -- dataset.c ----------------------------------------------------------------------------- */
 
-enum data_mask { MASK_AUTO, MASK_NONE, MASK_PROMPT };
+/* Auto: what asks for an answer is not trained, where a file tells it from the answer. */
+enum data_mask { MASK_AUTO, MASK_NONE, MASK_PROMPT, MASK_ASSISTANT };
+
+/* Keys of .jsonl lines that a file may call otherwise. */
+enum data_column {
+	COLUMN_TEXT, COLUMN_PROMPT, COLUMN_COMPLETION, COLUMN_QUESTION, COLUMN_ANSWER, COLUMN_MESSAGES, COLUMN_ROLE,
+	COLUMN_CONTENT, COLUMN_INSTRUCTION, COLUMN_INPUT, COLUMN_OUTPUT, COLUMN_CONVERSATIONS, COLUMN_FROM,
+	COLUMN_VALUE, COLUMN_SYSTEM, COLUMN_HISTORY,
+	DATA_COLUMNS
+};
 
 /* The `data` section of a job. */
 struct data_config {
 	const char *train, *valid;	/* a file or a directory; null: none */
 	long long sequence;		/* 0: not given (256, or a pre-tokenised file's own) */
 	int mask;			/* enum data_mask */
+	const char *template;		/* null: the model's own */
+	const char *column[DATA_COLUMNS];	/* null: its own name */
 	bool shuffle;
 };
 
@@ -322,6 +364,8 @@ struct dataset {
 	int tokens;			/* T */
 	size_t trained_tokens;		/* labels that count, after the shift inside */
 	size_t cut, cut_tokens;		/* samples longer than T, and what they lost */
+	size_t skipped;			/* samples of lines without a trained token, left out */
+	const char *template;		/* that chats were written with; null: none was needed */
 	struct digest digest;		/* of the ids and labels */
 	int32_t *ids, *labels;		/* (samples, T); labels unshifted, -100 = not trained */
 	struct arena arena;
@@ -330,8 +374,7 @@ struct dataset {
 /* T of text by the configuration alone, before anything is read. -1 where the model has fewer positions (EXIT_CONFIG). */
 int dataset_sequence(const struct data_config *data, const struct model_config *config);
 /*
- * Reads .txt (packed), .jsonl ("text", or "prompt" and "completion"), .safetensors (input_ids and
- * labels), or a directory that holds KIND.jsonl, .txt or .safetensors (kind: "train" or "valid").
+ * Reads .txt (packed), .jsonl (its forms: samples.c), .safetensors (input_ids and labels), or a directory that holds KIND.jsonl, .txt or .safetensors (kind: "train" or "valid").
  * Text is tokenised with the tokenizer of the model's folder. Ids outside the vocabulary, a broken
  * line (file:line:column), a completion without a token, no sample: errors (EXIT_DATA; EXIT_INPUT where
  * missing). A sequence above config->positions is EXIT_CONFIG. Null after an error.

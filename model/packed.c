@@ -46,10 +46,10 @@ int read_text(struct reader *r)
 	struct ids ids = {0};
 	int done = 0;
 
-	if (r->data->mask == MASK_PROMPT)
+	if (reader_wants_answers(r))
 		return error(EXIT_CONFIG,
-			     "data.mask is prompt, but '%s' is plain text without prompts",
-			     r->path);
+			     "data.mask is %s, but '%s' is plain text without prompts",
+			     mask_name(r), r->path);
 	if (encode_file(r, &ids) < 0) {
 		ids_release(&ids);
 		return -1;
@@ -57,7 +57,7 @@ int read_text(struct reader *r)
 	reader_room(r, (ids.count + T - 1) / T);
 	for (size_t at = 0; at < ids.count && done == 0; at += T) {
 		size_t left = ids.count - at;
-		done = reader_add(r, ids.id + at, NULL, left < T ? left : T, 0);
+		done = reader_add(r, ids.id + at, NULL, left < T ? left : T);
 	}
 	ids_release(&ids);
 	return done;

@@ -81,7 +81,7 @@ static int copy_rows(struct reader *r, const struct safetensor *ids,
 		if (done == 0 && labels)
 			done = copy_row(r, labels, true, i, T, row + T);
 		if (done == 0)
-			done = reader_add(r, row, labels ? row + T : NULL, T, 0);
+			done = reader_add(r, row, labels ? row + T : NULL, T);
 	}
 	free(row);
 	return done;
@@ -92,11 +92,11 @@ int read_tensors(struct reader *r)
 	int done = -1;
 
 	/* Labels are the file's own mask: only what asks for prompts contradicts it. */
-	if (r->data->mask == MASK_PROMPT)
+	if (reader_wants_answers(r))
 		return error(EXIT_CONFIG,
-			     "data.mask is prompt, but '%s' is tokenised already: "
+			     "data.mask is %s, but '%s' is tokenised already: "
 			     "its labels tell",
-			     r->path);
+			     mask_name(r), r->path);
 	struct safetensors *file = safetensors_open(r->path);
 	if (!file)
 		return -1;

@@ -155,7 +155,7 @@ END_TEST
 START_TEST(broken_lines)
 {
 	run(TOKENIZE "-", "{\"text\": \"1\"}\n{\"text\": 3}\n", EXIT_DATA, "{\"ids\": [17]}\n",
-	    "<stdin>:2:1: error: \"text\" is no text\n");
+	    "<stdin>:2:10: error: \"text\" is no text, it is 3\n");
 	run(TOKENIZE "-", "{\"ids\": [1]}\n", EXIT_DATA, "",
 	    "<stdin>:1:1: error: there is no \"text\"");
 	run(TOKENIZE "-", "{\"text\": \"1\"\n", EXIT_DATA, "", "<stdin>:1:");
@@ -164,7 +164,7 @@ START_TEST(broken_lines)
 	run(DETOKENIZE "-", "{\"text\": \"1\"}\n", EXIT_DATA, "",
 	    "<stdin>:1:1: error: there is no list \"ids\"");
 	run(DETOKENIZE "-", "{\"ids\": [1, 405]}\n", EXIT_DATA, "",
-	    "<stdin>:1:1: error: item 1 of \"ids\"");
+	    "<stdin>:1:9: error: item 1 of \"ids\"");
 	run(DETOKENIZE "-", "{\"ids\": [\"1\"]}\n", EXIT_DATA, "", "item 0");
 	run(DETOKENIZE "-", "{\"ids\": [-1]}\n", EXIT_DATA, "", "item 0");
 }

@@ -162,12 +162,10 @@ START_TEST(texts_are_trained_whole)
 
 	add_ids(&ids, "one two");
 	*ids_take(&ids, 1) = END;
-	ck_assert_uint_eq(set->samples, 2);
+	ck_assert_uint_eq(set->samples, 1);
+	ck_assert_uint_eq(set->skipped, 1); /* an end alone predicts nothing */
 	check_row(set, 0, &ids, 0);
 	ck_assert_uint_eq(set->trained_tokens, ids.count - 1);
-	ids.count = 1;
-	ids.id[0] = END;
-	check_row(set, 1, &ids, 0);
 	ids_release(&ids);
 	dataset_close(set);
 }
@@ -186,7 +184,8 @@ START_TEST(long_samples_are_cut)
 	ck_assert_uint_eq(ids.count, 7); /* so every digit is a token */
 	ids.count = 4;
 	check_row(set, 0, &ids, 2);
-	check_row(set, 2, &ids, 4);
+	ck_assert_uint_eq(set->samples, 2);
+	ck_assert_uint_eq(set->skipped, 1); /* nothing of its completion is left */
 	ids.id[3] = END;
 	check_row(set, 1, &ids, 1);
 	ck_assert_uint_eq(set->cut, 2);
@@ -249,6 +248,160 @@ START_TEST(no_end_token)
 }
 END_TEST
 
+/* The same sample in other words. */
+START_TEST(forms_and_columns)
+{
+	static const struct {
+		const char *line, *column, *name;
+	} same[] = {
+		{"{\"question\": \"Where? \", \"answer\": \"Here.\"}\n", NULL, NULL},
+		{"{\"completion\": \"no\", \"prompt\": \"Where? \", \"a\": \"Here.\"}\n", "a",
+		 "completion"},
+		{"{\"text\": \"-\", \"q\": \"Where? \", \"answer\": \"Here.\"}\n", "q", "question"},
+		{"\xef\xbb\xbf{\"prompt\": \"Where? \", \"completion\": \"Here.\"}", NULL, NULL},
+	};
+	struct dataset *want = opened(put_file(
+		"train.jsonl", "{\"prompt\": \"Where? \", \"completion\": \"Here.\"}\n"));
+
+	for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+		memset(data.column, 0, sizeof data.column);
+		if (same[i].column && strcmp(same[i].name, "completion") == 0)
+			data.column[COLUMN_COMPLETION] = same[i].column;
+		else if (same[i].column)
+			data.column[COLUMN_QUESTION] = same[i].column;
+		struct dataset *set = opened(put_file("train.jsonl", same[i].line));
+		ck_assert_msg(digest_equal(set->digest, want->digest), "%zu", i);
+		dataset_close(set);
+	}
+	dataset_close(want);
+	data.column[COLUMN_PROMPT] = "questoin";
+	refused(put_file("train.jsonl", same[0].line), EXIT_DATA,
+		"there is no \"questoin\", which data.columns names (did you mean \"question\"?)");
+}
+END_TEST
+
+static const char chat_line[] =
+	"{\"messages\": [{\"role\": \"user\", \"content\": \"1\"}, {\"role\": \"assistant\", "
+	"\"content\": \"2\"}, {\"role\": \"user\", \"content\": \"3\"}, {\"role\": \"assistant\", "
+	"\"content\": \"4\"}]}\n";
+
+/* Chats on a tokenizer that has the tokens of ChatML. */
+static void chats(const char *template, int mask)
+{
+	config.folder = TESTS_FOLDER "/golden/templates";
+	config.vocabulary = 500;
+	data.template = template;
+	data.mask = mask;
+	data.sequence = 64;
+}
+
+/* The digits among the labels, in order. */
+static const char *trained_digits(const struct dataset *set, size_t row, char digits[65])
+{
+	size_t count = 0;
+
+	for (size_t t = 0; t < 64; t++) {
+		int32_t label = set->labels[row * 64 + t];
+		if (label >= 17 && label < 26) /* the tokens of 1..9 */
+			digits[count++] = (char)(label - 17 + '1');
+	}
+	digits[count] = '\0';
+	return digits;
+}
+
+START_TEST(masks_of_chats)
+{
+	char digits[65];
+
+	chats("chatml", MASK_AUTO);
+	struct dataset *set = opened(put_file("train.jsonl", chat_line));
+	ck_assert_str_eq(trained_digits(set, 0, digits), "24");
+	ck_assert_uint_eq(set->trained_tokens, 4); /* each with its <|im_end|> */
+	ck_assert_str_eq(set->template, "chatml");
+	dataset_close(set);
+	data.mask = MASK_ASSISTANT;
+	set = opened(in_folder("train.jsonl"));
+	ck_assert_uint_eq(set->trained_tokens, 4);
+	dataset_close(set);
+	data.mask = MASK_PROMPT;
+	set = opened(in_folder("train.jsonl"));
+	ck_assert_str_eq(trained_digits(set, 0, digits), "4");
+	ck_assert_uint_eq(set->trained_tokens, 2);
+	dataset_close(set);
+	data.mask = MASK_NONE;
+	set = opened(in_folder("train.jsonl"));
+	ck_assert_str_eq(trained_digits(set, 0, digits), "1234");
+	dataset_close(set);
+}
+END_TEST
+
+START_TEST(chats_in_other_words)
+{
+	static const char *const lines[] = {
+		"{\"conversations\": [{\"from\": \"human\", \"value\": \"1\"}, {\"from\": \"gpt\", "
+		"\"value\": \"2\"}, {\"from\": \"human\", \"value\": \"3\"}, {\"from\": \"gpt\", "
+		"\"value\": \"4\"}], \"system\": null}\n",
+		"{\"instruction\": \"3\", \"input\": \"\", \"output\": \"4\", "
+		"\"history\": [[\"1\", \"2\"]]}\n",
+	};
+
+	chats("chatml", MASK_AUTO);
+	struct dataset *want = opened(put_file("train.jsonl", chat_line));
+	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+		struct dataset *set = opened(put_file("train.jsonl", lines[i]));
+
+		ck_assert_msg(digest_equal(set->digest, want->digest), "%zu", i);
+		dataset_close(set);
+	}
+	dataset_close(want);
+
+	/* Without a word about a template, an instruction is written as Alpaca's, and the others ask. */
+	data.template = NULL;
+	data.sequence = 256;
+	struct dataset *set = opened(put_file("train.jsonl", lines[1]));
+	ck_assert_str_eq(set->template, "alpaca");
+	dataset_close(set);
+	refused(put_file("train.jsonl", lines[0]), EXIT_CONFIG, "has no chat_template");
+}
+END_TEST
+
+static const struct broken_chat {
+	const char *line;
+	int code;
+	const char *message;
+} broken_chats[] = {
+	{"{\"messages\": []}", EXIT_DATA, ":1:14: error: \"messages\" is no list of turns, it is empty"},
+	{"{\"messages\": [{\"role\": \"tool\", \"content\": \"\"}]}", EXIT_CONFIG,
+	 ":1:24: error: the role \"tool\" is not built"},
+	{"{\"messages\": [{\"role\": \"asistant\", \"content\": \"\"}]}", EXIT_DATA,
+	 "did you mean \"assistant\"?"},
+	{"{\"messages\": [{\"role\": \"user\", \"content\": [1]}]}", EXIT_DATA,
+	 ":1:43: error: \"content\" is no text, it is a list"},
+	{"{\"messages\": [{\"role\": \"user\", \"contents\": \"\"}]}", EXIT_DATA,
+	 ":1:15: error: messages[0] has no \"content\" (\"contents\" is there)"},
+	{"{\"messages\": [{\"role\": \"user\", \"content\": \"\"}, 5]}", EXIT_DATA,
+	 "error: messages[1] is no map"},
+	{"{\"messages\": [{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [1]}]}",
+	 EXIT_CONFIG, "\"tool_calls\" is not built"},
+	{"{\"messages\": [{\"role\": \"assistant\", \"content\": \"\"}], \"tools\": [1]}",
+	 EXIT_CONFIG, ":1:63: error: \"tools\" is not built"},
+	{"{\"conversations\": [{\"role\": \"user\", \"value\": \"\"}]}", EXIT_DATA,
+	 "conversations[0] has no \"from\""},
+	{"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", EXIT_DATA, "not one token"},
+};
+
+START_TEST(chats_that_are_broken)
+{
+	chats("chatml", MASK_AUTO);
+	refused(put_file("bad.jsonl", broken_chats[_i].line), broken_chats[_i].code,
+		broken_chats[_i].message);
+	chats("llama2", MASK_AUTO);
+	refused(put_file("bad.jsonl",
+			 "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}"),
+		EXIT_DATA, ":1:15: error: turn 0: user and assistant must take turns");
+}
+END_TEST
+
 static const struct broken {
 	const char *lines;
 	int code;
@@ -257,15 +410,15 @@ static const struct broken {
 	{"{\"text\": \"a\"}\n{\"text\": \"b\"\n", EXIT_DATA, "bad.jsonl:2:"},
 	{"{\"text\": \"a\"}\n{\"text\": \"b\",}\n", EXIT_DATA, "14: error:"},
 	{"{\"text\": \"a\"}\n{\"text\": 5}\n", EXIT_DATA,
-	 "bad.jsonl:2:1: error: \"text\" is no text"},
+	 "bad.jsonl:2:10: error: \"text\" is no text, it is 5"},
 	{"{\"text\": \"a\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n", EXIT_DATA,
 	 "bad.jsonl:2:1: error: there is no \"text\""},
 	{"{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\"}\n", EXIT_DATA,
 	 "bad.jsonl:2:1: error: there is no \"completion\""},
 	{"{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": 1, \"completion\": \"\"}\n",
-	 EXIT_DATA, "bad.jsonl:2:1: error: \"prompt\" is no text"},
+	 EXIT_DATA, "bad.jsonl:2:12: error: \"prompt\" is no text, it is 1"},
 	{"{\"prompt\": \"a\", \"completion\": \"\"}\n", EXIT_DATA,
-	 "bad.jsonl:1:1: error: the completion is empty"},
+	 "bad.jsonl:1:31: error: the completion is empty"},
 	{"{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n", EXIT_DATA,
 	 "bad.jsonl:2:1: error: the line is empty"},
 	{"\n{\"text\": \"b\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the line is empty"},
@@ -274,17 +427,15 @@ static const struct broken {
 	{"{\"text\": \"a\", \"text\": \"b\"}\n", EXIT_DATA, "bad.jsonl:1:"},
 	{"{\"text\": \"\\ud800\"}\n", EXIT_DATA, "bad.jsonl:1:"},
 	{"{\"text\": \"\xff\"}\n", EXIT_DATA, "bad.jsonl:1:"},
-	{"\xef\xbb\xbf{\"text\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:"},
+	{"{\"text\": \"a\"}\n\xef\xbb\xbf{\"text\": \"a\"}\n", EXIT_DATA, "bad.jsonl:2:"},
 	{"{\"text\": NaN}\n", EXIT_DATA, "bad.jsonl:1:"},
-	{"{\"words\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: neither \"prompt\""},
-	{"{\"prompt\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: neither \"prompt\""},
-	{"{\"messages\": []}\n", EXIT_CONFIG,
-	 "bad.jsonl:1:1: error: lines with \"messages\" are not built"},
-	{"{\"question\": \"a\", \"answer\": \"b\"}\n", EXIT_CONFIG,
-	 "\"question\" are not built"},
-	{"{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}\n", EXIT_CONFIG,
-	 "\"instruction\""},
-	{"{\"conversations\": []}\n", EXIT_CONFIG, "\"conversations\""},
+	{"{\"words\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the keys tell no form"},
+	{"{\"prompt\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the keys tell no form"},
+	{"{\"messages\": []}\n", EXIT_CONFIG, "has no chat_template: name one with data.template (chatml,"},
+	{"{\"question\": \"a\", \"answer\": 5}\n", EXIT_DATA, "bad.jsonl:1:29: error: \"answer\""},
+	{"{\"instruction\": \"a\", \"input\": [], \"output\": \"b\"}\n", EXIT_DATA,
+	 "bad.jsonl:1:31: error: \"input\" is no text, it is a list"},
+	{"{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", EXIT_DATA, "there is no \"text\" (\"txt\" is)"},
 	{"", EXIT_DATA, "holds no sample"},
 	{"\n \n", EXIT_DATA, "holds no sample"},
 	{"{\"text\": \"\"}\n", EXIT_DATA, "not one token"},
@@ -313,7 +464,10 @@ END_TEST
 START_TEST(masks_that_cannot_be)
 {
 	data.mask = MASK_PROMPT;
-	refused(put_file("a.jsonl", "{\"text\": \"one two\"}\n"), EXIT_CONFIG, "data.mask");
+	refused(put_file("a.jsonl", "{\"text\": \"one two\"}\n"), EXIT_CONFIG, "data.mask is prompt");
+	data.mask = MASK_ASSISTANT;
+	refused(in_folder("a.jsonl"), EXIT_CONFIG, "data.mask is assistant-only");
+	data.mask = MASK_PROMPT;
 	refused(put_file("a.txt", "one two"), EXIT_CONFIG, "data.mask");
 	refused(put_file("a.safetensors", "x"), EXIT_CONFIG, "data.mask");
 }
@@ -638,8 +792,9 @@ START_TEST(real_texts)
 	ck_assert_uint_eq(set->trained_tokens, 1320 * 255 + 104);
 	ck_assert_int_eq(set->ids[1320 * 256 + 105], 50256);
 	dataset_close(set);
-	refused(shared("text/gsm8k/test.jsonl"), EXIT_CONFIG,
-		"test.jsonl:1:1: error: lines with \"question\"");
+	set = opened(shared("text/gsm8k/test.jsonl"));
+	ck_assert_uint_eq(set->samples + set->skipped, 1319);
+	dataset_close(set);
 }
 END_TEST
 
@@ -656,6 +811,11 @@ int main(void)
 	tcase_add_test(tcase, end_token);
 	tcase_add_test(tcase, no_end_token);
 	tcase_add_loop_test(tcase, broken_lines, 0, (int)(sizeof broken / sizeof broken[0]));
+	tcase_add_test(tcase, forms_and_columns);
+	tcase_add_test(tcase, masks_of_chats);
+	tcase_add_test(tcase, chats_in_other_words);
+	tcase_add_loop_test(tcase, chats_that_are_broken, 0,
+			    (int)(sizeof broken_chats / sizeof broken_chats[0]));
 	tcase_add_test(tcase, deep_line);
 	tcase_add_test(tcase, masks_that_cannot_be);
 	tcase_add_test(tcase, text_is_packed);

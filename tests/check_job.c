@@ -487,16 +487,17 @@ static const struct { const char *line, *error; } bad[] = {
 				   "be between 1e-06 and 1000000"},
 	{"emulate: {slowdown: 1e9}", "3:21: error: emulate.slowdown: \"1e9\" is out of range, it "
 				     "must be between 1e-06 and 1000000"},
-	{"data: {mask: assistant-only}",
-	 "3:14: error: data.mask: \"assistant-only\" is not built yet "
-	 "(built: auto, none, prompt)"},
-	{"data: {template: chatml}",
-	 "3:18: error: data.template: not built yet: text is taken as it is"},
+	{"data: {mask: assistant-only}", ""},
+	{"data: {template: chatml}", ""},
+	{"data: {template: chatlm}", "3:18: error: data.template: \"chatlm\" is none of chatml, qwen, qwen2, qwen3, llama2, "
+	 "llama3, llama3.1, mistral, mistral-v1, mistral-v3, gemma, gemma3, phi, zephyr, alpaca "
+	 "(did you mean \"chatml\"?)"},
 	{"data: {pack: true}",
 	 "3:14: error: data.pack: not built yet: plain text is packed, and samples of other "
 	 "files are padded"},
-	{"data: {columns: {text: body}}",
-	 "3:17: error: data.columns: not built yet: name the keys text, prompt, completion"},
+	{"data: {columns: {text: body}}", ""},
+	{"data: {columns: {promt: question}}",
+	 "3:18: error: unknown key \"promt\" in data.columns (did you mean \"prompt\"?)"},
 	{"train: {precision: bf16, kernels: openblas}",
 	 "3:35: error: train.kernels: multiplies fp32 alone, but train.precision is bf16 (auto "
 	 "and onednn multiply both)"},
