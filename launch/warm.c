@@ -44,7 +44,7 @@ static int warm_device(struct session *s)
 		return -1;
 	if (s->job.train.kernels != KERNELS_REFERENCE)
 		warm_products(s);
-	return 0;
+	return s->device->lacks ? -1 : 0;
 }
 
 /* A message each way between neighbours in the file, and with rank 0. */

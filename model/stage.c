@@ -2,6 +2,7 @@
  * The runnable stage: some blocks of a model, with or without its ends, for numbered micro-batches. It
  * allocates everything when it is opened and nothing afterwards.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,15 +87,17 @@ struct stage *stage_open(struct device *dev, const struct model_config *config,
 
 	stage->dev = dev;
 	stage_prepare(stage, config, lora, spec);
-	if (stage_allocate(stage, weights)) {
-		stage_close(stage);
-		return NULL;
-	}
+	if (stage_allocate(stage, weights))
+		goto fail;
 	frozen_load(stage, weights);
 	rope_load(stage);
 	stage_write(stage, STAGE_VALUES, values);
 	stage_ready(stage);
-	return stage;
+	if (!dev->lacks)
+		return stage;
+fail:
+	stage_close(stage);
+	return NULL;
 }
 
 void stage_close(struct stage *stage)
@@ -214,6 +217,7 @@ void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, 
 	struct saved *saved = saved_of(stage, m);
 	struct matrix x = edge_of(stage, m);
 
+	assert(!dev->lacks);	/* as stage_open saw to */
 	forward_input(stage, m, micro, x);
 	for (int i = 0; i < blocks; i++) {
 		block_forward(&run, x, &saved[i], &stage->block[i]);
