@@ -169,14 +169,38 @@ grep -q '^  what helps: ' "$work/stderr" || fail "it is not said what helps"
 all_of 27MiB
 refused "memory that does not suffice in all" 78 " more than all nodes have left; the largest, 'physics', has 27 MiB" plan "$work/campus.yaml" $memory
 more=$(sed -n 's/.* each), \([0-9.]*\) MiB more .*/\1/p' "$work/stderr")
-# as much more as is said, evenly, and what whole blocks waste: a quarter of it again
-each=$(echo "$more" | awk '{ printf "%.0f", (27 + $1 / 5 * 1.25) * 1024 + 1024 }')
+# as much more as is said, evenly, and what whole blocks waste: half of it again
+each=$(echo "$more" | awk '{ printf "%.0f", (27 + $1 / 5 * 1.5) * 1024 + 1024 }')
 all_of "${each}KiB"
 "$EDGEPIPE" plan "$work/campus.yaml" $memory > /dev/null 2> "$work/stderr" || { cat "$work/stderr"; fail "what is lacking in all does not suffice"; }
-all_of 29440KiB
-refused "memory that suffices in all" 78 "they hold 8 of 10, and 'physics' lacks the least for one more" plan "$work/campus.yaml" $memory
-"$EDGEPIPE" plan "$work/campus.yaml" $memory --set nodes.2.memory=31500KiB > /dev/null 2> "$work/stderr" ||
-	{ cat "$work/stderr"; fail "two MiB more for a node that lacks little do not suffice"; }
+# Between what suffices in all and what holds a plan, whole blocks do not fit; whoever lacks least gets that much, until
+# all blocks are held.
+size=27648 part=0
+while [ $size -lt "$each" ]; do
+	all_of ${size}KiB
+	status=0
+	"$EDGEPIPE" plan "$work/campus.yaml" $memory > /dev/null 2> "$work/stderr" || status=$?
+	[ $status = 0 ] && break
+	grep -q 'not in whole blocks: they hold [0-9]* of 10, and .* lacks the least for one more' "$work/stderr" && part=$size
+	size=$((size + 256))
+done
+[ $part -gt 0 ] || fail "memory that suffices in all, but not in whole blocks, is nowhere"
+all_of ${part}KiB
+for round in 1 2 3 4 5 6 7 8 9 10; do
+	status=0
+	"$EDGEPIPE" plan "$work/campus.yaml" $memory > /dev/null 2> "$work/stderr" || status=$?
+	[ $status = 0 ] && break
+	name=$(sed -n "s/.*, and '\([a-z]*\)' lacks the least .*/\1/p" "$work/stderr")
+	number=$(sed -n 's/.*{name: \([a-z]*\),.*/\1/p' "$work/campus.yaml" | grep -n "^$name\$" | cut -d : -f 1)
+	lack=$(sed -n 's/.* lacks the least for one more[a-z ]*, \([0-9.]* [KM]iB\);.*/\1/p' "$work/stderr" |
+		awk '{ printf "%.0f", $1 * ($2 == "MiB" ? 1024 : 1) * 1.02 + 16 }')
+	[ -n "$name" ] && [ -n "$lack" ] || break
+	eval "given_$name=\$((\${given_$name:-$part} + $lack))"
+	eval "memory=\"$memory --set nodes.$((number - 1)).memory=\${given_$name}KiB\""
+done
+# The blocks are held then; that a cut fits is not promised.
+[ $status = 0 ] || grep -q 'no cut into stages was found that fits' "$work/stderr" ||
+	{ cat "$work/stderr"; fail "what nodes lack for one more block each does not hold all blocks"; }
 refused "an unknown solver" 78 'did you mean "exact"' plan "$work/campus.yaml" --set plan.solver=exakt
 bad() {
 	edited "$3"
