@@ -92,6 +92,14 @@ static const struct safetensor *tensor_of(const struct visit *visit, enum slot s
 	return visit->weights ? weights_find(visit->weights, slot, block) : NULL;
 }
 
+/* What of a file is used where it lies is counted here; memory of the slab is counted by what the slab gave. */
+static struct matrix use_mapped(const struct visit *visit, const struct safetensor *tensor,
+				enum dtype dtype, int rows, int cols)
+{
+	visit->stage->bytes.weights += (size_t)rows * (size_t)cols * dtype_bytes(dtype);
+	return matrix_of(dtype, tensor ? (void *)tensor->data : NULL, rows, cols);
+}
+
 /* A matrix of the file's, where that can be used as it lies, else of the stage's own. A vector is always the stage's
  * own: mapped, each would keep the pages around it. */
 static void visit_tensor(const struct visit *visit, struct matrix *to, enum slot slot, int block,
@@ -105,11 +113,8 @@ static void visit_tensor(const struct visit *visit, struct matrix *to, enum slot
 			fill_tensor(visit, *to, tensor);
 		return;
 	}
-	*to = mapped ? matrix_of(shape.dtype, tensor ? (void *)tensor->data : NULL, shape.rows,
-				 shape.cols)
+	*to = mapped ? use_mapped(visit, tensor, shape.dtype, shape.rows, shape.cols)
 		     : take_of(visit->slab, shape.dtype, shape.rows, shape.cols);
-	visit->stage->bytes.weights +=
-		(size_t)to->rows * (size_t)to->cols * dtype_bytes(to->dtype);
 }
 
 /* A table that rows are read from one by one. In F32 it may stay in the file's narrower dtype, which loses nothing; in
@@ -126,9 +131,7 @@ static void visit_table(const struct visit *visit, struct matrix *to, enum slot 
 	if (!readable) {
 		visit_tensor(visit, to, slot, 0, matrix_of(dtype, NULL, rows, cols));
 	} else if (visit->slab) {
-		*to = matrix_of(tensor->dtype, (void *)tensor->data, rows, cols);
-		visit->stage->bytes.weights +=
-			(size_t)rows * (size_t)cols * dtype_bytes(tensor->dtype);
+		*to = use_mapped(visit, tensor, tensor->dtype, rows, cols);
 	}
 }
 
@@ -155,10 +158,8 @@ static bool packs(const struct visit *visit, const struct linear *linear)
 static struct matrix take_packed(const struct visit *visit, int inner, int cols)
 {
 	size_t bytes = packed_bytes(visit->stage, inner, cols);
-	struct matrix w = {slab_take(visit->slab, bytes), inner, cols, 0, DTYPE_BF16};
 
-	visit->stage->bytes.weights += bytes;
-	return w;
+	return (struct matrix){slab_take(visit->slab, bytes), inner, cols, 0, DTYPE_BF16};
 }
 
 static void layout_packed(const struct visit *visit, struct linear *linear)
@@ -246,8 +247,6 @@ static void visit_weight(const struct visit *visit, struct linear *linear, int b
 	}
 	if (visit->slab) {
 		linear->w = take_of(visit->slab, dtype, rows, cols);
-		visit->stage->bytes.weights +=
-			(size_t)rows * (size_t)cols * dtype_bytes(dtype);
 		return;
 	}
 	for (int p = 0; p < linear->parts; p++) {
@@ -267,7 +266,6 @@ static void visit_bias(const struct visit *visit, struct linear *linear, int blo
 		return;
 	if (visit->slab) {
 		linear->bias = take(visit->slab, 1, linear->out);
-		visit->stage->bytes.weights += (size_t)linear->out * sizeof(float);
 		return;
 	}
 	for (int p = 0; p < linear->parts; p++)
@@ -342,8 +340,10 @@ void frozen_layout(struct stage *stage, const struct weights *weights, struct sl
 		   bool host_memory)
 {
 	struct visit visit = {stage, weights, slab, host_memory, NULL, 0};
+	size_t used = slab->used;
 
 	visit_weights(&visit);
+	stage->bytes.weights += slab->used - used;
 }
 
 /* The widest row of any tensor that is loaded. */

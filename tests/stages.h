@@ -32,10 +32,12 @@ static inline void say_dtypes_skipped(void)
 	fflush(stdout);
 }
 
-/* An open case; dtype: of its stages, F32 unless it is changed. */
+/* An open case; dtype, plain, recompute: of its stages, F32 and nothing again unless they are changed. */
 struct golden {
 	struct arena arena;
 	enum dtype dtype;
+	bool plain;
+	enum recompute recompute;
 	struct model_config *config;
 	struct weights *weights;
 	struct lora *lora;
@@ -99,6 +101,8 @@ static inline struct stage_spec whole(const struct golden *g)
 		.slots = 1,
 		.edges = 1,
 		.dtype = g->dtype,
+		.plain = g->plain,
+		.recompute = g->recompute,
 	};
 }
 
