@@ -3,19 +3,28 @@
  * same bytes for 1, 2, 3 and 5 ranks, all schedules, and 1 and 2 threads a rank. What a codec loses is the same too,
  * whether it travels or is coded inside a rank. Ranks are threads here; mpi_identity.c shows the same over MPI.
  *
+ * CK_RUN_CASE=short runs a few of every kind, for sanitizers and other instruction sets; nothing in "whole" repeats it.
+ *
  * links: launch
  */
 #include "tests/runs.h"
 
-/* ThreadSanitizer makes everything many times slower, and threads do the same in every case. */
-#ifdef __SANITIZE_THREAD__
-enum { CASES = 2 };
-#else
-enum { CASES = COUNT(golden_cases) };
-#endif
-
-static const int ranks[] = {1, 2, 3, 5};
 static const char *const schedules[] = {"eager", "1f1b", "gpipe"};
+
+/* Who computes, and in which order. */
+struct way {
+	int ranks;
+	const char *schedule;
+	int threads;
+};
+
+/* With one rank, 1F1B, one thread, which all are compared with: every number of ranks by every schedule, each of them with
+ * 1 and with 2 threads. The first FEW have every schedule, the first SOME every number of ranks too. */
+static const struct way ways[] = {
+	{1, "gpipe", 2}, {2, "eager", 2}, {3, "1f1b", 2}, {5, "gpipe", 1}, {5, "eager", 2}, {3, "eager", 1},
+	{1, "eager", 1}, {2, "1f1b", 1},  {3, "gpipe", 2}, {5, "1f1b", 1}, {2, "gpipe", 2},
+};
+enum { ALL = COUNT(ways), SOME = 5, FEW = 3 };
 
 static char *run_and_read(struct arena *arena, const struct golden_run *run)
 {
@@ -25,21 +34,20 @@ static char *run_and_read(struct arena *arena, const struct golden_run *run)
 	return run_result(arena, folder);
 }
 
-/* Every (or every other) number of ranks and every schedule, each of them with 1 and with 2 threads. */
-static void compare_all(struct golden_run first_run, int every)
+/* The first so many ways against one rank, 1F1B, one thread. */
+static void compare(struct golden_run first_run, int count)
 {
 	struct arena arena = {0};
 	char *first = run_and_read(&arena, &first_run);
 
-	for (int r = 0; r < COUNT(ranks); r += every)
-		for (int s = 0; s < COUNT(schedules); s++) {
-			struct golden_run run = first_run;
+	for (int i = 0; i < count; i++) {
+		struct golden_run run = first_run;
 
-			run.ranks = ranks[r];
-			run.schedule = schedules[s];
-			run.threads = 1 + (r + s) % 2;
-			ck_assert_str_eq(run_and_read(&arena, &run), first);
-		}
+		run.ranks = ways[i].ranks;
+		run.schedule = ways[i].schedule;
+		run.threads = ways[i].threads;
+		ck_assert_str_eq(run_and_read(&arena, &run), first);
+	}
 	arena_release(&arena);
 }
 
@@ -55,15 +63,11 @@ static struct golden_run base(const char *name, int micro_batch, int steps)
 	};
 }
 
+/* What a case's stages are, not how ranks work together, is what differs between cases: some ways for each, by turns with
+ * micro-batches of one sequence and of two. */
 START_TEST(identity)
 {
-	compare_all(base(golden_cases[_i], 1, 4), 1);
-}
-END_TEST
-
-START_TEST(identity_of_larger_micro_batches)
-{
-	compare_all(base(golden_cases[_i], 2, 4), 2);
+	compare(base(golden_cases[_i], 1 + _i % 2, 4), SOME);
 }
 END_TEST
 
@@ -72,32 +76,46 @@ static const char *const two_cases[] = {"gpt2", "qwen3-long"};
 
 static const char with_dropout[] = "{rank: 3, alpha: 6, dropout: 0.3, targets: all}";
 
-/* New adapters, dropout, shuffling and validation must not depend on the cuts either. */
-START_TEST(identity_with_dropout)
+/* A run with new adapters, dropout, shuffling and validation, none of which may depend on the cuts either; adapters of an
+ * odd rank leave a column of every row to nobody. */
+static struct golden_run rich(const char *name, int micro_batch, int steps)
 {
-	struct golden_run run = base(golden_cases[_i], 1, 6);
+	struct golden_run run = base(name, micro_batch, steps);
 
 	run.lora = with_dropout;
-	run.valid = golden_cases[_i];
-	compare_all(run, 1);
+	run.valid = name;
+	return run;
+}
+
+START_TEST(identity_with_dropout)
+{
+	compare(rich(two_cases[_i], 1 + _i, 4), ALL);
 }
 END_TEST
 
-/* In BF16 too, of which adapters of an odd rank leave a column of every row to nobody. */
+/* Both dtypes. */
+START_TEST(identity_in_short)
+{
+	struct golden_run run = rich(two_cases[_i], 1, 2);
+
+	run.train = _i ? "precision: bf16" : NULL;
+	compare(run, FEW);
+}
+END_TEST
+
+/* In BF16 too. */
 START_TEST(identity_of_bf16)
 {
 	struct arena arena = {0};
-	struct golden_run run = base(two_cases[_i / 2], 1 + _i % 2, 4);
+	struct golden_run run = rich(two_cases[_i], 2 - _i, 4);
 	char *fp32;
 
 	if (!cpu_has_bf16())
 		return;
-	run.lora = with_dropout;
-	run.valid = run.name;
 	fp32 = run_and_read(&arena, &run);
 	run.train = "precision: bf16";
 	ck_assert_str_ne(run_and_read(&arena, &run), fp32);
-	compare_all(run, 1 + _i % 2);
+	compare(run, ALL);
 	arena_release(&arena);
 }
 END_TEST
@@ -131,10 +149,8 @@ static const char *const codecs[] = {"bf16", "int8", "int4"};
 /* A run of one rank with a codec after the blocks 1 and 3. */
 static struct golden_run inside(struct arena *arena, const char *name, const char *codec)
 {
-	struct golden_run run = base(name, 2, 4);
+	struct golden_run run = rich(name, 2, 4);
 
-	run.lora = with_dropout;
-	run.valid = name;
 	run.plan = arena_format(arena, "cuts: [{after_block: 1, codec: %s}, "
 				"{after_block: 3, codec: %s}]", codec, codec);
 	return run;
@@ -153,7 +169,6 @@ static struct golden_run between(struct arena *arena, const char *name, const ch
 
 START_TEST(codecs_lose_the_same_between_ranks_and_inside)
 {
-	static const char *const orders[] = {"eager", "gpipe"};
 	const char *name = two_cases[_i / COUNT(codecs)], *codec = codecs[_i % COUNT(codecs)];
 	struct arena arena = {0};
 	struct golden_run run = inside(&arena, name, codec);
@@ -162,9 +177,9 @@ START_TEST(codecs_lose_the_same_between_ranks_and_inside)
 	run.threads = 2;
 	ck_assert_str_eq(run_and_read(&arena, &run), first);
 	run = between(&arena, name, codec);
-	for (int i = 0; i < 2 * COUNT(orders); i++) {
-		run.schedule = orders[i / 2];
-		run.threads = 1 + i % 2;
+	for (int i = 0; i < 2; i++) {
+		run.schedule = i ? "gpipe" : "eager";
+		run.threads = 1 + i;
 		ck_assert_str_eq(run_and_read(&arena, &run), first);
 	}
 	/* and it does lose something */
@@ -233,24 +248,26 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("identity");
-	TCase *cases = tcase_create("cases");
+	TCase *whole = tcase_create("whole"), *few = tcase_create("short");
 	int status;
 
 	log_level(LOG_QUIET);
 	say_bf16_skipped();
 	scratch_open();
-	tcase_set_timeout(cases, 120);
-	tcase_add_loop_test(cases, identity, 0, CASES);
-	tcase_add_loop_test(cases, identity_of_larger_micro_batches, 0, CASES);
-	tcase_add_loop_test(cases, identity_with_dropout, 0, CASES);
-	tcase_add_loop_test(cases, identity_of_bf16, 0, 2 * COUNT(two_cases));
-	tcase_add_loop_test(cases, identity_without_a_clip, 0, COUNT(two_cases));
-	tcase_add_loop_test(cases, codecs_lose_the_same_between_ranks_and_inside, 0,
+	tcase_set_timeout(whole, 120);
+	tcase_add_loop_test(whole, identity, 0, COUNT(golden_cases));
+	tcase_add_loop_test(whole, identity_with_dropout, 0, COUNT(two_cases));
+	tcase_add_loop_test(whole, identity_of_bf16, 0, COUNT(two_cases));
+	tcase_add_loop_test(whole, identity_without_a_clip, 0, COUNT(two_cases));
+	tcase_add_loop_test(whole, codecs_lose_the_same_between_ranks_and_inside, 0,
 			    COUNT(two_cases) * COUNT(codecs));
-	tcase_add_test(cases, codecs_may_differ);
-	tcase_add_test(cases, identity_of_emulated_links);
-	tcase_add_test(cases, difference_is_seen);
-	suite_add_tcase(suite, cases);
+	tcase_add_test(whole, codecs_may_differ);
+	tcase_set_timeout(few, 120);
+	tcase_add_loop_test(few, identity_in_short, 0, COUNT(two_cases));
+	tcase_add_test(few, identity_of_emulated_links);
+	tcase_add_test(few, difference_is_seen);
+	suite_add_tcase(suite, whole);
+	suite_add_tcase(suite, few);
 	status = run_suite(suite);
 	scratch_close();
 	return status;
