@@ -72,7 +72,7 @@ static void be_busy(struct comm *comm, double s)
 
 /* -- messages ------------------------------------------------------------------------------ */
 
-static const size_t ring_bytes[] = {0, 1, 7, 64, 4095, 4096, 4097, 65536, 1000003, 8 << 20, 3};
+static const size_t ring_bytes[] = {0, 1, 7, 64, 4095, 4096, 4097, 65536, 1000003, 2 << 20, 3};
 enum { RING = COUNT(ring_bytes) };
 
 /* All under way at once around the ring, received before they are sent or after. */
