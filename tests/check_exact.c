@@ -12,13 +12,7 @@
 #include "tests/instances.h"
 #include "tests/suite.h"
 
-/* A sanitizer makes everything about ten times slower: fewer instances then. */
-#if defined(__SANITIZE_ADDRESS__)
-enum { RANDOM = 200 };
-#else
-enum { RANDOM = 1000 };
-#endif
-enum { TRAPS = 60, SIMULATED = 5 };
+enum { RANDOM = 500 / TIMES_LESS, TRAPS = 60, SIMULATED = 5 };
 #define CLOSE 1e-9
 
 /* What every placement of an instance says. */
@@ -232,7 +226,7 @@ static void even_cuts(struct arena *arena, struct instance *in)
 
 START_TEST(bottleneck_is_the_least)
 {
-	for (uint32_t seed = 1; seed <= 600; seed++) {
+	for (uint32_t seed = 1; seed <= 400 / TIMES_LESS; seed++) {
 		struct arena arena = {0};
 		struct draws d = {seed, 7};
 		struct instance_want w = draw_want(&d);
@@ -297,7 +291,7 @@ START_TEST(quick_bound_is_true)
 	double sum = 0;
 	int count = 0;
 
-	for (uint32_t seed = 1; seed <= 600; seed++) {
+	for (uint32_t seed = 1; seed <= 400 / TIMES_LESS; seed++) {
 		struct arena arena = {0};
 		struct draws d = {seed, 11};
 		struct instance_want w = draw_want(&d);

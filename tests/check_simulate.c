@@ -17,20 +17,6 @@
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 enum { STAGES_MOST = 16 };
 
-/* A sanitizer makes everything about ten times slower: fewer pipelines then. */
-#if defined(__SANITIZE_ADDRESS__)
-#define SLOW 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOW 1
-#endif
-#endif
-#ifdef SLOW
-enum { TIMES_LESS = 8 };
-#else
-enum { TIMES_LESS = 1 };
-#endif
-
 /* -- pipelines ----------------------------------------------------------------------------- */
 
 /* A pipeline with what its costs point to. */

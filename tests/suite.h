@@ -10,6 +10,15 @@
 #include <check.h>
 #include <stdlib.h>
 
+/* A sanitizer makes everything about ten times slower: so many times fewer random cases are drawn there. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { TIMES_LESS = 8 };
+#elif defined(__has_feature)
+enum { TIMES_LESS = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ? 8 : 1 };
+#else
+enum { TIMES_LESS = 1 };
+#endif
+
 /* Runs a suite and frees it; returns how its program ends. */
 static inline int run_suite_as(Suite *suite, enum fork_status fork, enum print_output output)
 {
