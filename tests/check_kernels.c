@@ -274,8 +274,7 @@ static void run_rms_norm_heads(struct run *r, const struct sizes *s)
 	output(r, dy);
 }
 
-static void run_rope(
-struct run *r, const struct sizes *s)
+static void run_rope(struct run *r, const struct sizes *s)
 {
 	struct matrix x = any(r, s->B * s->T, s->H * s->D, s->gap, 1);
 	struct matrix table = input(r, s->T, s->D, 0, 1);
