@@ -61,7 +61,8 @@ const char *nearest_word(const char *word, const char *const *words, int count);
 
 /* -- log.c --------------------------------------------------------------------------------- */
 
-enum log_level { LOG_QUIET, LOG_NORMAL, LOG_VERBOSE };
+/* LOG_ASIDE: lines for people go to stderr, since stdout is for what was computed. */
+enum log_level { LOG_QUIET, LOG_ASIDE, LOG_NORMAL, LOG_VERBOSE };
 
 /* The level of the process (the one global), and the rank of the calling thread (-1: none). */
 void log_level(enum log_level level);

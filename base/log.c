@@ -85,13 +85,15 @@ void say(const char *fmt, ...)
 	struct text line = {0};
 	va_list args;
 
-	if (atomic_load(&level_now) == LOG_QUIET || voice_here.rank > 0)
+	int level = atomic_load(&level_now);
+
+	if (level == LOG_QUIET || voice_here.rank > 0)
 		return;
 	va_start(args, fmt);
 	voice_text(&line, fmt, args);
 	va_end(args);
 	end_line(&line);
-	fwrite(line.data, 1, line.bytes, stdout);
+	fwrite(line.data, 1, line.bytes, level == LOG_ASIDE ? stderr : stdout);
 	fflush(stdout);
 	text_release(&line);
 }

@@ -15,9 +15,10 @@
 
 /* What the command line asked for. Texts belong to argv. */
 struct train_options {
-	const char *command;		/* "train", "profile" */
+	const char *command;		/* "train", "profile", "eval" */
 	const char *topology, *out, *dump, *plan;
 	const char *profile;		/* train: to plan with; profile: to be written */
+	const char *adapter, *data;	/* eval: an adapter or run directory; in place of data.valid */
 	bool resume, overwrite, profile_ops;
 	const char **set;		/* --set, in order */
 	int set_count;
@@ -73,6 +74,7 @@ struct session {
 	struct device *device;
 	struct op_limits op_limits;	/* --profile-ops */
 	struct stage *stage;
+	int slots, edges;		/* of that stage */
 	struct cut *cuts;		/* between the plan's stages */
 	bool *passes;			/* cuts inside this rank's stage, per block */
 	float *frame;			/* for them */
@@ -133,6 +135,28 @@ int setup_flows(struct session *session);	/* flows.c: whether the plan's links c
 int setup_plan(struct session *session);
 int setup_stage(struct session *session);
 int setup_wire(struct session *session);	/* wire.c: emulated links */
+
+/* -- inference.c: what eval has of its own in the phases ------------------------------------ */
+
+/* Whether the command does more than forward passes: what train and profile are about. */
+bool session_trains(const struct session *session);
+/* Where a file of several nodes is run by one rank, makes it a file of one node, this machine. */
+void inference_alone(struct session *session);
+/* The adapters of --adapter, else those that lora.init names, else none. Null after an error. */
+struct lora *inference_lora(const struct session *session);
+/* What is evaluated: --data, else data.valid. */
+const char *inference_data(const struct session *session);
+
+/* -- eval.c -------------------------------------------------------------------------------- */
+
+/* What `edgepipe eval` is asked for besides. */
+struct eval_options {
+	struct train_options run;
+	const char *json;		/* a file, "-", or null */
+};
+/* The whole of `edgepipe eval` on this rank, over any transport; result, on rank 0, may be null. As train_run. */
+int eval_run(struct comm *comm, const struct eval_options *options, struct watch *watch,
+	     struct evaluation *result);
 
 /* -- wire.c -------------------------------------------------------------------------------- */
 

@@ -32,9 +32,13 @@ int setup_job(struct session *s)
 {
 	int status = job_read(&s->job, s->options.topology, s->options.set, s->options.set_count);
 
+	if (!status)
+		inference_alone(s);
 	if (!status && !s->job.data.train && !strcmp(s->options.command, "train"))
 		config_error(&s->job.config, "data.train", "missing, and there is nothing to train on without it");
-	if (!status && job_servers_only(&s->job, "train"))
+	if (!status && !strcmp(s->options.command, "eval") && !inference_data(s))
+		config_error(&s->job.config, "data.valid", "missing, and --data FILE was not given");
+	if (!status && job_servers_only(&s->job, session_trains(s) ? "train" : s->options.command))
 		status = -1;
 	if (!status && error_code())
 		status = -1;
@@ -76,10 +80,11 @@ static int open_model(struct session *s)
 	s->weights = weights_open(s->model);
 	if (!s->weights)
 		return -1;
-	s->lora = lora_resolve(s->model, &s->job.lora);
+	s->lora = session_trains(s) ? lora_resolve(s->model, &s->job.lora) : inference_lora(s);
 	if (!s->lora)
 		return -1;
-	take_adapter(&s->job.lora, s->lora);
+	if (session_trains(s))
+		take_adapter(&s->job.lora, s->lora);
 	return 0;
 }
 
@@ -105,6 +110,8 @@ static int configuration_digest(const struct session *s, struct digest *digest)
 	add_option(state, s->options.dump);
 	add_option(state, s->options.plan);
 	add_option(state, s->options.profile);
+	add_option(state, s->options.adapter);
+	add_option(state, s->options.data);
 	add_option(state, s->options.resume ? "resume" : NULL);
 	add_option(state, s->options.overwrite ? "overwrite" : NULL);
 	add_option(state, s->options.profile_ops ? "profile-ops" : NULL);
@@ -176,6 +183,17 @@ int setup_model(struct session *s)
 
 /* -- data ---------------------------------------------------------------------------------- */
 
+/* What eval reads takes the place of training data: nothing else is read. */
+static int open_evaluated(struct session *s)
+{
+	s->valid = dataset_open(inference_data(s), "valid", &s->job.data, s->model);
+	if (!s->valid)
+		return -1;
+	s->data.tokens = s->valid->tokens;
+	s->data.valid_samples = s->valid->samples;
+	return 0;
+}
+
 static int open_data(struct session *s)
 {
 	struct data_config *data = &s->job.data;
@@ -210,9 +228,10 @@ static long long total_steps(const struct session *s)
 
 int setup_data(struct session *s)
 {
-	int status = s->comm->rank == 0 ? open_data(s) : 0, code;
+	bool trains = session_trains(s);
+	int status = s->comm->rank != 0 ? 0 : trains ? open_data(s) : open_evaluated(s), code;
 
-	if (s->comm->rank == 0 && !status)
+	if (s->comm->rank == 0 && !status && trains)
 		s->data.steps = total_steps(s);
 	code = session_agree(s, status);
 	if (code)
@@ -391,6 +410,15 @@ int setup_plan(struct session *s)
 
 /* -- stage --------------------------------------------------------------------------------- */
 
+/* Micro-batches that the stage holds: what the plan says, or, where nothing comes back, one. */
+static void room_of_stage(struct session *s, const struct plan_stage *own)
+{
+	int i = (int)(own - s->plan.stage);
+
+	s->slots = session_trains(s) ? own->in_flight : s->forward->room[i];
+	s->edges = session_trains(s) ? own->edges : s->forward->edge[i];
+}
+
 static int open_stage(struct session *s)
 {
 	const struct plan_stage *own = own_stage(s);
@@ -401,6 +429,7 @@ static int open_stage(struct session *s)
 
 	if (!own)
 		return 0;
+	room_of_stage(s, own);
 	spec = (struct stage_spec){
 		.first_block = own->first_block,
 		.blocks = own->blocks,
@@ -408,8 +437,8 @@ static int open_stage(struct session *s)
 		.head = own->head,
 		.sequences = s->plan.micro_batch,
 		.tokens = s->data.tokens,
-		.slots = own->in_flight,
-		.edges = own->edges,
+		.slots = s->slots,
+		.edges = s->edges,
 		.dtype = s->facts[s->comm->rank].dtype,
 		.recompute = (enum recompute)s->job.train.recompute,
 		.plain = s->job.train.weights == WEIGHTS_PLAIN,

@@ -119,5 +119,5 @@ int setup_profile(struct session *s)
 		kept = find_kept(s);
 	if (comm_broadcast(s->comm, 0, &kept, sizeof(kept)))
 		return EXIT_RETRY;
-	return kept ? 0 : measure_now(s);
+	return kept || !session_trains(s) ? 0 : measure_now(s);
 }

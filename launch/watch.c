@@ -139,13 +139,15 @@ static char *words_of(const struct session *s)
 	return words;
 }
 
-/* Rank 0's run directory on all ranks. */
+/* Rank 0's run directory on all ranks, where there is one. */
 static int share_run(struct session *s)
 {
-	uint64_t bytes = s->comm->rank == 0 ? strlen(s->run) + 1 : 0;
+	uint64_t bytes = s->comm->rank == 0 && s->run ? strlen(s->run) + 1 : 0;
 
 	if (comm_broadcast(s->comm, 0, &bytes, sizeof(bytes)))
 		return -1;
+	if (!bytes)
+		return 0;
 	if (s->comm->rank != 0)
 		s->run = xzalloc(bytes, 1);
 	return comm_broadcast(s->comm, 0, s->run, bytes);
@@ -159,7 +161,7 @@ int watch_learn(struct watch *w, struct session *s)
 		return 0;
 	pthread_mutex_lock(&w->lock);
 	w->rank = s->comm->rank;
-	w->words = words_of(s);
+	w->words = s->run ? words_of(s) : NULL;
 	w->elder = xzalloc((size_t)s->comm->size, sizeof(*w->elder));
 	w->near = !strcmp(s->facts[w->rank].hardware.host, s->facts[0].hardware.host);
 	for (int i = 0; i < w->rank; i++)

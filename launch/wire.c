@@ -154,8 +154,8 @@ struct executor_spec wire_spec(struct session *s, const struct places *places)
 	if (places->stage < 0)
 		return spec;
 	own = &s->plan.stage[places->stage];
-	spec.slots = own->in_flight;
-	spec.edges = own->edges;
+	spec.slots = s->slots;
+	spec.edges = s->edges;
 	if (s->job.emulate.compute) {
 		double head = own->head ? model_head_flops(s->model) * s->plan.micro_batch *
 						  s->data.tokens * s->problem.slowdown /

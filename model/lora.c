@@ -308,6 +308,14 @@ int lora_values(const struct lora *lora, int from, int to, uint64_t seed, float 
 	return rc;
 }
 
+struct lora *lora_none(void)
+{
+	struct lora *lora = xzalloc(1, sizeof(*lora));
+
+	lora->tensor = arena_take(&lora->arena, sizeof(*lora->tensor));
+	return lora;
+}
+
 double lora_state_bytes(const struct lora *lora)
 {
 	return 2 * 3.0 * (double)lora->elements * sizeof(float);

@@ -224,6 +224,8 @@ struct lora {
 /* Resolves targets against the model (and reads adapter_config.json of init). Null after an error:
  * EXIT_CONFIG for a target that matches nothing, the head or the embedding, a differing key. */
 struct lora *lora_resolve(const struct model_config *config, const struct lora_config *want);
+/* No adapters at all, for the model as it is: forward alone. */
+struct lora *lora_none(void);
 /* Tensors of blocks [first, first+blocks): indexes [*from, *to) into lora->tensor. */
 void lora_range(const struct lora *lora, int first_block, int blocks, int *from, int *to);
 /*

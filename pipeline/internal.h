@@ -136,5 +136,7 @@ void step_line(const struct training *training, const struct step_record *record
 /* A line for people, at most one a second, and always for the first and the last step. */
 void step_say(struct progress *progress, const struct training *training,
 	      const struct step_record *record);
+/* The same of a pass through `all` samples, of which so many are done. */
+void pass_say(struct progress *progress, uint64_t done, uint64_t all);
 
 #endif

@@ -20,6 +20,7 @@ struct loop {
 	struct step_times *pace;	/* of every rank: sums over the steps */
 	bool warned;			/* that the machine cannot hold the declared speeds */
 	bool logging;
+	bool evaluates;			/* nothing but a validation, whose progress is said */
 	struct step_times mine[2];	/* of this step and the one before */
 	uint64_t place;			/* next sample of the stream */
 	long long checkpointed;		/* step of the last checkpoint */
@@ -50,7 +51,10 @@ int step_run(struct loop *loop, long long step);
 
 /* -- validate.c ---------------------------------------------------------------------------- */
 
-/* The whole validation set, in file order; what begins after the step has begun already. As step_run. */
+/* The whole validation set forward, in file order: the sum of the losses, on all ranks, and on rank 0 and the last stage of
+ * how many tokens. Collective. -1 after a failed transfer. */
+int validation_pass(struct loop *loop, long long step, double *loss, long long *tokens);
+/* That, and its loss in the log; what begins after the step has begun already. As step_run. */
 int validation_run(struct loop *loop, long long step);
 
 /* -- record.c ------------------------------------------------------------------------------ */

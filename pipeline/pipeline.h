@@ -330,4 +330,19 @@ struct training {
  */
 int training_run(struct training *training);
 
+/* -- evaluate.c ---------------------------------------------------------------------------- */
+
+/* What forward passes over a data set found. */
+struct evaluation {
+	double loss;			/* mean over the trained tokens, nats */
+	long long tokens;		/* of them */
+	double seconds;
+};
+/*
+ * One forward pass over training->valid, in file order, by the schedule `forward`; what only training needs may be left
+ * out. *result is complete on rank 0. Collective. 0, or an exit code, the same on all ranks: EXIT_DIVERGED where the loss is
+ * no number, EXIT_DATA where no token counts.
+ */
+int evaluation_run(struct training *training, struct evaluation *result);
+
 #endif

@@ -76,3 +76,15 @@ void step_say(struct progress *p, const struct training *training, const struct 
 	    1e3 * r->step_s, (double)r->tokens / r->step_s, 100 * idle_share(training, r),
 	    duration(left_s, eta, sizeof(eta)));
 }
+
+void pass_say(struct progress *p, uint64_t done, uint64_t all)
+{
+	double now = clock_s(), left_s = (now - p->start_s) * ((double)all / (double)done - 1);
+	char eta[32];
+
+	if (now - p->last_s < 1 || done == all)
+		return;
+	p->last_s = now;
+	say("eval %6llu/%llu samples | ETA %s", (unsigned long long)done, (unsigned long long)all,
+	    duration(left_s, eta, sizeof(eta)));
+}

@@ -5,6 +5,11 @@
 
 #include "pipeline/loop.h"
 
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* The head's sum to rank 0, and from there to all. */
 static int share_loss(const struct training *t, double *loss)
 {
@@ -52,21 +57,33 @@ static int validate_batch(struct loop *loop, long long step, const struct feed_s
 	return last ? 0 : executor_begin(loop->executor, t->forward, (uint32_t)step);
 }
 
-/* The whole validation set, in file order. What begins after a step has begun already. */
-int validation_run(struct loop *loop, long long step)
+int validation_pass(struct loop *loop, long long step, double *loss, long long *tokens)
 {
 	struct training *t = loop->t;
 	struct feed_source source = {t->valid, false, t->valid_samples};
-	long long tokens = 0;
-	double loss = 0;
 	int status = feed_start(&loop->valid_feed, t, &source, 0);
 
-	for (uint64_t place = 0; !status && place < source.end; place += t->samples)
-		status = validate_batch(loop, step, &source, place, &loss, &tokens);
+	*loss = 0;
+	*tokens = 0;
+	for (uint64_t place = 0; !status && place < source.end; place += t->samples) {
+		status = validate_batch(loop, step, &source, place, loss, tokens);
+		if (!status && loop->logging && loop->evaluates)
+			pass_say(&loop->progress, smaller(place + t->samples, source.end), source.end);
+	}
 	wait_begins(loop, WATCH_VALID, "waiting for the validation loss", "the last stage, by way of rank 0", step);
-	status = status ? status : share_loss(t, &loss);
+	status = status ? status : share_loss(t, loss);
 	wait_ends(loop);
-	if (status)
+	return status ? -1 : 0;
+}
+
+/* What begins after a step has begun already. */
+int validation_run(struct loop *loop, long long step)
+{
+	struct training *t = loop->t;
+	long long tokens;
+	double loss;
+
+	if (validation_pass(loop, step, &loss, &tokens))
 		return -1;
 	if (!isfinite(loss)) {
 		if (loop->logging)

@@ -1,0 +1,66 @@
+/*
+ * inference.c - what commands that only run a model forward have of their own in the phases of set-up: an adapter that was
+ * trained elsewhere or none at all, other data, and one rank in place of a whole cluster.
+ */
+#include <string.h>
+
+#include "launch/session.h"
+
+bool session_trains(const struct session *s)
+{
+	return strcmp(s->options.command, "eval") != 0;
+}
+
+void inference_alone(struct session *s)
+{
+	struct job *job = &s->job;
+	struct node *here = job->cluster.nodes.item;
+
+	if (session_trains(s) || s->comm->size > 1 || job->cluster.nodes.count < 2)
+		return;
+	*here = (struct node){.name = "this machine", .device = here->device};
+	job->cluster.nodes.count = 1;
+	job->cluster.links = (struct list){0};
+	job->emulate.links = job->emulate.compute = false;
+	job->plan.layers = (struct texts){0};
+	job->plan.cuts = (struct list){0};
+	job->plan.stages = 0;
+	job->plan.solver = "uniform";
+	if (s->options.plan)
+		warn("one rank runs all blocks itself: --plan is for mpirun");
+	s->options.plan = NULL;
+}
+
+/* The adapter of a run, or the directory itself. */
+static const char *adapter_folder(struct arena *arena, const char *folder)
+{
+	const char *of_run = path_join(arena, folder, "adapter");
+
+	if (!path_exists(path_join(arena, folder, "adapter_config.json")) &&
+	    path_exists(path_join(arena, of_run, "adapter_config.json")))
+		return of_run;
+	return folder;
+}
+
+struct lora *inference_lora(const struct session *s)
+{
+	struct lora_config want = s->job.lora;
+	struct arena arena = {0};
+	struct lora *lora;
+
+	if (!s->options.adapter)
+		return want.init ? lora_resolve(s->model, &want) : lora_none();
+	want = (struct lora_config){.init = adapter_folder(&arena, s->options.adapter)};
+	if (!path_exists(path_join(&arena, want.init, "adapter_config.json")) &&
+	    path_exists(path_join(&arena, want.init, "metrics.jsonl")))
+		lora = error_null(EXIT_INPUT, "the run '%s' has no adapter yet: it is written when a run ends", want.init);
+	else
+		lora = lora_resolve(s->model, &want);
+	arena_release(&arena);
+	return lora;
+}
+
+const char *inference_data(const struct session *s)
+{
+	return s->options.data ? s->options.data : s->job.data.valid;
+}
