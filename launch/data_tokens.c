@@ -25,7 +25,8 @@ static const char usage[] =
 	"  tokenize          a line {\"text\": \"..\"} becomes a line {\"ids\": [..]}\n"
 	"  detokenize        a line {\"ids\": [..]} becomes a line {\"text\": \"..\"}\n"
 	"  FILE.jsonl        one JSON map a line, other keys are ignored; - is standard input\n"
-	"  --tokenizer DIR   a folder with tokenizer.json, or with vocab.json and merges.txt\n"
+	"  --tokenizer DIR   a folder with tokenizer.json, tokenizer.model, or vocab.json and\n"
+	"                    merges.txt\n"
 	"  --special         special tokens in a text become their ids, and ids of special\n"
 	"                    tokens are written out (without: plain text; left out)\n"
 	"  -h, --help        this text\n";
@@ -148,7 +149,7 @@ static int add_words(struct tokenizer *tokenizer, const struct jsonl *lines,
 	int done = take_ids(tokenizer, lines, map, &ids);
 
 	if (done == 0)
-		done = tokenizer_decode(tokenizer, ids.id, ids.count, special, &text);
+		done = tokenizer_decode_text(tokenizer, ids.id, ids.count, special, &text);
 	if (done == 0) {
 		text_add(out, "{\"text\": ");
 		add_bytes(out, &text);

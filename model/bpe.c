@@ -1,11 +1,16 @@
 /*
- * model/bpe.c - byte-pair encoding of one word (Sennrich et al. 2016, on bytes as in GPT-2).
+ * model/bpe.c - byte-pair encoding of one word (Sennrich et al. 2016), on bytes as in GPT-2 or on
+ * characters as in sentencepiece.
  *
- * The symbols of a word are a linked list; the neighbours that can be merged wait in a heap
- * ordered by rank, then place. A merge leaves stale entries behind, which are dropped when they
- * come up: n log n for a word of n bytes, whatever is in it. The result is that of merging the
- * leftmost pair of least rank again and again. Most words are short and come again: those are
- * looked up in a cache that has one line of memory per word and forgets on collision.
+ * The result is that of merging the leftmost pair of least rank again and again. The symbols of a
+ * long word are a linked list; the neighbours that can be merged wait in a heap ordered by rank,
+ * then place. A merge leaves stale entries behind, which are dropped when they come up: n log n for
+ * a word of n bytes, whatever is in it. Most words are short and come again: those are looked up in
+ * a cache that has one line of memory per word and forgets on collision.
+ *
+ * A tokenizer of sentencepiece's kind has no words: a whole text is one, with U+2581 for spaces. It
+ * is cut before each U+2581 whose character before it no merge joins with it. No merge can cross
+ * such a place, so that the pieces are encoded as they would be in the whole.
  */
 #include "model/tokenizer.h"
 
@@ -15,6 +20,9 @@
 #define WORD_BYTES 21
 #define WORD_IDS 10
 #define WORDS ((size_t)1 << 15)
+#define SHORT 32 /* symbols: up to here looking for the least rank is faster than the heap */
+#define SPACE_MARK "\xe2\x96\x81" /* U+2581 */
+#define CHARACTERS 0x110000u
 
 struct word {
 	uint8_t used, bytes, count;
@@ -40,12 +48,7 @@ struct candidate {
 
 void bpe_open(struct bpe *bpe, const struct vocabulary *vocabulary, size_t merges)
 {
-	for (int i = 0; i < 256; i++) {
-		char spelling[SPELLING_BYTES];
-		size_t bytes = spelling_of((uint8_t)i, spelling);
-
-		bpe->byte[i] = vocabulary_find(vocabulary, spelling, bytes);
-	}
+	bpe->vocabulary = vocabulary;
 	for (bpe->merges = 16; bpe->merges < 2 * merges;)
 		bpe->merges *= 2;
 	bpe->merge = xalloc(bpe->merges * sizeof *bpe->merge);
@@ -57,6 +60,7 @@ void bpe_release(struct bpe *bpe)
 {
 	free(bpe->merge);
 	free(bpe->word);
+	free(bpe->joined);
 	free(bpe->symbol);
 	free(bpe->heap);
 	*bpe = (struct bpe){0};
@@ -77,30 +81,98 @@ static struct merge *merge_slot(const struct bpe *bpe, int32_t left, int32_t rig
 	}
 }
 
-static int joined(const struct vocabulary *vocabulary, const char *left, size_t left_bytes,
-		  const char *right, size_t right_bytes)
+bool bpe_add(struct bpe *bpe, const char *left, size_t left_bytes, const char *right,
+	     size_t right_bytes, int rank)
 {
-	struct text text = {0};
+	char both[256], *joined = both;
+	int a = vocabulary_model(bpe->vocabulary, left, left_bytes);
+	int b = vocabulary_model(bpe->vocabulary, right, right_bytes);
 
-	text_put(&text, left, left_bytes);
-	text_put(&text, right, right_bytes);
-	int id = vocabulary_find(vocabulary, text.data, text.bytes);
-	text_release(&text);
-	return id;
+	if (a < 0 || b < 0)
+		return false;
+	if (left_bytes + right_bytes > sizeof both)
+		joined = xalloc(left_bytes + right_bytes);
+	memcpy(joined, left, left_bytes);
+	memcpy(joined + left_bytes, right, right_bytes);
+	int ab = vocabulary_model(bpe->vocabulary, joined, left_bytes + right_bytes);
+	if (joined != both)
+		free(joined);
+	if (ab >= 0)
+		bpe_join(bpe, a, b, ab, rank);
+	return ab >= 0;
 }
 
-bool bpe_add(struct bpe *bpe, const struct vocabulary *vocabulary, const char *left,
-	     size_t left_bytes, const char *right, size_t right_bytes, int rank)
+void bpe_join(struct bpe *bpe, int left, int right, int both, int rank)
 {
-	int a = vocabulary_find(vocabulary, left, left_bytes);
-	int b = vocabulary_find(vocabulary, right, right_bytes);
-	int ab = joined(vocabulary, left, left_bytes, right, right_bytes);
+	*merge_slot(bpe, left, right) = (struct merge){left, right, rank, both};
+}
 
-	if (a < 0 || b < 0 || ab < 0)
-		return false;
-	*merge_slot(bpe, a, b) = (struct merge){a, b, rank, ab};
+/* -- what follows from the vocabulary and the merges ---------------------------------------- */
+
+static void find_bytes(struct bpe *bpe)
+{
+	for (int i = 0; i < 256; i++) {
+		char spelling[8];
+		size_t bytes;
+
+		if (bpe->spelled)
+			bytes = spelling_of((uint8_t)i, spelling);
+		else
+			bytes = (size_t)snprintf(spelling, sizeof spelling, "<0x%02X>", i);
+		bpe->byte[i] = vocabulary_model(bpe->vocabulary, spelling, bytes);
+		if (i < 128)
+			bpe->ascii[i] = vocabulary_model(bpe->vocabulary, &(char){(char)i}, 1);
+	}
+}
+
+/* Whether a token stands for the text that it is written as. */
+static bool is_literal(const struct bpe *bpe, int32_t id)
+{
+	const struct token *token = &bpe->vocabulary->token[id];
+
+	return id != bpe->unknown && token->bytes > 0 &&
+	       !(token->bytes == 6 && memcmp(token->text, "<0x", 3) == 0);
+}
+
+/* Finds the characters that a merge joins with U+2581 behind; false where words must not be cut. */
+static bool find_joined(struct bpe *bpe)
+{
+	bpe->joined = xzalloc(CHARACTERS / 8, 1);
+	for (size_t i = 0; i < bpe->merges; i++) {
+		const struct merge *merge = &bpe->merge[i];
+		size_t size;
+
+		if (merge->left < 0)
+			continue;
+		if (!is_literal(bpe, merge->left) || !is_literal(bpe, merge->right))
+			return false;
+		const struct token *left = &bpe->vocabulary->token[merge->left];
+		const struct token *right = &bpe->vocabulary->token[merge->right];
+		if (right->bytes < 3 || memcmp(right->text, SPACE_MARK, 3) != 0)
+			continue;
+		uint32_t c = utf8_last(left->text, left->bytes, &size);
+		bpe->joined[c / 8] |= (uint8_t)(1u << c % 8);
+	}
 	return true;
 }
+
+void bpe_ready(struct bpe *bpe)
+{
+	find_bytes(bpe);
+	bpe->unknown = -1;
+	if (bpe->unknown_text)
+		bpe->unknown = vocabulary_model(bpe->vocabulary, bpe->unknown_text,
+					       strlen(bpe->unknown_text));
+	if (bpe->spelled || bpe->ignore_merges ||
+	    vocabulary_model(bpe->vocabulary, SPACE_MARK, 3) < 0)
+		return;
+	if (!find_joined(bpe)) {
+		free(bpe->joined);
+		bpe->joined = NULL;
+	}
+}
+
+/* -- merging ------------------------------------------------------------------------------- */
 
 static bool comes_first(struct candidate a, struct candidate b)
 {
@@ -148,23 +220,13 @@ static void offer(struct bpe *bpe, size_t *count, int32_t left)
 {
 	const struct merge *merge = merge_at(bpe, left);
 
-	if (merge)
-		heap_push(bpe->heap, count, (struct candidate){merge->rank, left});
-}
-
-/*
- * Room for a word of n symbols. The heap starts with at most n - 1 candidates; each merge takes
- * one out and offers at most two, and there are at most n - 1 merges.
- */
-static void grow_scratch(struct bpe *bpe, size_t bytes)
-{
-	if (bytes <= bpe->symbols)
+	if (!merge)
 		return;
-	free(bpe->symbol);
-	free(bpe->heap);
-	bpe->symbols = bytes < 64 ? 64 : bytes;
-	bpe->symbol = xalloc(bpe->symbols * sizeof *bpe->symbol);
-	bpe->heap = xalloc(2 * bpe->symbols * sizeof *bpe->heap);
+	if (*count == bpe->candidates) {
+		bpe->candidates = 2 * bpe->candidates + 64;
+		bpe->heap = xrealloc(bpe->heap, bpe->candidates * sizeof *bpe->heap);
+	}
+	heap_push(bpe->heap, count, (struct candidate){merge->rank, left});
 }
 
 static void merge_all(struct bpe *bpe, int32_t symbols)
@@ -193,31 +255,179 @@ static void merge_all(struct bpe *bpe, int32_t symbols)
 	}
 }
 
-static int encode_new(struct bpe *bpe, const char *word, size_t bytes, struct ids *ids)
+/* The rank of the pair at i, INT32_MAX: it is not merged. */
+static int32_t rank_at(const struct bpe *bpe, int32_t i)
 {
-	int32_t last = (int32_t)bytes - 1;
+	const struct merge *merge = merge_slot(bpe, bpe->symbol[i].id, bpe->symbol[i + 1].id);
 
-	if (bytes > INT32_MAX / 2)
-		return error(EXIT_DATA, "a word of %zu bytes is too long to tokenise", bytes);
-	grow_scratch(bpe, bytes);
-	for (int32_t i = 0; i <= last; i++) {
-		int32_t id = bpe->byte[(uint8_t)word[i]];
+	return merge->left < 0 ? INT32_MAX : merge->rank;
+}
 
-		if (id < 0)
-			return error(EXIT_DATA, "the tokenizer has no token for byte 0x%02X",
-				     (uint8_t)word[i]);
-		bpe->symbol[i] = (struct symbol){id, i - 1, i < last ? i + 1 : -1};
+/* Merges the symbols of a short word; how many are left, which stand at the start. */
+static int32_t merge_short(struct bpe *bpe, int32_t count)
+{
+	struct symbol *symbol = bpe->symbol;
+	int32_t rank[SHORT + 1];
+
+	for (int32_t i = 0; i + 1 < count; i++)
+		rank[i] = rank_at(bpe, i);
+	while (count > 1) {
+		int32_t least = 0;
+
+		for (int32_t i = 1; i + 1 < count; i++) {
+			if (rank[i] < rank[least])
+				least = i;
+		}
+		if (rank[least] == INT32_MAX)
+			break;
+		symbol[least].id = merge_slot(bpe, symbol[least].id, symbol[least + 1].id)->id;
+		count--;
+		for (int32_t i = least + 1; i < count; i++) {
+			symbol[i].id = symbol[i + 1].id;
+			rank[i - 1] = rank[i];
+		}
+		if (least + 1 < count)
+			rank[least] = rank_at(bpe, least);
+		if (least > 0)
+			rank[least - 1] = rank_at(bpe, least - 1);
 	}
-	merge_all(bpe, last + 1);
+	return count;
+}
+
+/* -- words --------------------------------------------------------------------------------- */
+
+/* The symbols of a word before any merge. */
+struct start {
+	struct bpe *bpe;
+	int32_t count;
+	bool waits; /* an unknown one, for others to be fused with */
+};
+
+static void add_symbol(struct start *start, int32_t id)
+{
+	start->bpe->symbol[start->count++].id = id;
+}
+
+/* Where every byte of a character has a token. */
+static bool add_fallback(struct start *start, const char *c, size_t size)
+{
+	const int32_t *byte = start->bpe->byte;
+
+	for (size_t i = 0; i < size; i++) {
+		if (!start->bpe->byte_fallback || byte[(uint8_t)c[i]] < 0)
+			return false;
+	}
+	for (size_t i = 0; i < size; i++)
+		add_symbol(start, byte[(uint8_t)c[i]]);
+	return true;
+}
+
+/* As Hugging Face's do it: an unknown one that waits is put down before the next that is in the
+ * vocabulary, or unknown and not fused; not before bytes. */
+static int add_character(struct start *start, int32_t id, const char *c, size_t size)
+{
+	const struct bpe *bpe = start->bpe;
+
+	if (id < 0 && add_fallback(start, c, size))
+		return 0;
+	if (id < 0 && !bpe->unknown_text)
+		return 0;
+	if (id < 0 && bpe->unknown < 0)
+		return error(EXIT_DATA, "'%.*s' is not in the vocabulary, and neither is the "
+			     "unk_token '%s'", (int)size, c, bpe->unknown_text);
+	if (start->waits && (id >= 0 || !bpe->fuse_unknown))
+		add_symbol(start, bpe->unknown);
+	start->waits = id < 0;
+	if (id >= 0)
+		add_symbol(start, id);
+	return 0;
+}
+
+static int start_word(struct start *start, const char *word, size_t bytes)
+{
+	const struct bpe *bpe = start->bpe;
+	size_t size = 1;
+
+	for (size_t at = 0; at < bytes; at += size) {
+		uint8_t first = (uint8_t)word[at];
+		int32_t id = bpe->spelled ? bpe->byte[first] : bpe->ascii[first & 0x7f];
+
+		if (!bpe->spelled && first >= 0x80) {
+			utf8_at(word + at, &size);
+			id = vocabulary_model(bpe->vocabulary, word + at, size);
+		} else {
+			size = 1;
+		}
+		if (add_character(start, id, word + at, size) < 0)
+			return -1;
+	}
+	if (start->waits)
+		add_symbol(start, bpe->unknown);
+	return 0;
+}
+
+static void put_short(struct bpe *bpe, int32_t count, struct ids *ids)
+{
+	int32_t left = merge_short(bpe, count);
+	int32_t *id = ids_take(ids, (size_t)left);
+
+	for (int32_t i = 0; i < left; i++)
+		id[i] = bpe->symbol[i].id;
+}
+
+static void put_long(struct bpe *bpe, int32_t count, struct ids *ids)
+{
+	for (int32_t i = 0; i < count; i++) {
+		bpe->symbol[i].before = i - 1;
+		bpe->symbol[i].after = i + 1 < count ? i + 1 : -1;
+	}
+	merge_all(bpe, count);
 	for (int32_t i = 0; i >= 0; i = bpe->symbol[i].after)
 		*ids_take(ids, 1) = bpe->symbol[i].id;
+}
+
+/* The id of a word that is a token, -1: none. */
+static int32_t whole_word(const struct bpe *bpe, const char *word, size_t bytes)
+{
+	struct text spelled = {0};
+
+	if (!bpe->spelled)
+		return vocabulary_model(bpe->vocabulary, word, bytes);
+	spelling_write(word, bytes, &spelled);
+	int32_t id = vocabulary_model(bpe->vocabulary, spelled.data, spelled.bytes);
+	text_release(&spelled);
+	return id;
+}
+
+static int encode_new(struct bpe *bpe, const char *word, size_t bytes, struct ids *ids)
+{
+	struct start start = {.bpe = bpe};
+	int32_t whole = bpe->ignore_merges ? whole_word(bpe, word, bytes) : -1;
+
+	if (whole >= 0) {
+		*ids_take(ids, 1) = whole;
+		return 0;
+	}
+	if (bytes > INT32_MAX / 2)
+		return error(EXIT_DATA, "a word of %zu bytes is too long to tokenise", bytes);
+	if (bytes > bpe->symbols) {
+		free(bpe->symbol);
+		bpe->symbols = bytes < 64 ? 64 : bytes;
+		bpe->symbol = xalloc(bpe->symbols * sizeof *bpe->symbol);
+	}
+	if (start_word(&start, word, bytes) < 0)
+		return -1;
+	if (start.count > SHORT)
+		put_long(bpe, start.count, ids);
+	else if (start.count > 0)
+		put_short(bpe, start.count, ids);
 	return 0;
 }
 
 static void remember(struct word *slot, const char *word, size_t bytes, const int32_t *id,
 		     size_t count)
 {
-	if (count > WORD_IDS)
+	if (count == 0 || count > WORD_IDS)
 		return;
 	slot->used = 1;
 	slot->bytes = (uint8_t)bytes;
@@ -226,13 +436,13 @@ static void remember(struct word *slot, const char *word, size_t bytes, const in
 	memcpy(slot->id, id, count * sizeof *id);
 }
 
-int bpe_encode(struct bpe *bpe, const char *word, size_t bytes, struct ids *ids)
+static int encode_piece(struct bpe *bpe, const char *word, size_t bytes, struct ids *ids)
 {
 	size_t before = ids->count;
 
 	if (bytes > WORD_BYTES)
 		return encode_new(bpe, word, bytes, ids);
-	struct word *slot = &bpe->word[digest_of(word, bytes).low & (WORDS - 1)];
+	struct word *slot = &bpe->word[checksum(word, bytes, 0) & (WORDS - 1)];
 	if (slot->used && slot->bytes == bytes && memcmp(slot->text, word, bytes) == 0) {
 		memcpy(ids_take(ids, slot->count), slot->id, slot->count * sizeof *slot->id);
 		return 0;
@@ -240,5 +450,37 @@ int bpe_encode(struct bpe *bpe, const char *word, size_t bytes, struct ids *ids)
 	if (encode_new(bpe, word, bytes, ids) < 0)
 		return -1;
 	remember(slot, word, bytes, ids->id + before, ids->count - before);
+	return 0;
+}
+
+/* Where the next piece begins behind the start of a word: its end where it is not cut. */
+static size_t next_cut(const struct bpe *bpe, const char *word, size_t bytes)
+{
+	for (size_t at = 1; at < bytes;) {
+		const char *mark = memchr(word + at, SPACE_MARK[0], bytes - at);
+		size_t size;
+
+		if (!mark)
+			return bytes;
+		at = (size_t)(mark - word);
+		if (bytes - at >= 3 && memcmp(mark, SPACE_MARK, 3) == 0) {
+			uint32_t c = utf8_last(word, at, &size);
+			if (!(bpe->joined[c / 8] >> c % 8 & 1))
+				return at;
+		}
+		at++;
+	}
+	return bytes;
+}
+
+int bpe_encode(struct bpe *bpe, const char *word, size_t bytes, struct ids *ids)
+{
+	if (!bpe->joined)
+		return encode_piece(bpe, word, bytes, ids);
+	for (size_t at = 0, size; at < bytes; at += size) {
+		size = next_cut(bpe, word + at, bytes - at);
+		if (encode_piece(bpe, word + at, size, ids) < 0)
+			return -1;
+	}
 	return 0;
 }

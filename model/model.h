@@ -263,10 +263,10 @@ struct ids { int32_t *id; size_t count, room; };
 int32_t *ids_take(struct ids *ids, size_t count);
 void ids_release(struct ids *ids);
 
-/* A text tokenizer: the byte-level BPE of GPT-2 so far. Another kind is a row in tokenizer.c. */
+/* A text tokenizer, identical to Hugging Face's: byte-level and sentencepiece's BPE, word-level vocabularies. */
 struct tokenizer;
-/* From FOLDER/tokenizer.json, else vocab.json + merges.txt. Null after an error; what is not built (a
- * normalizer, another pre-tokenizer, another model) is refused by name with EXIT_CONFIG. */
+/* From FOLDER/tokenizer.json, else tokenizer.model, else vocab.json + merges.txt. Null after an error; what is not built is
+ * refused by name with EXIT_CONFIG (docs/tokenizers.md lists what is). */
 struct tokenizer *tokenizer_open(const char *folder);
 /* Appends the ids of a UTF-8 text, without special tokens at the ends; special tokens written in the
  * text become their ids only where special. -1 after an error. */
@@ -286,6 +286,9 @@ size_t tokenizer_after(const struct tokenizer *tokenizer, const int32_t **ids);
  */
 int tokenizer_decode(struct tokenizer *tokenizer, const int32_t *id, size_t count, bool special,
 		     struct text *text);
+/* The same as Hugging Face decodes a text that is whole: bytes that are no UTF-8 become U+FFFD. */
+int tokenizer_decode_text(struct tokenizer *tokenizer, const int32_t *id, size_t count, bool special,
+			  struct text *text);
 int tokenizer_vocabulary(const struct tokenizer *tokenizer);	/* largest id + 1 */
 int tokenizer_find(const struct tokenizer *tokenizer, const char *token);	/* -1: none */
 void tokenizer_close(struct tokenizer *tokenizer);

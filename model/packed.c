@@ -31,7 +31,7 @@ static int encode_file(struct reader *r, struct ids *ids)
 
 	if (!text)
 		return -1;
-	size_t valid = tokenizer_utf8(r->tokenizer, text, bytes);
+	size_t valid = utf8_valid(text, bytes);
 	if (valid < bytes)
 		done = bad_byte(r, text, valid);
 	else

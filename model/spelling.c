@@ -6,8 +6,6 @@
  */
 #include "model/tokenizer.h"
 
-#include <string.h>
-
 static uint32_t character_of(uint8_t byte)
 {
 	if (byte <= 32)
@@ -44,29 +42,25 @@ size_t spelling_of(uint8_t byte, char spelling[SPELLING_BYTES])
 	return 2;
 }
 
-/* The byte spelled at *p, which moves on; -1: none. Tokens are valid UTF-8, as JSON is. */
-static int spelled_byte(const unsigned char **p)
+void spelling_write(const char *data, size_t bytes, struct text *text)
 {
-	uint32_t first = *(*p)++;
+	for (size_t i = 0; i < bytes; i++) {
+		char spelling[SPELLING_BYTES];
 
-	if (first < 0x80)
-		return byte_of(first);
-	if (first < 0xc2 || first > 0xdf)
-		return -1;
-	return byte_of((first & 0x1f) << 6 | (*(*p)++ & 0x3f));
+		text_put(text, spelling, spelling_of((uint8_t)data[i], spelling));
+	}
 }
 
-void spelling_read(const char *token, struct text *text)
+void spelling_read(const char *token, size_t bytes, struct text *text)
 {
-	const unsigned char *p = (const unsigned char *)token;
 	size_t before = text->bytes;
 
-	while (*p) {
-		int byte = spelled_byte(&p);
+	for (size_t at = 0, size; at < bytes; at += size) {
+		int byte = byte_of(utf8_at(token + at, &size));
 
 		if (byte < 0) {
 			text->bytes = before;
-			text_put(text, token, strlen(token));
+			text_put(text, token, bytes);
 			return;
 		}
 		text_put(text, &(uint8_t){(uint8_t)byte}, 1);

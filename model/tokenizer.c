@@ -1,33 +1,12 @@
 /*
  * model/tokenizer.c - text to ids and back, as Hugging Face's tokenizers do it.
  *
- * A text is cut at the added tokens, what lies between them is cut into words by a regular
- * expression, and every word is encoded by itself. Decoding puts the bytes of the tokens side
- * by side. What can differ between kinds of tokenizers stands in a row of tokenizer_kinds.
+ * What a tokenizer does is read from its files; nothing here knows a kind of tokenizer by name.
  */
 #include "model/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define MATCH_LIMIT 10000000u /* steps of the regular expression for one word */
-#define DEPTH_LIMIT 100000u
-#define HEAP_LIMIT 65536u /* KiB */
-
-/*
- * GPT-2's pattern. \p{White_Space} stands for its \s: PCRE2's own \s counts U+180E, which
- * Unicode took off the list of spaces.
- */
-#define GPT2_PATTERN \
-	"'s|'t|'re|'ve|'m|'ll|'d" \
-	"| ?\\p{L}+| ?\\p{N}+| ?[^\\p{White_Space}\\p{L}\\p{N}]+" \
-	"|\\p{White_Space}+(?!\\P{White_Space})|\\p{White_Space}+"
-
-const struct tokenizer_kind tokenizer_kinds[] = {
-	{"the byte-level BPE of GPT-2", "BPE", "ByteLevel", "ByteLevel",
-	 {"GPT2Tokenizer", "GPT2TokenizerFast"}, GPT2_PATTERN},
-	{0},
-};
 
 void ids_release(struct ids *ids)
 {
@@ -57,31 +36,22 @@ int32_t *ids_take(struct ids *ids, size_t count)
 /* The entry of an added token, a new one unless it was added before. */
 static struct added *added_entry(struct tokenizer *t, int32_t id, bool again)
 {
-	for (int i = 0; again && i < t->added_count; i++) {
-		if (t->added[i].id == id)
-			return &t->added[i];
+	for (int i = 0; again && i < t->added.count; i++) {
+		if (t->added.added[i].id == id)
+			return &t->added.added[i];
 	}
-	if (t->added_count == t->added_room) {
-		int room = t->added_room ? 2 * t->added_room : 16;
-		struct added *added = arena_take(&t->arena, (size_t)room * sizeof *added);
-
-		t->added_room = room;
-		if (t->added_count)
-			memcpy(added, t->added, (size_t)t->added_count * sizeof *added);
-		t->added = added;
-	}
-	return &t->added[t->added_count++];
+	return added_take(&t->added);
 }
 
-int tokenizer_add(struct tokenizer *t, const char *path, const char *text, long long id,
-		  bool special, bool normalized)
+int tokenizer_add(struct tokenizer *t, const char *path, const char *text, size_t bytes,
+		  long long id, const struct added *flags)
 {
 	struct vocabulary *v = &t->vocabulary;
-	int there = vocabulary_find(v, text, strlen(text));
-	bool again = there >= 0 && v->token[there].kind != TOKEN_SPELLED;
-	enum token_kind kind = special ? TOKEN_SPECIAL : TOKEN_ADDED;
+	int there = vocabulary_find(v, text, bytes);
+	bool again = there >= 0 && v->token[there].kind != TOKEN_MODEL;
+	enum token_kind kind = flags->special ? TOKEN_SPECIAL : TOKEN_ADDED;
 
-	if (text[0] == '\0')
+	if (bytes == 0)
 		return error(EXIT_DATA, "'%s': the added token with the id %lld is empty", path,
 			     id);
 	if (there >= 0 && there != id)
@@ -89,58 +59,78 @@ int tokenizer_add(struct tokenizer *t, const char *path, const char *text, long 
 			     "'%s': the added token '%s' has the id %lld here, "
 			     "%d in the vocabulary",
 			     path, text, id, there);
-	if (there < 0 && vocabulary_add(v, path, text, id, kind) < 0)
+	if (there < 0 && vocabulary_add(v, path, text, bytes, id, kind) < 0)
 		return -1;
 	v->token[id].kind = kind;
-	*added_entry(t, (int32_t)id, again) = (struct added){
-		v->token[id].text, strlen(text), (int32_t)id, special, normalized};
-	t->begins[normalized][(uint8_t)text[0]] = true;
+	struct added *added = added_entry(t, (int32_t)id, again);
+	int order = added->order;
+	free(added->find);
+	*added = *flags;
+	added->order = order;
+	added->id = (int32_t)id;
+	added->bytes = bytes;
+	added->find = xalloc(bytes);
+	memcpy(added->find, text, bytes);
 	return 0;
 }
 
-static int compile(struct tokenizer *t)
+/* Those that are looked for in the normalized text are normalized too, and come back so. */
+static int normalize_added(struct tokenizer *t)
 {
-	PCRE2_SIZE offset;
-	int code;
+	for (int i = 0; i < t->added.count; i++) {
+		struct added *added = &t->added.added[i];
+		const char *text = added->find;
+		size_t bytes = added->bytes;
 
-	t->pattern = pcre2_compile((PCRE2_SPTR)t->kind->pattern, PCRE2_ZERO_TERMINATED,
-				   PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &code, &offset,
-				   NULL);
-	if (!t->pattern) {
-		PCRE2_UCHAR why[160];
-
-		pcre2_get_error_message(code, why, sizeof why);
-		return error(EXIT_BUG,
-			     "cannot compile the pattern of %s at %zu: %s (PCRE2 10.40 or "
-			     "newer is needed)",
-			     t->kind->name, (size_t)offset, (const char *)why);
+		if (!added->normalized)
+			continue;
+		if (normalizer_run(&t->normalizer, true, &text, &bytes, t->scratch) < 0)
+			return -1;
+		if (bytes == added->bytes && memcmp(text, added->find, bytes) == 0)
+			continue;
+		struct token *token = &t->vocabulary.token[added->id];
+		token->shown = arena_copy(&t->arena, text, bytes);
+		token->shown_bytes = (uint32_t)bytes;
+		free(added->find);
+		added->find = xalloc(bytes);
+		memcpy(added->find, text, bytes);
+		added->bytes = bytes;
 	}
-	/* Without a just-in-time compiler pcre2_match interprets: the same words, slower. */
-	(void)pcre2_jit_compile(t->pattern, PCRE2_JIT_COMPLETE);
-	t->match = pcre2_match_data_create(1, NULL);
-	t->limits = pcre2_match_context_create(NULL);
-	if (!t->match || !t->limits)
-		return error(EXIT_BUG, "no memory for the pattern of %s", t->kind->name);
-	pcre2_set_match_limit(t->limits, MATCH_LIMIT);
-	pcre2_set_depth_limit(t->limits, DEPTH_LIMIT);
-	pcre2_set_heap_limit(t->limits, HEAP_LIMIT);
 	return 0;
 }
 
-static int read_folder(struct tokenizer *t)
+/* The last step that spells bytes is left out where the model can take bytes. */
+static void leave_out_spelling(struct tokenizer *t)
+{
+	struct steps *steps = &t->pretokenizer;
+
+	for (int i = 0; i + 1 < steps->count; i++) {
+		if (steps->step[i].kind == STEP_SPELL)
+			return;
+	}
+	if (steps->count == 0 || steps->step[steps->count - 1].kind != STEP_SPELL ||
+	    t->words || t->bpe.byte_fallback)
+		return;
+	steps->count--;
+	t->bpe.spelled = true;
+}
+
+int tokenizer_ready(struct tokenizer *t)
+{
+	leave_out_spelling(t);
+	if (!t->words)
+		bpe_ready(&t->bpe);
+	if (normalize_added(t) < 0)
+		return -1;
+	added_ready(&t->added);
+	return 0;
+}
+
+static int read_files(struct tokenizer *t)
 {
 	const char *json = path_join(&t->arena, t->folder, "tokenizer.json");
-	const char *vocabulary = path_join(&t->arena, t->folder, "vocab.json");
-	const char *merges = path_join(&t->arena, t->folder, "merges.txt");
 
-	if (path_exists(json))
-		return tokenizer_read_json(t, json);
-	if (path_exists(vocabulary) && path_exists(merges))
-		return tokenizer_read_merges(t, merges);
-	return error(EXIT_INPUT,
-		     "'%s' holds no tokenizer: neither tokenizer.json nor vocab.json with "
-		     "merges.txt",
-		     t->folder);
+	return path_exists(json) ? tokenizer_read_json(t, json) : tokenizer_read_folder(t);
 }
 
 struct tokenizer *tokenizer_open(const char *folder)
@@ -148,7 +138,7 @@ struct tokenizer *tokenizer_open(const char *folder)
 	struct tokenizer *t = xzalloc(1, sizeof *t);
 
 	t->folder = arena_copy(&t->arena, folder, strlen(folder));
-	if (read_folder(t) < 0 || compile(t) < 0) {
+	if (read_files(t) < 0 || tokenizer_ready(t) < 0) {
 		tokenizer_close(t);
 		return NULL;
 	}
@@ -159,12 +149,15 @@ void tokenizer_close(struct tokenizer *t)
 {
 	if (!t)
 		return;
-	pcre2_code_free(t->pattern);
-	pcre2_match_data_free(t->match);
-	pcre2_match_context_free(t->limits);
 	bpe_release(&t->bpe);
 	ids_release(&t->before);
 	ids_release(&t->after);
+	steps_release(&t->normalizer);
+	steps_release(&t->pretokenizer);
+	steps_release(&t->decoder);
+	added_release(&t->added);
+	text_release(&t->scratch[0]);
+	text_release(&t->scratch[1]);
 	vocabulary_release(&t->vocabulary);
 	arena_release(&t->arena);
 	free(t);
@@ -182,127 +175,97 @@ int tokenizer_find(const struct tokenizer *tokenizer, const char *token)
 
 /* -- encoding ------------------------------------------------------------------------------ */
 
-size_t tokenizer_utf8(struct tokenizer *t, const char *text, size_t bytes)
+int tokenizer_word(struct tokenizer *t, const char *word, size_t bytes, struct ids *ids)
 {
-	if (bytes == 0)
-		return 0;
-	/* Without PCRE2_NO_UTF_CHECK the whole text is checked before the first word is sought.
-	 */
-	int found = pcre2_match(t->pattern, (PCRE2_SPTR)text, bytes, 0, 0, t->match, t->limits);
-	if (found <= PCRE2_ERROR_UTF8_ERR1 && found >= PCRE2_ERROR_UTF8_ERR21)
-		return pcre2_get_startchar(t->match);
-	return bytes;
-}
-
-/* Words of a text without added tokens. */
-static int encode_words(struct tokenizer *t, const char *text, size_t bytes, struct ids *ids)
-{
-	const PCRE2_SIZE *span = pcre2_get_ovector_pointer(t->match);
-
-	for (size_t at = 0; at < bytes; at = span[1]) {
-		int found = pcre2_match(t->pattern, (PCRE2_SPTR)text, bytes, at,
-					PCRE2_NO_UTF_CHECK, t->match, t->limits);
-
-		if (found < 0 || span[1] <= at)
-			return error(EXIT_DATA,
-				     "cannot cut the text into words at byte %zu (PCRE2: %d)",
-				     at, found);
-		if (bpe_encode(&t->bpe, text + at, span[1] - at, ids) < 0)
-			return -1;
-	}
+	if (!t->words)
+		return bpe_encode(&t->bpe, word, bytes, ids);
+	int id = vocabulary_model(&t->vocabulary, word, bytes);
+	if (id < 0 && t->unknown_text)
+		id = vocabulary_model(&t->vocabulary, t->unknown_text, strlen(t->unknown_text));
+	if (id < 0)
+		return error(EXIT_DATA, "the word '%.*s' is not in the vocabulary of '%s', and "
+			     "neither is its unk_token", bytes > 100 ? 100 : (int)bytes, word,
+			     t->folder);
+	*ids_take(ids, 1) = id;
 	return 0;
 }
 
-/* What lies between added tokens. */
-static int encode_plain(struct tokenizer *t, const char *text, size_t bytes, struct ids *ids)
-{
-	struct text spaced = {0};
-
-	if (bytes == 0)
-		return 0;
-	if (!t->prefix_space || text[0] == ' ')
-		return encode_words(t, text, bytes, ids);
-	text_put(&spaced, " ", 1);
-	text_put(&spaced, text, bytes);
-	int done = encode_words(t, spaced.data, spaced.bytes, ids);
-	text_release(&spaced);
-	return done;
-}
-
-/* A group of added tokens: HF cuts out those that are not normalized first. */
-struct group {
-	bool special, normalized;
+/* A text with its added tokens of one group. */
+struct part {
+	const char *text;
+	size_t bytes;
+	bool first;   /* it begins where the whole text begins */
+	bool special; /* special tokens are looked for */
 };
 
-/* The longest added token that a text begins with, null: none. */
-static const struct added *added_at(const struct tokenizer *t, struct group group,
-				    const char *text, size_t bytes)
+/* Cuts a normalized text at the added tokens that were normalized. */
+static int encode_normalized(struct tokenizer *t, const struct part *part, struct ids *ids)
 {
-	const struct added *longest = NULL;
+	struct added_match match = {0};
+	size_t from = 0;
 
-	for (int i = 0; i < t->added_count; i++) {
-		const struct added *added = &t->added[i];
+	for (;;) {
+		int found = added_next(&t->added, true, part->special, part->text, part->bytes,
+				       &match);
+		size_t to = found ? match.start : part->bytes;
 
-		if (added->normalized != group.normalized || (added->special && !group.special))
-			continue;
-		if (added->bytes <= bytes && memcmp(added->text, text, added->bytes) == 0 &&
-		    (!longest || added->bytes > longest->bytes))
-			longest = added;
+		if (from < to && pretokenizer_run(t, 0, part->text + from, to - from,
+						  part->first && from == 0, ids) < 0)
+			return -1;
+		if (!found)
+			return 0;
+		*ids_take(ids, 1) = match.id;
+		match.done = from = match.end;
 	}
-	return longest;
 }
 
-/* Moves *at to the next added token, or to the end where there is none. */
-static const struct added *added_next(const struct tokenizer *t, struct group group,
-				      const char *text, size_t bytes, size_t *at)
+static int encode_raw(struct tokenizer *t, const struct part *part, struct ids *ids)
 {
-	for (; *at < bytes; ++*at) {
-		const struct added *added = NULL;
+	struct part normalized = *part;
 
-		if (t->begins[group.normalized][(uint8_t)text[*at]])
-			added = added_at(t, group, text + *at, bytes - *at);
-		if (added)
-			return added;
-	}
-	return NULL;
+	if (part->bytes == 0)
+		return 0;
+	if (normalizer_run(&t->normalizer, part->first, &normalized.text, &normalized.bytes,
+			   t->scratch) < 0)
+		return -1;
+	return encode_normalized(t, &normalized, ids);
 }
 
 /*
- * Cuts a text at the added tokens of a group, leftmost first, then longest. As in Hugging
- * Face's, the tokens that are not normalized are cut out of the whole text, the others out of
- * what is left.
+ * As in Hugging Face's, the added tokens that are not normalized are cut out of the whole text; what
+ * is left is normalized piece by piece, and the others are cut out of that.
  */
-static int encode_group(struct tokenizer *t, struct group group, const char *text, size_t bytes,
-			struct ids *ids)
+static int encode_text(struct tokenizer *t, const struct part *part, struct ids *ids)
 {
-	struct group rest = {group.special, true};
-	const struct added *added;
-	size_t at = 0;
+	struct added_match match = {0};
+	size_t from = 0;
 
-	do {
-		size_t from = at;
+	for (;;) {
+		int found = added_next(&t->added, false, part->special, part->text, part->bytes,
+				       &match);
+		size_t to = found ? match.start : part->bytes;
+		struct part rest = {part->text + from, from < to ? to - from : 0, from == 0,
+				    part->special};
 
-		added = added_next(t, group, text, bytes, &at);
-		if ((group.normalized ? encode_plain(t, text + from, at - from, ids)
-				      : encode_group(t, rest, text + from, at - from, ids)) < 0)
+		if (encode_raw(t, &rest, ids) < 0)
 			return -1;
-		if (added) {
-			*ids_take(ids, 1) = added->id;
-			at += added->bytes;
-		}
-	} while (added);
-	return 0;
+		if (!found)
+			return 0;
+		*ids_take(ids, 1) = match.id;
+		match.done = from = match.end;
+	}
 }
 
 int tokenizer_encode(struct tokenizer *t, const char *text, size_t bytes, bool special,
 		     struct ids *ids)
 {
-	size_t before = ids->count, valid = tokenizer_utf8(t, text, bytes);
+	size_t before = ids->count, valid = utf8_valid(text, bytes);
+	struct part whole = {text, bytes, true, special};
 
 	if (valid < bytes)
 		return error(EXIT_DATA, "byte %zu of the text (0x%02X) is not UTF-8", valid,
 			     (uint8_t)text[valid]);
-	if (encode_group(t, (struct group){special, false}, text, bytes, ids) < 0) {
+	if (encode_text(t, &whole, ids) < 0) {
 		ids->count = before;
 		return -1;
 	}
@@ -311,8 +274,7 @@ int tokenizer_encode(struct tokenizer *t, const char *text, size_t bytes, bool s
 
 /* -- decoding ------------------------------------------------------------------------------ */
 
-int tokenizer_decode(struct tokenizer *t, const int32_t *id, size_t count, bool special,
-		     struct text *text)
+static int check_ids(const struct tokenizer *t, const int32_t *id, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		if (id[i] < 0 || id[i] >= t->vocabulary.size ||
@@ -320,13 +282,21 @@ int tokenizer_decode(struct tokenizer *t, const int32_t *id, size_t count, bool 
 			return error(EXIT_DATA, "no token has the id %d (item %zu) in '%s'",
 				     id[i], i, t->folder);
 	}
-	for (size_t i = 0; i < count; i++) {
-		const struct token *token = &t->vocabulary.token[id[i]];
-
-		if (token->kind == TOKEN_SPELLED)
-			spelling_read(token->text, text);
-		else if (token->kind == TOKEN_ADDED || special)
-			text_put(text, token->text, strlen(token->text));
-	}
 	return 0;
+}
+
+int tokenizer_decode(struct tokenizer *t, const int32_t *id, size_t count, bool special,
+		     struct text *text)
+{
+	if (check_ids(t, id, count) < 0)
+		return -1;
+	return decoder_run(t, id, count, special, false, text);
+}
+
+int tokenizer_decode_text(struct tokenizer *t, const int32_t *id, size_t count, bool special,
+			  struct text *text)
+{
+	if (check_ids(t, id, count) < 0)
+		return -1;
+	return decoder_run(t, id, count, special, true, text);
 }
