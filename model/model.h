@@ -492,6 +492,9 @@ float *stage_edge(struct stage *stage, int m);
 void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, double *loss);
 /* Its backward; LoRA gradients += . */
 void stage_backward(struct stage *stage, int m, const struct micro_batch *micro);
+/* False once a kernel found no product for a shape, which was said then (EXIT_BUG; stage_open tries them all): what forward and
+ * backward left is worth nothing. */
+bool stage_sound(const struct stage *stage);
 void stage_zero_gradients(struct stage *stage);
 /* *sum = *sum + |g|² tensor by tensor, from this stage's last tensor to its first (law 9). */
 void stage_fold_norm(struct stage *stage, double *sum);

@@ -294,7 +294,7 @@ static int run_forward(const struct pass *pass, int micro)
 	*pass->loss += loss;
 	if (pass->data->observe)
 		pass->data->observe(pass->data->observe_arg, micro);
-	return 0;
+	return stage_sound(x->spec.stage) ? 0 : -1;
 }
 
 static int run_backward(const struct pass *pass, int micro)
@@ -311,7 +311,7 @@ static int run_backward(const struct pass *pass, int micro)
 	pace(pass, ready_s, x->spec.pace_backward_s);
 	leave(x);
 	book(pass, (struct op){OP_BACKWARD, micro}, start, &pass->times->backward_s);
-	return 0;
+	return stage_sound(x->spec.stage) ? 0 : -1;
 }
 
 static int run_op(const struct pass *pass, struct op op)

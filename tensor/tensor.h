@@ -191,7 +191,7 @@ struct device {
 	struct pool *pool;
 	struct onednn *onednn;	/* null: not built in, or not wanted */
 	bool lacks;		/* a product or layout that was asked for is not there, which was
-				 * said; who sets up looks here, so that none lacks in a step */
+				 * said; who sets up and who runs steps look here */
 	bool fast_f32;		/* linear in F32 goes to oneDNN */
 	bool host_memory;	/* kernels may be given host pointers (mapped weights, say) */
 	ptrdiff_t offset;	/* far device: device pointer - host pointer */

@@ -282,6 +282,30 @@ static void exhaust_layouts(struct device *dev)
 	free(numbers);
 }
 
+/* What runs steps learns of a kernel that found nothing. */
+START_TEST(a_stage_says_that_a_product_lacked)
+{
+	struct golden g;
+	struct device *dev = device_open("cpu", 1);
+	struct stage_spec spec;
+	struct stage *stage;
+
+	model_open(&g, 0, &ways[0]);
+	g.dtype = DTYPE_BF16;
+	spec = whole(&g);
+	stage = stage_open(dev, g.config, g.weights, g.lora, &spec, g.initial);
+	ck_assert_ptr_nonnull(stage);
+	ck_assert(stage_sound(stage));
+	error_hold();
+	exhaust_layouts(dev);
+	ck_assert(!stage_sound(stage));
+	error_clear();
+	stage_close(stage);
+	device_close(dev);
+	golden_close(&g);
+}
+END_TEST
+
 /* Where a layout lacks, the kernel says so and returns, and no stage is opened. */
 START_TEST(a_stage_without_its_products_is_not_opened)
 {
@@ -319,6 +343,7 @@ int main(void)
 	tcase_add_loop_test(packed, packed_same_bits, 0, has ? EACH : 0);
 	tcase_add_loop_test(packed, the_estimate_is_what_is_allocated, 0,
 			    has ? COUNT(layouts) * LEVELS : 0);
+	tcase_add_loop_test(packed, a_stage_says_that_a_product_lacked, 0, has);
 	tcase_add_loop_test(packed, a_stage_without_its_products_is_not_opened, 0, has);
 	suite_add_tcase(suite, packed);
 	return run_suite(suite);
