@@ -159,15 +159,17 @@ void llama_backward(const struct run *run, struct matrix d, const struct saved *
 /* -- head.c -------------------------------------------------------------------------------- */
 
 /*
- * Final norm, head and loss. Logits exist for `rows` rows at a time: trained rows are gathered, the others are
- * skipped.
+ * Final norm, head and loss, `rows` rows at a time: trained rows are gathered, the others are skipped. In F32
+ * their logits exist; in BF16 logits exist where they are dumped alone, for fewer rows at a time.
  */
 struct head {
 	struct matrix norm, norm_bias, w;	/* w (V, C) */
 	int rows;			/* of a chunk */
 	struct matrix x, dx, d_h, stats;	/* (rows, C), (rows, C), (rows, C), (rows, 2) */
 	struct matrix h;		/* (rows, C), in the dtype that products read */
-	struct matrix logits;		/* (rows, V) F32 */
+	void *scratch;			/* of head_loss, where fused: device */
+	bool fused;			/* head and loss are one kernel */
+	struct matrix logits;		/* (rows or fewer, V) F32 */
 	struct matrix gradient;		/* in the logits' place, as h */
 	double *losses;			/* (rows), device */
 	int32_t *labels;		/* (rows), device */
@@ -175,8 +177,9 @@ struct head {
 	int32_t *host_labels;
 	int *host_rows;			/* where a chunk's rows come from */
 };
-/* How many rows of logits exist at once: a function of the shape alone. */
+/* How many rows of logits exist at once, and how many of h where they do not: functions of the shape alone. */
 int head_rows(int n, int vocabulary);
+int head_rows_fused(int n);
 /*
  * x (n, C), the last block's output, becomes its own gradient where micro->train. Returns the sum of the
  * losses, in row order. Where all_logits.data is not null, it receives all logits (n, V).

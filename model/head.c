@@ -1,15 +1,17 @@
 /*
- * Final norm, head and loss, a few hundred trained rows at a time: the full (n, V) matrix of
- * logits never exists, and rows without a label cost nothing. The head is frozen, so backward
- * needs nothing but the gradient of the logits, which is made in place of them (as Liger's
- * fused linear cross-entropy, Hsu et al., 2024); the input then becomes its own gradient, row
- * by row.
+ * Final norm, head and loss, of some trained rows at a time: the full (n, V) matrix of logits
+ * never exists, and rows without a label cost nothing. The head is frozen, so backward needs
+ * nothing but the gradient of the logits. In F32 that is made in place of a few hundred rows of
+ * logits (as Liger's fused linear cross-entropy, Hsu et al., 2024); in BF16 one kernel goes from
+ * the head's input to its gradient. The input then becomes its own gradient, row by row.
  */
 #include "model/block.h"
 
 /* Logits take at most so much. */
 #define LOGITS_BYTES ((size_t)160 << 20)
 #define ROWS_MOST 256
+/* Rows of a chunk without logits: so many that packing the head for it costs nothing. */
+#define ROWS_FUSED 2048
 /* A chunk is filled up to whole pieces, so that products come in few sizes. */
 #define PIECE 64
 
@@ -19,6 +21,11 @@ int head_rows(int n, int vocabulary)
 	int rows = most < PIECE ? PIECE : most < ROWS_MOST ? (int)most : ROWS_MOST;
 
 	return rows < n ? rows : n;
+}
+
+int head_rows_fused(int n)
+{
+	return n < ROWS_FUSED ? n : ROWS_FUSED;
 }
 
 static int whole_pieces(const struct head *head, int rows)
@@ -57,15 +64,15 @@ static void norm_backward(const struct run *run, const struct head *head, struct
 /* -- gathering ------------------------------------------------------------------------------ */
 
 /*
- * Which rows from *next on are in the next chunk: trained ones, or all. Returns how many, *next
- * goes on behind them. The chunk's labels are filled up with untrained ones.
+ * Which rows from *next on are in the next chunk of at most most: trained ones, or all. Returns how
+ * many, *next goes on behind them. The chunk's labels are filled up with untrained ones.
  */
-static int choose_rows(const struct head *head, const int32_t *labels, int n, bool all,
+static int choose_rows(const struct head *head, const int32_t *labels, int n, bool all, int most,
 		       int *next)
 {
 	int rows = 0, whole;
 
-	for (; *next < n && rows < head->rows; ++*next) {
+	for (; *next < n && rows < most; ++*next) {
 		if (labels[*next] < 0 && !all)
 			continue;
 		head->host_labels[rows] = labels[*next];
@@ -115,22 +122,47 @@ static void clear_untrained(const struct run *run, struct matrix x, const int32_
 
 /* -- a chunk -------------------------------------------------------------------------------- */
 
-/* Final norm and head of the rows of x that were chosen; returns their logits. */
-static struct matrix chunk_logits(const struct run *run, const struct head *head,
-				  struct matrix x, int rows)
+/* Final norm of the rows of x that were chosen, filled up to whole pieces; returns the head's input. */
+static struct matrix chunk_norm(const struct run *run, const struct head *head, struct matrix x,
+				int rows)
 {
 	struct device *dev = run->dev;
 	int whole = whole_pieces(head, rows);
 	struct matrix in = matrix_rows(head->x, 0, whole), h = matrix_rows(head->h, 0, whole);
-	struct matrix stats = matrix_rows(head->stats, 0, whole), none = {0};
-	struct matrix logits = matrix_rows(head->logits, 0, whole);
 
 	move_rows(run, head, in, x, rows, false);
 	if (rows < whole)
 		dev->k.fill(dev, matrix_rows(in, rows, whole - rows), 0);
-	norm(run, head, h, stats, in);
+	norm(run, head, h, matrix_rows(head->stats, 0, whole), in);
+	return h;
+}
+
+/* The logits of a chunk's h. */
+static struct matrix chunk_logits(const struct run *run, const struct head *head, struct matrix h)
+{
+	struct device *dev = run->dev;
+	struct matrix logits = matrix_rows(head->logits, 0, h.rows), none = {0};
+
 	dev->k.linear(dev, logits, h, head->w, true, none, 0);
 	return logits;
+}
+
+/* From a chunk's h to its losses and, with d_h, to its gradient: through logits, or at once. */
+static void chunk_loss(const struct run *run, const struct head *head, struct matrix d_h,
+		       struct matrix h, float scale)
+{
+	struct device *dev = run->dev;
+	struct matrix gradient = matrix_rows(head->gradient, 0, h.rows), none = {0};
+
+	if (head->fused) {
+		dev->k.head_loss(dev, head->losses, d_h, h, head->w, head->labels, scale,
+				 head->scratch);
+		return;
+	}
+	dev->k.cross_entropy(dev, head->losses, d_h.data ? gradient : none,
+			     chunk_logits(run, head, h), head->labels, scale);
+	if (d_h.data)
+		dev->k.linear(dev, d_h, gradient, head->w, false, none, 0);
 }
 
 /* The rows of x that were chosen; returns the sum of their losses. */
@@ -140,23 +172,19 @@ static double chunk_run(const struct run *run, const struct head *head, struct m
 	struct device *dev = run->dev;
 	int whole = whole_pieces(head, rows);
 	struct matrix in = matrix_rows(head->x, 0, whole), none = {0};
-	struct matrix stats = matrix_rows(head->stats, 0, whole);
-	struct matrix gradient = matrix_rows(head->gradient, 0, whole);
 	struct matrix d_h = matrix_rows(head->d_h, 0, whole);
 	struct matrix dx = matrix_rows(head->dx, 0, whole);
-	struct matrix logits = chunk_logits(run, head, x, rows);
+	struct matrix h = chunk_norm(run, head, x, rows);
 	double sum = 0;
 
 	dev->upload(dev, head->labels, head->host_labels, (size_t)whole * sizeof(int32_t));
-	dev->k.cross_entropy(dev, head->losses, micro->train ? gradient : none, logits,
-			     head->labels, micro->loss_scale);
+	chunk_loss(run, head, micro->train ? d_h : none, h, micro->loss_scale);
 	dev->download(dev, head->host_losses, head->losses, (size_t)rows * sizeof(double));
 	for (int i = 0; i < rows; i++)
 		sum += head->host_losses[i];
 	if (!micro->train)
 		return sum;
-	dev->k.linear(dev, d_h, gradient, head->w, false, none, 0);
-	norm_backward(run, head, dx, in, d_h, stats);
+	norm_backward(run, head, dx, in, d_h, matrix_rows(head->stats, 0, whole));
 	move_rows(run, head, dx, x, rows, true);
 	return sum;
 }
@@ -170,27 +198,34 @@ double head_run(const struct run *run, const struct head *head, struct matrix x,
 	int rows, next = 0;
 
 	while (all_logits.data &&
-	       (rows = choose_rows(head, micro->labels, x.rows, true, &next)) > 0)
-		move_rows(run, head, chunk_logits(run, head, x, rows), all_logits, rows, true);
+	       (rows = choose_rows(head, micro->labels, x.rows, true, head->logits.rows,
+				   &next)) > 0) {
+		struct matrix h = chunk_norm(run, head, x, rows);
+
+		move_rows(run, head, chunk_logits(run, head, h), all_logits, rows, true);
+	}
 	if (micro->train)
 		clear_untrained(run, x, micro->labels);
 	next = 0;
-	while ((rows = choose_rows(head, micro->labels, x.rows, false, &next)) > 0)
+	while ((rows = choose_rows(head, micro->labels, x.rows, false, head->rows, &next)) > 0)
 		sum += chunk_run(run, head, x, rows, micro);
 	return sum;
 }
 
 void head_ready(struct device *dev, const struct head *head)
 {
-	struct matrix none = {0}, h = head->h, gradient = head->gradient;
+	struct matrix none = {0}, h = head->h, gradient = head->gradient, d_h = head->d_h;
 
 	h.data = gradient.data = NULL;
 	for (int rows = 1; rows <= head->rows; rows += PIECE) {
 		struct matrix logits = matrix_rows(head->logits, 0, whole_pieces(head, rows));
-		struct matrix d_h = matrix_rows(head->d_h, 0, whole_pieces(head, rows));
 
-		h.rows = gradient.rows = logits.rows;
-		dev->k.linear(dev, logits, h, head->w, true, none, 0);
-		dev->k.linear(dev, d_h, gradient, head->w, false, none, 0);
+		h.rows = d_h.rows = gradient.rows = logits.rows;
+		if (head->fused)
+			dev->k.head_loss(dev, NULL, d_h, h, head->w, NULL, 0, NULL);
+		if (rows <= head->logits.rows)
+			dev->k.linear(dev, logits, h, head->w, true, none, 0);
+		if (!head->fused)
+			dev->k.linear(dev, d_h, gradient, head->w, false, none, 0);
 	}
 }

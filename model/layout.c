@@ -216,19 +216,26 @@ static void layout_work(struct stage *stage, struct slab *slab, size_t attention
 	w->attention = slab_take(slab, attention_bytes);
 }
 
-static void layout_head(struct stage *stage, struct slab *slab)
+static void layout_head(struct stage *stage, struct slab *slab, int threads)
 {
 	struct head *head = &stage->head;
 	int C = stage->config->width, V = stage->config->vocabulary;
 	enum dtype dtype = stage->spec.dtype;
+	struct kernels cpu = kernels_cpu();
+	const struct kernels *k = stage->dev ? &stage->dev->k : &cpu;
+	size_t scratch;
 
-	head->rows = head_rows(stage->n, V);
+	head->fused = dtype == DTYPE_BF16 && k->head_scratch(threads, 1, C) > 0;
+	head->rows = head->fused ? head_rows_fused(stage->n) : head_rows(stage->n, V);
 	head->x = take(slab, head->rows, C);
 	head->dx = take(slab, head->rows, C);
 	head->d_h = take(slab, head->rows, C);
 	head->h = take_of(slab, dtype, head->rows, C);
 	head->stats = take(slab, head->rows, stage->config->family->gpt2 ? 2 : 1);
-	head->logits = take(slab, head->rows, V);
+	scratch = head->fused ? k->head_scratch(threads, head->rows, C) : 0;
+	head->scratch = head->fused ? slab_take(slab, scratch) : NULL;
+	if (!head->fused || stage->spec.dump)
+		head->logits = take(slab, head_rows(stage->n, V), V);
 	head->gradient = matrix_of(dtype, head->logits.data, head->rows, V);
 	head->gradient.ld = (size_t)V * sizeof(float) / dtype_bytes(dtype);
 	head->losses = slab_take(slab, (size_t)head->rows * sizeof(double));
@@ -236,18 +243,18 @@ static void layout_head(struct stage *stage, struct slab *slab)
 }
 
 /* The head runs between forward and backward of the blocks: it uses the same memory. */
-static void layout_scratch(struct stage *stage, struct slab *slab, size_t attention_bytes)
+static void layout_scratch(struct stage *stage, struct slab *slab, int threads)
 {
 	size_t start = slab->used, blocks;
 
 	if (stage->spec.blocks > 0) {
-		layout_work(stage, slab, attention_bytes);
+		layout_work(stage, slab, scratch_bytes(stage, threads));
 		layout_shared(stage, slab);
 	}
 	blocks = slab->used;
 	slab->used = start;
 	if (stage->spec.head)
-		layout_head(stage, slab);
+		layout_head(stage, slab, threads);
 	slab->used = blocks > slab->used ? blocks : slab->used;
 }
 
@@ -284,7 +291,7 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 	}
 	stage->bytes.activations = slab->used - used;
 	used = slab->used;
-	layout_scratch(stage, slab, scratch_bytes(stage, threads));
+	layout_scratch(stage, slab, threads);
 	if (spec->blocks > 0 && !c->family->gpt2)
 		stage->work.rope = take(slab, spec->tokens, c->head_size);
 	if (spec->embedding)

@@ -35,6 +35,14 @@ activation_loop *activation_loop_best(enum activation which);
 activation_loop *activation_avx2(enum activation which);
 activation_loop *activation_avx512(enum activation which);
 
+/* y = exp(x - most) as BF16, n numbers none of which is above most; returns the sum of the
+ * exponentials, in an order of the set's. */
+typedef float exp_loop(uint16_t *y, const float *x, float most, int n);
+exp_loop *exp_loop_of(enum activation_set set);
+exp_loop *exp_loop_best(void);
+exp_loop *exp_avx2(void);
+exp_loop *exp_avx512(void);
+
 /* Of the tanh form: sqrt(2 / pi), and what its cube is multiplied by. */
 #define GELU_SLOPE 0.797884561f
 #define GELU_CUBE 0.044715f

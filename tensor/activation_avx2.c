@@ -93,11 +93,21 @@ activation_loop *activation_avx2(enum activation which)
 		   : NULL;
 }
 
+exp_loop *exp_avx2(void)
+{
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? avx2_exp_row : NULL;
+}
+
 #else
 
 activation_loop *activation_avx2(enum activation which)
 {
 	(void)which;
+	return NULL;
+}
+
+exp_loop *exp_avx2(void)
+{
 	return NULL;
 }
 

@@ -93,11 +93,21 @@ activation_loop *activation_avx512(enum activation which)
 	return __builtin_cpu_supports("avx512f") ? avx512_loops[which] : NULL;
 }
 
+exp_loop *exp_avx512(void)
+{
+	return __builtin_cpu_supports("avx512f") ? avx512_exp_row : NULL;
+}
+
 #else
 
 activation_loop *activation_avx512(enum activation which)
 {
 	(void)which;
+	return NULL;
+}
+
+exp_loop *exp_avx512(void)
+{
 	return NULL;
 }
 

@@ -214,6 +214,33 @@ static activation_loop *const KERNEL(loops)[ACTIVATIONS] = {
     [ACTIVATION_SWIGLU_GRADIENT] = KERNEL(swiglu_gradient_row),
 };
 
+/* -- exponentials of a softmax ------------------------------------------------------------- */
+
+/* What is left of a row is filled up with minus infinity, whose exponential is 0. */
+TARGET static float KERNEL(exp_row)(uint16_t *y, const float *x, float most, int n)
+{
+	vec top = vec_all(most), sum = vec_all(0), e;
+	float rest[WIDTH];
+	uint16_t half[WIDTH];
+	int j = 0;
+
+	for (; j + WIDTH <= n; j += WIDTH) {
+		e = KERNEL(exp)(vec_sub(vec_load(x + j), top));
+		sum = vec_add(sum, e);
+		vec_narrow(y + j, e);
+	}
+	for (int l = 0; l < WIDTH; l++)
+		rest[l] = j + l < n ? x[j + l] : -__builtin_inff();
+	e = KERNEL(exp)(vec_sub(vec_load(rest), top));
+	vec_narrow(half, e);
+	memcpy(y + j, half, (size_t)(n - j) * sizeof *y);
+	vec_store(rest, vec_add(sum, e));
+	for (int width = WIDTH / 2; width; width /= 2)
+		for (int l = 0; l < width; l++)
+			rest[l] += rest[l + width];
+	return rest[0];
+}
+
 #undef LOOP
 #undef INLINE
 #undef MOST

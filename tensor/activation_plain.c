@@ -151,3 +151,33 @@ activation_loop *activation_loop_best(enum activation which)
 		loop = activation_loop_of((enum activation_set)set, which);
 	return loop;
 }
+
+/* -- exponentials of a softmax ------------------------------------------------------------- */
+
+static float exp_plain(uint16_t *y, const float *x, float most, int n)
+{
+	struct matrix out = matrix_of(DTYPE_BF16, y, 1, n);
+	float e[CHUNK], sum = 0;
+
+	for (int j = 0, some; (some = chunk_of(out, j)) > 0; j += some) {
+		sum += exp_into(e, x + j, most, some);
+		chunk_done(out, 0, j, some, e);
+	}
+	return sum;
+}
+
+exp_loop *exp_loop_of(enum activation_set set)
+{
+	return set == ACTIVATION_AVX512 ? exp_avx512()
+	       : set == ACTIVATION_AVX2 ? exp_avx2()
+					: exp_plain;
+}
+
+exp_loop *exp_loop_best(void)
+{
+	exp_loop *loop = NULL;
+
+	for (int set = ACTIVATION_SETS - 1; !loop; set--)
+		loop = exp_loop_of((enum activation_set)set);
+	return loop;
+}

@@ -45,5 +45,6 @@ struct kernels kernels_cpu(void)
 	cpu_activation_slots(&k);
 	cpu_dropout_slots(&k);
 	cpu_loss_slots(&k);
+	cpu_head_slots(&k);
 	return k;
 }

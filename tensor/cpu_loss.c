@@ -15,18 +15,27 @@ struct losses {
 	float scale;
 };
 
-VECTOR static float most_of(const float *x, int n)
+VECTOR static float row_largest(const float *x, int n)
 {
 	return row_most(x, n);
 }
 
-/* The sum of e = exp(x - most); y = e; y may be x. */
-VECTOR static float exp_into(float *y, const float *x, float most, int n)
+VECTOR static float row_exp(float *y, const float *x, float most, int n)
 {
 	EACH_ALONE
 	for (int j = 0; j < n; j++)
 		y[j] = vector_exp(x[j] - most);
 	return row_sum(y, n);
+}
+
+float largest_of(const float *x, int n)
+{
+	return row_largest(x, n);
+}
+
+float exp_into(float *y, const float *x, float most, int n)
+{
+	return row_exp(y, x, most, n);
 }
 
 /* y = x factor; y may be x. */
@@ -86,7 +95,7 @@ static double loss_row(const struct losses *a, int i, int label)
 {
 	float *logits = row_of(a->logits, i);
 	int V = a->logits.cols;
-	float most = most_of(logits, V), picked = logits[label];
+	float most = largest_of(logits, V), picked = logits[label];
 	double sum = exp_sum(a->gradient.data == a->logits.data ? logits : NULL, logits, V, most);
 
 	if (a->gradient.data)

@@ -127,7 +127,7 @@ static int choose_onednn(struct device *dev, const char *name, int threads)
 		return error(EXIT_CONFIG,
 			     "this edgepipe was built without oneDNN (train.kernels "
 			     "auto or openblas)");
-	return 0;
+	return dev->onednn ? onednn_warm(dev->onednn, dev->pool) : 0;
 }
 
 static int choose_kernels(struct device *dev, const char *name)
@@ -165,6 +165,7 @@ struct device *device_open(const char *name, int threads)
 		goto fail;
 	return dev;
 fail:
+	onednn_close(dev->onednn);
 	pool_close(dev->pool);
 	free(dev);
 	return NULL;

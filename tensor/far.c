@@ -162,7 +162,15 @@ static void far_cross_entropy(struct device *dev, double *losses, struct matrix 
 				    near(dev, labels), scale);
 }
 
-static void far_squared_norm(struct device *dev, double *sum, struct matrix x)
+static void far_head_loss(struct device *dev, double *losses, struct matrix d_h, struct matrix h,
+			  struct matrix w, const int32_t *labels, float scale, void *scratch)
+{
+	kernels_cpu().head_loss(dev, near(dev, losses), NEAR(d_h), NEAR(h), NEAR(w),
+				near(dev, labels), scale, near(dev, scratch));
+}
+
+static void far_squared_norm(
+struct device *dev, double *sum, struct matrix x)
 {
 	kernels_cpu().squared_norm(dev, near(dev, sum), NEAR(x));
 }
@@ -200,6 +208,7 @@ struct kernels kernels_far(void)
 	k.dropout = far_dropout;
 	k.dropout_backward = far_dropout_backward;
 	k.cross_entropy = far_cross_entropy;
+	k.head_loss = far_head_loss;
 	k.squared_norm = far_squared_norm;
 	k.adamw = far_adamw;
 	return k;

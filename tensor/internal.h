@@ -42,6 +42,13 @@ void chunk_done(struct matrix m, int i, int j, int n, const float *x);
 /* Columns j..j+n-1 of row i of y = those of x. */
 void chunk_copy(struct matrix y, struct matrix x, int i, int j, int n);
 
+/* -- cpu_loss.c: a softmax ------------------------------------------------------------------ */
+
+/* NaN is passed over. */
+float largest_of(const float *x, int n);
+/* The sum of e = exp(x - most); y = e; y may be x. */
+float exp_into(float *y, const float *x, float most, int n);
+
 /* -- cpu_*.c ------------------------------------------------------------------------------- */
 
 /* Each overwrites the slots that its file has. */
@@ -53,6 +60,7 @@ void cpu_elementwise_slots(struct kernels *k);
 void cpu_activation_slots(struct kernels *k);
 void cpu_dropout_slots(struct kernels *k);
 void cpu_loss_slots(struct kernels *k);
+void cpu_head_slots(struct kernels *k);
 
 /* The slot, of F32 alone. */
 void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t, struct matrix b,

@@ -13,11 +13,14 @@
 
 #include <dlfcn.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PRODUCTS_MOST 1024
 #define LAYOUTS_MOST 256
+#define PACKINGS_MOST 16
 /* A layout is asked for with so many rows. */
 #define LAYOUT_ROWS 128
 
@@ -45,6 +48,14 @@ struct onednn_layout {
 	struct desc desc;
 };
 
+struct onednn_packing {
+	const struct onednn_layout *layout;
+	size_t ld;
+	bool part_t;
+	dnnl_primitive_t reorder;
+	dnnl_memory_t from, to;
+};
+
 struct worker {
 	dnnl_stream_t stream;
 	bool ready;
@@ -60,6 +71,8 @@ struct onednn {
 	int products;
 	struct onednn_layout *layout[LAYOUTS_MOST];
 	int layouts;
+	struct onednn_packing *packing[PACKINGS_MOST];
+	int packings;
 };
 
 /* -- what differs between the API's versions ----------------------------------------------- */
@@ -221,12 +234,22 @@ static void product_close(struct onednn_product *product, int threads)
 	free(product);
 }
 
+static void packing_close(struct onednn_packing *packing)
+{
+	dnnl_primitive_destroy(packing->reorder);
+	dnnl_memory_destroy(packing->from);
+	dnnl_memory_destroy(packing->to);
+	free(packing);
+}
+
 void onednn_close(struct onednn *onednn)
 {
 	if (!onednn)
 		return;
 	for (int i = 0; i < onednn->products; i++)
 		product_close(onednn->product[i], onednn->threads);
+	for (int i = 0; i < onednn->packings; i++)
+		packing_close(onednn->packing[i]);
 	for (int i = 0; i < onednn->layouts; i++) {
 		desc_close(&onednn->layout[i]->desc);
 		free(onednn->layout[i]);
@@ -588,7 +611,65 @@ static void copy_rows(char *to, size_t to_step, const char *from, size_t from_st
 		memcpy(to + i * to_step, from + i * from_step, bytes);
 }
 
-void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,
+static bool packing_open(struct onednn *onednn, struct onednn_packing *packing)
+{
+	const struct onednn_layout *layout = packing->layout;
+	const dnnl_dim_t ld = (dnnl_dim_t)packing->ld, step = 1;
+	const dnnl_dims_t dims = {layout->inner, layout->cols};
+	const dnnl_dims_t steps = {packing->part_t ? step : ld, packing->part_t ? ld : step};
+	struct desc from = {0};
+	dnnl_primitive_desc_t pd = NULL;
+	desc_arg to = desc_of(&layout->desc);
+	bool done = false;
+
+	own_team();
+	if (desc_open(&from, dims, steps, dnnl_bf16) == dnnl_success &&
+	    dnnl_memory_create(&packing->from, desc_of(&from), onednn->engine,
+			       DNNL_MEMORY_NONE) == dnnl_success &&
+	    dnnl_memory_create(&packing->to, to, onednn->engine, DNNL_MEMORY_NONE) ==
+		dnnl_success &&
+	    dnnl_reorder_primitive_desc_create(&pd, desc_of(&from), onednn->engine, to,
+					       onednn->engine, NULL) == dnnl_success)
+		done = dnnl_primitive_create(&packing->reorder, pd) == dnnl_success;
+	dnnl_primitive_desc_destroy(pd);
+	desc_close(&from);
+	return done;
+}
+
+struct onednn_packing *onednn_packing(struct onednn *onednn, const struct onednn_layout *layout,
+				      size_t ld, bool part_t)
+{
+	for (int i = 0; i < onednn->packings; i++) {
+		struct onednn_packing *packing = onednn->packing[i];
+
+		if (packing->layout == layout && packing->ld == ld && packing->part_t == part_t)
+			return packing;
+	}
+	if (onednn->packings == PACKINGS_MOST)
+		return error_null(EXIT_BUG, "more than %d ways of packing", PACKINGS_MOST);
+	struct onednn_packing *packing = xzalloc(1, sizeof *packing);
+
+	*packing = (struct onednn_packing){.layout = layout, .ld = ld, .part_t = part_t};
+	if (packing_open(onednn, packing))
+		return onednn->packing[onednn->packings++] = packing;
+	packing_close(packing);
+	return error_null(EXIT_BUG, "oneDNN cannot pack (%d, %d) in bf16", layout->inner,
+			  layout->cols);
+}
+
+void onednn_packing_run(struct onednn *onednn, struct onednn_packing *packing, int thread,
+			void *packed, const void *from)
+{
+	dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, packing->from}, {DNNL_ARG_TO, packing->to}};
+
+	make_ready(&onednn->worker[thread]);
+	dnnl_memory_set_data_handle(packing->from, (void *)from);
+	dnnl_memory_set_data_handle(packing->to, packed);
+	dnnl_primitive_execute(packing->reorder, onednn->worker[thread].stream, 2, args);
+}
+
+void onednn_run(
+struct onednn *onednn, struct onednn_product *product, int thread, void *c,
 		const void *a, const void *b, const float *bias)
 {
 	struct worker *worker = &onednn->worker[thread];
@@ -623,12 +704,58 @@ void onednn_run(struct onednn *onednn, struct onednn_product *product, int threa
 		copy_rows(c, c_step, dst, dst_row, dst_row, s->rows);
 }
 
-#else /* built without oneDNN: BF16 and its sgemm are never chosen */
+/* -- first calls --------------------------------------------------------------------------- */
+
+enum { WARM = 16 };
+
+struct warming {
+	struct onednn *onednn;
+	struct onednn_product *product;
+	atomic_int here;
+};
+
+/* A worker takes one of these, since all wait for all. */
+static void warm_worker(void *arg, int index, int thread)
+{
+	struct warming *w = arg;
+	float a[WARM * WARM] = {0}, b[WARM * WARM] = {0}, c[WARM * WARM];
+	struct sgemm g = {.rows = WARM, .cols = WARM, .inner = WARM, .alpha = 1, .a = a, .b = b,
+			  .c = c, .lda = WARM, .ldb = WARM, .ldc = WARM};
+
+	(void)index;
+	atomic_fetch_add(&w->here, 1);
+	while (atomic_load(&w->here) < w->onednn->threads)
+		sched_yield();
+	onednn_sgemm(w->onednn, thread, &g);
+	if (w->product)
+		onednn_run(w->onednn, w->product, thread, c, a, b, NULL);
+}
+
+int onednn_warm(struct onednn *onednn, struct pool *pool)
+{
+	struct onednn_shape shape = {.rows = WARM, .cols = WARM, .inner = WARM, .lda = WARM,
+				     .ldb = WARM, .ldc = WARM, .out = DTYPE_F32};
+	struct warming w = {.onednn = onednn};
+
+	if (onednn_has_bf16() && !(w.product = onednn_product(onednn, &shape)))
+		return -1;
+	pool_run(pool, onednn->threads, warm_worker, &w);
+	return 0;
+}
+
+#else /* built without oneDNN
+: BF16 and its sgemm are never chosen */
 
 struct onednn *onednn_open(int threads)
 {
 	(void)threads;
 	return NULL;
+}
+
+int onednn_warm(struct onednn *onednn, struct pool *pool)
+{
+	(void)onednn, (void)pool;
+	return 0;
 }
 
 void onednn_close(struct onednn *onednn)
@@ -681,6 +808,19 @@ int onednn_pack(struct onednn *onednn, const struct onednn_layout *layout, void 
 	(void)onednn, (void)layout, (void)packed, (void)row, (void)col, (void)part,
 	    (void)part_t;
 	return -1;
+}
+
+struct onednn_packing *onednn_packing(struct onednn *onednn, const struct onednn_layout *layout,
+				      size_t ld, bool part_t)
+{
+	(void)onednn, (void)layout, (void)ld, (void)part_t;
+	return NULL;
+}
+
+void onednn_packing_run(struct onednn *onednn, struct onednn_packing *packing, int thread,
+			void *packed, const void *from)
+{
+	(void)onednn, (void)packing, (void)thread, (void)packed, (void)from;
 }
 
 void onednn_run(struct onednn *onednn, struct onednn_product *product, int thread, void *c,

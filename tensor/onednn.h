@@ -12,6 +12,9 @@
 struct onednn;
 /* Null where edgepipe was built without oneDNN, or it does not start (then nothing is said). */
 struct onednn *onednn_open(int threads);
+/* Lets every thread of the pool make its first calls: what the library keeps for a thread is
+ * allocated then, and not while training. -1 after an error. */
+int onednn_warm(struct onednn *onednn, struct pool *pool);
 void onednn_close(struct onednn *onednn);
 /* What the library may use of this CPU (it obeys ONEDNN_MAX_CPU_ISA): AVX-512; products of BF16
  * in hardware. */
@@ -41,6 +44,14 @@ size_t onednn_packed_bytes(int inner, int cols);
  * weights. -1 after an error. */
 int onednn_pack(struct onednn *onednn, const struct onednn_layout *layout, void *packed,
 		int row, int col, struct matrix part, bool part_t);
+
+/* The packing of whole weights from BF16 whose rows are ld apart (part_t: the transpose of what is
+ * packed), made ready at its first use as a product is. It runs on one thread at a time. */
+struct onednn_packing;
+struct onednn_packing *onednn_packing(struct onednn *onednn, const struct onednn_layout *layout,
+				      size_t ld, bool part_t);
+void onednn_packing_run(struct onednn *onednn, struct onednn_packing *packing, int thread,
+			void *packed, const void *from);
 
 /* c (rows, cols; F32 or BF16) = a op(b) + bias + (add ? c : 0) for BF16 a and b; bias is F32.
  */

@@ -587,7 +587,49 @@ static void ref_cross_entropy(UNUSED struct device *dev, double *losses, struct 
 	}
 }
 
-/* -- optimizer ----------------------------------------------------------------------------- */
+/* Logit j of row i. */
+static double logit(struct matrix h, struct matrix w, int i, int j)
+{
+	return product(h, false, w, true, i, j);
+}
+
+/* Nothing is kept of a row: its logits are computed for the largest, their sum and the gradient. */
+static double head_row(struct matrix d_h, struct matrix h, struct matrix w, int i, int label,
+		       double scale)
+{
+	double most = -INFINITY, sum = 0, picked = logit(h, w, i, label);
+
+	for (int j = 0; j < w.rows; j++)
+		most = fmax(most, logit(h, w, i, j));
+	for (int j = 0; j < w.rows; j++)
+		sum += exp(logit(h, w, i, j) - most);
+	for (int j = 0; d_h.data && j < w.rows; j++) {
+		double d = (exp(logit(h, w, i, j) - most) / sum - (j == label)) * scale;
+
+		for (int l = 0; l < w.cols; l++)
+			row(d_h, i)[l] += d * value(w, j, l);
+	}
+	return log(sum) - (picked - most);
+}
+
+static void ref_head_loss(UNUSED struct device *dev, double *losses, struct matrix d_h,
+			  struct matrix h, struct matrix w, const int32_t *labels, float scale,
+			  UNUSED void *scratch)
+{
+	for (int i = 0; h.data && i < h.rows; i++) {
+		for (int l = 0; d_h.data && l < h.cols; l++)
+			row(d_h, i)[l] = 0;
+		losses[i] = labels[i] < 0 ? 0 : head_row(d_h, h, w, i, labels[i], scale);
+	}
+}
+
+static size_t ref_head_scratch(UNUSED int threads, UNUSED int rows, UNUSED int C)
+{
+	return 0;
+}
+
+/* -- optimizer --
+--------------------------------------------------------------------------- */
 
 static void ref_squared_norm(UNUSED struct device *dev, double *sum, struct matrix x)
 {
@@ -645,6 +687,8 @@ const struct kernels KERNELS_REF = {
     .dropout = ref_dropout,
     .dropout_backward = ref_dropout_backward,
     .cross_entropy = ref_cross_entropy,
+    .head_loss = ref_head_loss,
+    .head_scratch = ref_head_scratch,
     .squared_norm = ref_squared_norm,
     .adamw = ref_adamw,
 };

@@ -176,6 +176,16 @@ struct kernels {
 	void (*cross_entropy)(struct device *dev, double *losses, struct matrix gradient,
 			      struct matrix logits, const int32_t *labels, float scale);
 
+	/*
+	 * The same of the logits h wᵀ, h (n, C) and frozen w (V, C) of BF16, which never exist, and
+	 * its gradient with respect to h: d_h (n, C), not written without data. Without h's data only
+	 * what such a call needs is made ready. scratch: head_scratch bytes for so many rows at most
+	 * and C columns, 0 where the table has no use for them (then the slot is slow).
+	 */
+	void (*head_loss)(struct device *dev, double *losses, struct matrix d_h, struct matrix h,
+			  struct matrix w, const int32_t *labels, float scale, void *scratch);
+	size_t (*head_scratch)(int threads, int rows, int C);
+
 	/* *sum = the sum of squares in double, over rows then columns in order. */
 	void (*squared_norm)(struct device *dev, double *sum, struct matrix x);
 	/* p, m, v updated; all of one shape. */

@@ -336,7 +336,30 @@ static void timed_cross_entropy(struct device *dev, double *losses, struct matri
 		      logits.rows * (double)(sizeof *losses + sizeof *labels));
 }
 
-static void timed_squared_norm(struct device *dev, double *sum, struct matrix x)
+/* One product forward, one back: as if every row were trained. */
+static void timed_head_loss(struct device *dev, double *losses, struct matrix d_h,
+			    struct matrix h, struct matrix w, const int32_t *labels, float scale,
+			    void *scratch)
+{
+	double start_s = clock_s(), products = d_h.data ? 2 : 1;
+
+	dev->timed->inner.head_loss(dev, losses, d_h, h, w, labels, scale, scratch);
+	if (!h.data)
+		return; /* was made ready only */
+	keep(dev, start_s,
+	     &(struct timed_op){
+		 .slot = "head_loss",
+		 .kind = TIMED_PRODUCT,
+		 .dtype = h.dtype,
+		 .size = {h.rows, h.cols, w.rows},
+		 .flops = products * 2.0 * h.rows * h.cols * w.rows,
+		 .bytes = bytes_of(d_h) + bytes_of(h) + bytes_of(w) +
+			  h.rows * (double)(sizeof *losses + sizeof *labels),
+	     });
+}
+
+static void timed_squared_norm(
+struct device *dev, double *sum, struct matrix x)
 {
 	double start_s = clock_s();
 
@@ -356,7 +379,7 @@ static void timed_adamw(struct device *dev, struct matrix p, struct matrix m, st
 
 /* -- the table ----------------------------------------------------------------------------- */
 
-/* attention_scratch is a question, not an op. */
+/* attention_scratch and head_scratch are questions, not ops. */
 static void wrap(struct kernels *k)
 {
 	k->matmul = timed_matmul;
@@ -381,6 +404,7 @@ static void wrap(struct kernels *k)
 	k->dropout = timed_dropout;
 	k->dropout_backward = timed_dropout_backward;
 	k->cross_entropy = timed_cross_entropy;
+	k->head_loss = timed_head_loss;
 	k->squared_norm = timed_squared_norm;
 	k->adamw = timed_adamw;
 }

@@ -224,7 +224,39 @@ START_TEST(loop_at_the_ends)
 }
 END_TEST
 
+/* Every set's exponentials of rows of any length, and their sum; none of minus infinity. */
+START_TEST(exponentials_are_right)
+{
+	exp_loop *loop = exp_loop_of((enum activation_set)_i);
+	float x[MOST];
+	uint16_t y[MOST + 1];
+
+	if (!loop)
+		printf("exponentials: set %d skipped, not on this CPU\n", _i);
+	for (int n = 1; loop && n <= MOST; n++) {
+		double sum = 0;
+
+		for (int j = 0; j < n; j++)
+			x[j] = j == 5 ? -INFINITY : 3 + 40 * (number(4, j) - 1);
+		y[n] = 0x5555;
+		float got = loop(y, x, 3, n);
+
+		for (int j = 0; j < n; j++) {
+			double want = exp((double)x[j] - 3);
+
+			ck_assert(fabs((double)bf16_value(y[j]) - want) <= want / 250);
+			sum += want;
+		}
+		ck_assert(fabs((double)got - sum) <= 1e-6 * sum);
+		ck_assert_int_eq(y[n], 0x5555);
+	}
+	x[0] = NAN;
+	ck_assert(!loop || isnan(loop(y, x, 3, 20)));
+}
+END_TEST
+
 int main(void)
+
 {
 	Suite *suite = suite_create("activation");
 	TCase *loops = tcase_create("loops");
@@ -233,6 +265,7 @@ int main(void)
 	tcase_add_loop_test(loops, loop_is_right, 0, tests);
 	tcase_add_loop_test(loops, loop_works_in_place, 0, tests);
 	tcase_add_loop_test(loops, loop_at_the_ends, 0, tests);
+	tcase_add_loop_test(loops, exponentials_are_right, 0, ACTIVATION_SETS);
 	suite_add_tcase(suite, loops);
 	return run_suite(suite);
 }

@@ -62,7 +62,7 @@ for s in stages:
         least = max(op["flops"] / rates.get(op["dtype"], rates["F32"]), op["bytes"] / s["limits"]["memory_bytes_s"])
         assert abs(least / op["seconds"] / op["of_limit"] - 1) < 1e-4, op
         assert op["limit"] in ("products", "memory")
-    products = [op for op in ops if op["op"] in ("matmul", "linear")]
+    products = [op for op in ops if op["op"] in ("matmul", "linear", "head_loss")]
     assert s["products"]["flops"] == sum(op["flops"] for op in products) > 0
     least = sum(op["flops"] / rates[op["dtype"]] for op in products)
     assert abs(least / s["products"]["seconds"] / s["products"]["of_limit"] - 1) < 1e-4
@@ -71,11 +71,13 @@ def calls(name):
 def flops(name):
     return sum(op["flops"] for s in stages for op in s["ops"] if op["op"] == name)
 # 4 micro-batches of 64 tokens through 10 blocks of 4 linears, forward and back, but for the lowest one's back, and the head;
-# rank 8 rides in c_attn; 4 heads of 24. Nothing of the validation.
+# rank 8 rides in c_attn; 4 heads of 24. Nothing of the validation. In BF16 head and loss are one op with both products.
+heads = calls("head_loss")
+assert heads == (4 if any(op["dtype"] == "BF16" for s in stages for op in s["ops"]) else 0), heads
 assert calls("attention") == calls("attention_backward") == 4 * 10
-assert calls("linear") == 4 * (2 * 10 * 4 - 1 + 2), calls("linear")
+assert calls("linear") + 2 * heads == 4 * (2 * 10 * 4 - 1 + 2), calls("linear")
 forward, back = (96 + 8) * 288, (288 + 8) * 96
-assert flops("linear") == 4 * 2 * 64 * (10 * forward + 9 * back + 2 * (10 * (96 * 96 + 2 * 96 * 384) + 96 * 1024))
+assert flops("linear") + flops("head_loss") == 4 * 2 * 64 * (10 * forward + 9 * back + 2 * (10 * (96 * 96 + 2 * 96 * 384) + 96 * 1024))
 assert flops("attention") * 2 == flops("attention_backward") == 4 * 10 * 4 * 2 * 4 * 24 * (64 * 65 // 2)
 END
 }
