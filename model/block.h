@@ -90,9 +90,23 @@ struct run {
 	uint64_t seed;
 	uint32_t step, first_sample;
 	int tokens;		/* T */
+	/* Of a packed micro-batch, device memory, else null: of every row; and what attends together. */
+	const struct spot *spot;
+	const struct segment *segment;
+	int segments;
 	enum recompute recompute;
 	bool again;		/* a forward for backward's sake, which has no use for the block's output */
 };
+
+/* Which rows attend to each other in a micro-batch. */
+static inline struct attention attention_of(const struct run *run, const struct block *b)
+{
+	struct attention shape = b->attention;
+
+	shape.segments = run->segments;
+	shape.segment = run->segment;
+	return shape;
+}
 
 /* -- block.c ------------------------------------------------------------------------------- */
 

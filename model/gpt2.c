@@ -18,7 +18,7 @@ void gpt2_forward(const struct run *run, struct matrix x, struct saved *s,
 
 	k->layer_norm(dev, h1, s->x1, s->stats1, x, b->norm1, b->norm1_bias, epsilon);
 	linear_forward(run, s->qkv, s->u_qkv, h1, &b->qkv, 0);
-	k->attention(dev, s->o, s->lse, s->q, s->k, s->v, b->attention, w->attention);
+	k->attention(dev, s->o, s->lse, s->q, s->k, s->v, attention_of(run, b), w->attention);
 	linear_forward(run, x, s->u_out, s->o, &b->out, 1);
 	k->layer_norm(dev, h2, s->x2, s->stats2, x, b->norm2, b->norm2_bias, epsilon);
 	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);
@@ -91,7 +91,7 @@ void gpt2_backward(const struct run *run, struct matrix d, const struct saved *s
 	/* o = attention(q, k, v) */
 	k->attention_backward(dev, matrix_cols(d_qkv, 0, C), matrix_cols(d_qkv, C, C),
 			      matrix_cols(d_qkv, 2 * C, C), w->d_o, s->q, s->k, s->v, s->o,
-			      s->lse, b->attention, w->attention);
+			      s->lse, attention_of(run, b), w->attention);
 	/* q, k, v = qkv(norm1(x1)) */
 	norm_again(run, h1, s->x1, s->stats1, b->norm1, b->norm1_bias, &b->qkv);
 	linear_backward(run, lowest ? none : w->d_h, d_qkv, h1, s->u_qkv, &b->qkv);

@@ -296,6 +296,10 @@ void stage_layout(struct stage *stage, const struct weights *weights, struct sla
 		stage->work.rope = take(slab, spec->tokens, c->head_size);
 	if (spec->embedding)
 		stage->ids = slab_take(slab, (size_t)stage->n * sizeof(int32_t));
+	if (spec->packed) {
+		stage->spot = slab_take(slab, (size_t)stage->n * sizeof(*stage->spot));
+		stage->segment = slab_take(slab, (size_t)stage->n * sizeof(*stage->segment));
+	}
 	if (spec->dump)
 		layout_dump(stage, slab);
 	stage->bytes.work = slab->used - used;
@@ -349,6 +353,7 @@ void stage_prepare(struct stage *stage, const struct model_config *config,
 			.head_size = config->head_size,
 			.scale = (float)(1 / sqrt(config->head_size)),
 			.window = config->window ? config->window[spec->first_block + i] : 0,
+			.segments = spec->packed,
 		};
 	}
 }

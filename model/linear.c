@@ -103,6 +103,7 @@ static struct dropout mask_of(const struct run *run, const struct part *part)
 	    .step = run->step,
 	    .first_sample = run->first_sample,
 	    .tokens = run->tokens,
+	    .spot = run->spot,
 	};
 }
 

@@ -47,8 +47,8 @@ static void rotate(const struct run *run, const struct saved *s, const struct bl
 		norm_heads(run, q, s->q_stats, s->q, b->q_norm);
 		norm_heads(run, k, s->k_stats, s->k, b->k_norm);
 	}
-	dev->k.rope(dev, q, run->work->rope, D, false);
-	dev->k.rope(dev, k, run->work->rope, D, false);
+	dev->k.rope(dev, q, run->spot, run->work->rope, D, false);
+	dev->k.rope(dev, k, run->spot, run->work->rope, D, false);
 }
 
 /* The gradients of queries and keys through the same. */
@@ -58,8 +58,8 @@ static void rotate_backward(const struct run *run, struct matrix d_q, struct mat
 	struct device *dev = run->dev;
 	int D = run->config->head_size;
 
-	dev->k.rope(dev, d_q, run->work->rope, D, true);
-	dev->k.rope(dev, d_k, run->work->rope, D, true);
+	dev->k.rope(dev, d_q, run->spot, run->work->rope, D, true);
+	dev->k.rope(dev, d_k, run->spot, run->work->rope, D, true);
 	if (!run->config->qk_norm)
 		return;
 	norm_heads_backward(run, d_q, s->q, s->q_stats, b->q_norm);
@@ -80,8 +80,8 @@ void llama_forward(const struct run *run, struct matrix x, struct saved *s,
 	k->rms_norm(dev, h1, s->x1, s->stats1, x, b->norm1, epsilon);
 	linear_forward(run, s->qkv, s->u_qkv, h1, &b->qkv, 0);
 	rotate(run, s, b);
-	k->attention(dev, s->o, s->lse, queries(run, s), keys(run, s), s->v, b->attention,
-		     w->attention);
+	k->attention(dev, s->o, s->lse, queries(run, s), keys(run, s), s->v,
+		     attention_of(run, b), w->attention);
 	linear_forward(run, x, s->u_out, s->o, &b->out, 1);
 	k->rms_norm(dev, h2, s->x2, s->stats2, x, b->norm2, epsilon);
 	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);
@@ -158,7 +158,7 @@ void llama_backward(const struct run *run, struct matrix d, const struct saved *
 	if (run->config->qk_norm)
 		rotate(run, s, b);
 	k->attention_backward(dev, d_q, d_k, d_v, w->d_o, queries(run, s), keys(run, s), s->v,
-			      s->o, s->lse, b->attention, w->attention);
+			      s->o, s->lse, attention_of(run, b), w->attention);
 	rotate_backward(run, d_q, d_k, s, b);
 	/* q, k, v = qkv(norm1(x1)) */
 	norm_again(run, h1, s->x1, s->stats1, b->norm1, &b->qkv);

@@ -441,6 +441,7 @@ struct stage_spec {
 	enum dtype dtype;	/* of frozen matrices, stored activations and what products read: F32 or BF16 */
 	enum recompute recompute;
 	bool plain;		/* BF16 weights once, row-major, not packed for each direction: half of their memory */
+	bool packed;		/* sequences hold several samples: see struct micro_batch */
 	bool dump;		/* keep hidden states, and logits on the head, for --dump */
 	/* Cuts inside the stage that what crosses them passes through, as it would through a link's codec:
 	 * passes[i]: after the stage's i-th block; null: none. x: host, (n, width). */
@@ -467,6 +468,12 @@ struct micro_batch {
 	const int32_t *ids, *labels;	/* host, n each; labels already shifted, negative: untrained */
 	float loss_scale;		/* 1 / trained tokens of the whole batch */
 	bool train;			/* false: forward only, for validation */
+	/*
+	 * Of a packed stage: which rows are which sample's, host; they cover all n rows one after the other, none
+	 * across two sequences. Samples do not see each other, and positions begin anew in each.
+	 */
+	const struct segment *segment;
+	int segments;			/* at least 1 there; 0 else */
 };
 
 struct stage;

@@ -62,6 +62,9 @@ static struct run run_of(const struct stage *stage, const struct micro_batch *mi
 		.step = micro->step,
 		.first_sample = micro->first_sample,
 		.tokens = stage->spec.tokens,
+		.spot = micro->segments > 0 ? stage->spot : NULL,
+		.segment = micro->segments > 0 ? stage->segment : NULL,
+		.segments = micro->segments,
 		.recompute = stage->spec.recompute,
 	};
 }
@@ -172,15 +175,38 @@ static bool pass_cut(struct stage *stage, const struct micro_batch *micro, struc
 	return true;
 }
 
+/* Where the rows of a packed micro-batch stand, to the device: some at a time, host memory for all is not needed. */
+static void upload_spots(struct stage *stage, const struct micro_batch *micro)
+{
+	enum { SOME = 256 };
+	struct device *dev = stage->dev;
+	struct spot some[SOME];
+	int row = 0, count = 0;
+
+	if (micro->segments > 0)
+		dev->upload(dev, stage->segment, micro->segment,
+			    (size_t)micro->segments * sizeof(*micro->segment));
+	for (int s = 0; s < micro->segments; s++) {
+		for (int t = 0; t < micro->segment[s].tokens; t++) {
+			some[count++] = (struct spot){micro->segment[s].sample, (uint32_t)t};
+			if (++row < stage->n && count < SOME)
+				continue;
+			dev->upload(dev, stage->spot + (row - count), some,
+				    (size_t)count * sizeof(*some));
+			count = 0;
+		}
+	}
+}
+
 /* x = what the stage begins with: embedded ids, or what was received. */
 static void forward_input(struct stage *stage, int m, const struct micro_batch *micro,
-			  struct matrix x)
+			  const struct run *run, struct matrix x)
 {
 	struct device *dev = stage->dev;
 
 	if (stage->spec.embedding) {
 		dev->upload(dev, stage->ids, micro->ids, (size_t)stage->n * sizeof(int32_t));
-		dev->k.embed(dev, x, stage->ids, stage->tokens, stage->positions,
+		dev->k.embed(dev, x, stage->ids, run->spot, stage->tokens, stage->positions,
 			     stage->spec.tokens);
 	} else if (stage->host) {
 		dev->upload(dev, x.data, host_input(stage, m),
@@ -221,7 +247,8 @@ void stage_forward(struct stage *stage, int m, const struct micro_batch *micro, 
 	struct saved *saved = saved_of(stage, m);
 	struct matrix x = edge_of(stage, m);
 
-	forward_input(stage, m, micro, x);
+	upload_spots(stage, micro);
+	forward_input(stage, m, micro, &run, x);
 	for (int i = 0; i < blocks; i++) {
 		block_forward(&run, x, &saved[i], &stage->block[i]);
 		pass_cut(stage, micro, x, i, false);
@@ -266,6 +293,7 @@ void stage_backward(struct stage *stage, int m, const struct micro_batch *micro)
 	/* Of all that are adapted the lowest block; it may lie in another stage. */
 	int bottom = stage->lora->tensor[0].block - stage->spec.first_block;
 
+	upload_spots(stage, micro);
 	if (stage->host && !stage->spec.head)
 		dev->upload(dev, d.data, host_edge(stage, m), bytes);
 	for (int i = stage->spec.blocks - 1; i >= 0 && i >= bottom; i--) {

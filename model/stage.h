@@ -24,6 +24,9 @@ struct stage {
 	struct matrix *edge, *input;
 	struct matrix tokens, positions;	/* embedding */
 	int32_t *ids;			/* (n), device */
+	/* Of the micro-batch that runs, (n) each, device; null where sequences are not packed. */
+	struct spot *spot;
+	struct segment *segment;
 	struct head head;
 	struct work work;
 	struct matrix dump_output, dump_logits;

@@ -1,13 +1,13 @@
 /*
  * Attention on the CPU. A piece of work is a part of the query heads of one key/value head of
- * one sequence. It packs k and v once, then takes the queries eight at a time: their scores
- * against all keys that any of them sees lie in the first cache while they become
- * probabilities. Of these only lse, the log-sum-exp of every row, is kept.
+ * one span: a sequence, or a segment. It packs k and v once, then takes the queries eight at a
+ * time: their scores against all keys that any of them sees lie in the first cache while they
+ * become probabilities. Of these only lse, the log-sum-exp of every row, is kept.
  *
  * Backward makes the probabilities again. What a block of queries adds to dk and dv is summed
  * in F32, head after head and block after block; each part has sums of its own, which are added
- * in order at the end. The parts depend on the shape of a sequence alone, so that no sum
- * depends on which thread does what, nor on how many sequences there are.
+ * in order at the end. The parts depend on the length of a span alone, so that no sum depends on
+ * which thread does what, nor on how many spans there are.
  */
 #include <math.h>
 #include <string.h>
@@ -15,14 +15,17 @@
 #include "tensor/attention.h"
 #include "tensor/internal.h"
 
-/* Pieces of a sequence, at least, where there is as much work: enough for as many threads. */
+/* Pieces of a span, at least, where there is as much work: enough for as many threads. */
 #define PIECES 8
 
+/* All of the work, made for the longest span; or a piece, made for its own, whose rows are all
+ * that the matrices hold. */
 struct work {
 	const struct attention_kernels *k;
 	struct attention shape;
 	struct matrix dq, dk, dv, d_o; /* backward */
 	struct matrix q, key, v, o, lse;
+	int part, kv; /* of a piece */
 	int group;  /* query heads of a key/value head */
 	int blocks; /* of a head */
 	int parts;  /* of a key/value head */
@@ -49,7 +52,7 @@ struct room {
 
 /* Queries first..first+rows-1 of head h. */
 struct block {
-	int s, h, kv, first, rows;
+	int h, first, rows;
 	int key; /* the first that any sees, in whole panels */
 };
 
@@ -67,9 +70,10 @@ static struct work work_of(const struct attention_kernels *k, struct attention s
 	if (shape.window > 0 && shape.window < shape.tokens - BLOCK - PANEL)
 		seen = shape.window + BLOCK + PANEL;
 	w.blocks = (shape.tokens - 1) / BLOCK + 1;
-	w.parts = (PIECES - 1) / shape.kv_heads + 1;
-	if (w.parts > w.group * w.blocks)
-		w.parts = w.group * w.blocks;
+	w.parts = at_most((PIECES - 1) / shape.kv_heads + 1, w.group * w.blocks);
+	/* So short a segment has others beside it, and room of its own for sums: see sums_at. */
+	if (shape.segments > 0 && w.blocks == 1)
+		w.parts = 1;
 	w.keys = whole(shape.tokens, PANEL);
 	w.wide = whole(shape.head_size, PANEL);
 	w.words = whole(shape.head_size, k->pair) / k->pair;
@@ -116,7 +120,7 @@ static struct room divided(const struct work *w, struct scratch *scratch)
 	r.scores = taken(scratch, STRIP * (size_t)w->width);
 	r.dp = taken(scratch, STRIP * (size_t)w->width);
 	r.out = taken(scratch, STRIP * (size_t)w->wide);
-	r.sums = w->parts > 1 ? NULL : taken(scratch, sums_of(w));
+	r.sums = w->parts > 1 && w->shape.segments == 0 ? NULL : taken(scratch, sums_of(w));
 	return r;
 }
 
@@ -128,15 +132,27 @@ static size_t thread_bytes(const struct work *w)
 	return scratch.used;
 }
 
+/*
+ * Where the sums of a segment that begins at row `first` lie, in floats: a segment in parts has
+ * more than BLOCK rows, so that its keys in whole panels are at most half as many again.
+ */
+static size_t sums_at(const struct work *w, int first)
+{
+	size_t keys = (size_t)first + (size_t)first / 2;
+
+	return keys * 2 * (size_t)w->wide * (size_t)(w->shape.kv_heads * w->parts);
+}
+
 size_t attention_bytes(const struct attention_kernels *k, int threads, struct attention shape)
 {
 	struct work w = work_of(k, shape);
 	size_t sums = 0;
 
-	if (w.parts > 1)
-		sums = (size_t)shape.sequences * (size_t)shape.kv_heads * (size_t)w.parts *
-		       sums_of(&w) * sizeof(float);
-	return 64 + (size_t)threads * thread_bytes(&w) + sums;
+	if (w.parts > 1 && shape.segments > 0)
+		sums = sums_at(&w, shape.sequences * shape.tokens);
+	else if (w.parts > 1)
+		sums = (size_t)(shape.sequences * shape.kv_heads * w.parts) * sums_of(&w);
+	return 64 + (size_t)threads * thread_bytes(&w) + sums * sizeof(float);
 }
 
 static void place(struct work *w, struct device *dev, void *scratch)
@@ -147,36 +163,79 @@ static void place(struct work *w, struct device *dev, void *scratch)
 		w->sums = (float *)(w->scratch + (size_t)pool_threads(dev->pool) * w->bytes);
 }
 
-static struct room room_of(const struct work *w, int index, int thread)
+/* Spans of rows that attend to each other, and number s of them. */
+static int spans(const struct attention *shape)
 {
-	struct scratch scratch = {w->scratch + (size_t)thread * w->bytes, 0};
-	struct room r = divided(w, &scratch);
-
-	if (w->parts > 1)
-		r.sums = w->sums + (size_t)index * sums_of(w);
-	return r;
+	return shape->segments > 0 ? shape->segments : shape->sequences;
 }
 
-/* Head h of token i of sequence s. */
-static void *head_of(const struct work *w, struct matrix m, int s, int i, int h)
+static struct segment span_of(const struct attention *shape, int s)
 {
-	size_t row = (size_t)s * (size_t)w->shape.tokens + (size_t)i;
+	return shape->segments > 0 ? shape->segment[s]
+				   : (struct segment){s * shape->tokens, shape->tokens, 0};
+}
 
-	return (char *)m.data + (row * m.ld + (size_t)h * (size_t)w->shape.head_size) *
+/* Head number `head` of all heads of all spans: the work of its span. */
+static struct work own_work(const struct work *all, int head)
+{
+	struct segment span = span_of(&all->shape, head / all->shape.kv_heads);
+	struct attention shape = all->shape;
+
+	shape.tokens = span.tokens;
+	struct work w = work_of(all->k, shape);
+
+	w.kv = head % shape.kv_heads;
+	w.dq = matrix_rows(all->dq, span.first, span.tokens);
+	w.dk = matrix_rows(all->dk, span.first, span.tokens);
+	w.dv = matrix_rows(all->dv, span.first, span.tokens);
+	w.d_o = matrix_rows(all->d_o, span.first, span.tokens);
+	w.q = matrix_rows(all->q, span.first, span.tokens);
+	w.key = matrix_rows(all->key, span.first, span.tokens);
+	w.v = matrix_rows(all->v, span.first, span.tokens);
+	w.o = matrix_rows(all->o, span.first, span.tokens);
+	w.lse = matrix_rows(all->lse, span.first, span.tokens);
+	if (w.parts == 1)
+		return w;
+	if (shape.segments > 0)
+		w.sums = all->sums + sums_at(all, span.first) +
+			 (size_t)(w.kv * w.parts) * sums_of(&w);
+	else
+		w.sums = all->sums + (size_t)(head * w.parts) * sums_of(&w);
+	return w;
+}
+
+/* Piece `index` on a thread. False where its span has fewer parts than others. */
+static bool open_piece(const struct work *all, int index, int thread, struct work *w,
+		       struct room *r)
+{
+	struct scratch scratch = {all->scratch + (size_t)thread * all->bytes, 0};
+
+	*w = own_work(all, index / all->parts);
+	*r = divided(all, &scratch);
+	w->part = index % all->parts;
+	if (w->parts > 1)
+		r->sums = w->sums + (size_t)w->part * sums_of(w);
+	return w->part < w->parts;
+}
+
+/* Head h of token i. */
+static void *head_of(const struct work *w, struct matrix m, int i, int h)
+{
+	return (char *)m.data + ((size_t)i * m.ld + (size_t)h * (size_t)w->shape.head_size) *
 				    (m.dtype == DTYPE_BF16 ? 2 : 4);
 }
 
 /* -- packing ------------------------------------------------------------------------------- */
 
 /* Rows of words, w->wide / pair apart; rows that are not there are 0. */
-static void load_rows(const struct work *w, uint32_t *to, struct matrix m, int s, int first,
-		      int rows, int h)
+static void load_rows(const struct work *w, uint32_t *to, struct matrix m, int first, int rows,
+		      int h)
 {
 	int i = 0, end = w->shape.tokens - first;
 	size_t ld = (size_t)(w->wide / w->k->pair);
 
 	for (; i < rows && i < end; i++)
-		w->k->load(to + (size_t)i * ld, w->wide, head_of(w, m, s, first + i, h),
+		w->k->load(to + (size_t)i * ld, w->wide, head_of(w, m, first + i, h),
 			   w->shape.head_size, m.dtype);
 	memset(to + (size_t)i * ld, 0, (size_t)(rows - i) * ld * sizeof *to);
 }
@@ -209,10 +268,10 @@ static const uint32_t *pairs(const struct work *w, const uint32_t *packed, int j
 
 /* Head kv of m as columns and as pairs; either may be null. */
 static void pack_head(const struct work *w, uint32_t *as_columns, uint32_t *as_pairs,
-		      uint32_t *rows, struct matrix m, int s, int kv)
+		      uint32_t *rows, struct matrix m, int kv)
 {
 	for (int j = 0; j < w->keys; j += PANEL) {
-		load_rows(w, rows, m, s, j, PANEL, kv);
+		load_rows(w, rows, m, j, PANEL, kv);
 		if (as_columns)
 			w->k->transpose(columns(w, as_columns, j), rows,
 					(size_t)(w->wide / w->k->pair), whole(w->words, 4));
@@ -233,16 +292,13 @@ static int first_panel(const struct work *w, int query)
 
 /* Unit n of the part's: part 0 takes units 0, 2p-1, 2p, ...; part 1 units 1, 2p-2, 2p+1, ...:
  * late blocks see more keys than early ones. False where there is none. */
-static bool block_of(const struct work *w, int index, int n, struct block *b)
+static bool block_of(const struct work *w, int n, struct block *b)
 {
-	int part = index % w->parts, head = index / w->parts;
-	int unit = n * w->parts + (n % 2 ? w->parts - 1 - part : part);
+	int unit = n * w->parts + (n % 2 ? w->parts - 1 - w->part : w->part);
 
 	if (n > (w->group * w->blocks - 1) / w->parts)
 		return false;
-	b->s = head / w->shape.kv_heads;
-	b->kv = head % w->shape.kv_heads;
-	b->h = b->kv * w->group + unit / w->blocks;
+	b->h = w->kv * w->group + unit / w->blocks;
 	b->first = unit % w->blocks * BLOCK;
 	b->rows = w->shape.tokens - b->first < BLOCK ? w->shape.tokens - b->first : BLOCK;
 	b->key = first_panel(w, b->first);
@@ -312,32 +368,31 @@ static void attend_strip(const struct work *w, const struct room *r, const struc
 		float *s = r->scores + (size_t)i * (size_t)w->width;
 		float most = w->k->softmax(s, end - from, &total[i]);
 
-		row_of(w->lse, b->s * w->shape.tokens + query + i)[b->h] =
-		    most + logf(total[i]);
+		row_of(w->lse, query + i)[b->h] = most + logf(total[i]);
 	}
 	strip_sums(w, r, r->scores, r->v_pairs, from, query);
 	for (int i = 0; i < STRIP && row + i < b->rows; i++)
-		w->k->store(head_of(w, w->o, b->s, query + i, b->h), w->o.dtype,
+		w->k->store(head_of(w, w->o, query + i, b->h), w->o.dtype,
 			    r->out + (size_t)i * (size_t)w->wide, w->shape.head_size,
 			    1 / total[i]);
 }
 
 static void attend_piece(void *arg, int index, int thread)
 {
-	const struct work *w = arg;
-	struct room r = room_of(w, index, thread);
+	struct work w;
+	struct room r;
 	struct block b;
 
-	for (int n = 0; block_of(w, index, n, &b); n++) {
-		if (n == 0) {
-			pack_head(w, r.key_columns, NULL, r.q, w->key, b.s, b.kv);
-			pack_head(w, NULL, r.v_pairs, r.q, w->v, b.s, b.kv);
-		}
+	if (!open_piece(arg, index, thread, &w, &r))
+		return;
+	pack_head(&w, r.key_columns, NULL, r.q, w.key, w.kv);
+	pack_head(&w, NULL, r.v_pairs, r.q, w.v, w.kv);
+	for (int n = 0; block_of(&w, n, &b); n++) {
 		if (b.rows == 0)
 			continue;
-		load_rows(w, r.q, w->q, b.s, b.first, BLOCK, b.h);
+		load_rows(&w, r.q, w.q, b.first, BLOCK, b.h);
 		for (int row = 0; row < b.rows; row += STRIP)
-			attend_strip(w, &r, &b, row);
+			attend_strip(&w, &r, &b, row);
 	}
 }
 
@@ -353,7 +408,7 @@ void attention_forward(const struct attention_kernels *k, struct device *dev, st
 	w.key = key;
 	w.v = v;
 	place(&w, dev, scratch);
-	pool_run(dev->pool, shape.sequences * shape.kv_heads * w.parts, attend_piece, &w);
+	pool_run(dev->pool, spans(&shape) * shape.kv_heads * w.parts, attend_piece, &w);
 }
 
 /* -- backward ------------------------------------------------------------------------------ */
@@ -375,7 +430,7 @@ static void strip_gradient(const struct work *w, const struct room *r, const str
 	strip_product(w, r->dp, r->d_o + (size_t)row * (size_t)(w->wide / pair), r->v_columns,
 		      from, end, 1);
 	for (int i = 0; i < STRIP && row + i < b->rows; i++)
-		lse[i] = row_of(w->lse, b->s * w->shape.tokens + query + i)[b->h];
+		lse[i] = row_of(w->lse, query + i)[b->h];
 	for (int i = 0; i < STRIP; i += pair) {
 		size_t at = (size_t)((row + i) / pair) * width + (size_t)(from - b->key);
 
@@ -384,7 +439,7 @@ static void strip_gradient(const struct work *w, const struct room *r, const str
 	}
 	strip_sums(w, r, r->dp, r->key_pairs, from, query);
 	for (int i = 0; i < STRIP && row + i < b->rows; i++)
-		w->k->store(head_of(w, w->dq, b->s, query + i, b->h), w->dq.dtype,
+		w->k->store(head_of(w, w->dq, query + i, b->h), w->dq.dtype,
 			    r->out + (size_t)i * (size_t)w->wide, w->shape.head_size, 1);
 }
 
@@ -411,8 +466,8 @@ static void key_sums(const struct work *w, const struct room *r, const struct bl
 
 static void block_gradient(const struct work *w, const struct room *r, const struct block *b)
 {
-	load_rows(w, r->q, w->q, b->s, b->first, BLOCK, b->h);
-	load_rows(w, r->d_o, w->d_o, b->s, b->first, BLOCK, b->h);
+	load_rows(w, r->q, w->q, b->first, BLOCK, b->h);
+	load_rows(w, r->d_o, w->d_o, b->first, BLOCK, b->h);
 	pack_pairs(w, r->q_pairs, r->q, 0, BLOCK, BLOCK);
 	pack_pairs(w, r->d_o_pairs, r->d_o, 0, BLOCK, BLOCK);
 	for (int row = 0; row < b->rows; row += STRIP)
@@ -422,7 +477,7 @@ static void block_gradient(const struct work *w, const struct room *r, const str
 }
 
 /* dk and dv of a head from the first of its parts' sums, with the others added. */
-static void store_sums(const struct work *w, float *sums, int s, int kv)
+static void store_sums(const struct work *w, float *sums)
 {
 	size_t head = (size_t)w->keys * (size_t)w->wide, row;
 
@@ -430,40 +485,38 @@ static void store_sums(const struct work *w, float *sums, int s, int kv)
 		w->k->add(sums, sums + (size_t)part * 2 * head, 2 * head);
 	for (int j = 0; j < w->shape.tokens; j++) {
 		row = (size_t)j * (size_t)w->wide;
-		w->k->store(head_of(w, w->dk, s, j, kv), w->dk.dtype, sums + row,
+		w->k->store(head_of(w, w->dk, j, w->kv), w->dk.dtype, sums + row,
 			    w->shape.head_size, 1);
-		w->k->store(head_of(w, w->dv, s, j, kv), w->dv.dtype, sums + head + row,
+		w->k->store(head_of(w, w->dv, j, w->kv), w->dv.dtype, sums + head + row,
 			    w->shape.head_size, 1);
 	}
 }
 
 static void gradient_piece(void *arg, int index, int thread)
 {
-	const struct work *w = arg;
-	struct room r = room_of(w, index, thread);
+	struct work w;
+	struct room r;
 	struct block b;
 
-	memset(r.sums, 0, sums_of(w) * sizeof *r.sums);
-	for (int n = 0; block_of(w, index, n, &b); n++) {
-		if (n == 0) {
-			pack_head(w, r.key_columns, r.key_pairs, r.q, w->key, b.s, b.kv);
-			pack_head(w, r.v_columns, NULL, r.q, w->v, b.s, b.kv);
-		}
+	if (!open_piece(arg, index, thread, &w, &r))
+		return;
+	memset(r.sums, 0, sums_of(&w) * sizeof *r.sums);
+	pack_head(&w, r.key_columns, r.key_pairs, r.q, w.key, w.kv);
+	pack_head(&w, r.v_columns, NULL, r.q, w.v, w.kv);
+	for (int n = 0; block_of(&w, n, &b); n++)
 		if (b.rows > 0)
-			block_gradient(w, &r, &b);
-	}
-	if (w->parts == 1)
-		store_sums(w, r.sums, b.s, b.kv);
+			block_gradient(&w, &r, &b);
+	if (w.parts == 1)
+		store_sums(&w, r.sums);
 }
 
 static void sum_parts(void *arg, int index, int thread)
 {
-	const struct work *w = arg;
-	int G = w->shape.kv_heads;
+	struct work w = own_work(arg, index);
 
 	(void)thread;
-	store_sums(w, w->sums + (size_t)index * (size_t)w->parts * sums_of(w), index / G,
-		   index % G);
+	if (w.parts > 1)
+		store_sums(&w, w.sums);
 }
 
 void attention_gradients(const struct attention_kernels *k, struct device *dev,
@@ -472,7 +525,7 @@ void attention_gradients(const struct attention_kernels *k, struct device *dev,
 			 struct matrix lse, struct attention shape, void *scratch)
 {
 	struct work w = work_of(k, shape);
-	int heads = shape.sequences * shape.kv_heads;
+	int heads = spans(&shape) * shape.kv_heads;
 
 	w.dq = dq;
 	w.dk = dk;

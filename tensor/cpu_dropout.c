@@ -67,11 +67,13 @@ struct drop {
 /* The factors of n channels from j on of row i; j is the first of a group. */
 static void chunk_factors(float factor[CHUNK], const struct dropout *d, int i, int j, int n)
 {
-	uint32_t sample = d->first_sample + (uint32_t)(i / d->tokens);
+	struct spot at = {d->first_sample + (uint32_t)(i / d->tokens),
+			   (uint32_t)(i % d->tokens)};
 
+	if (d->spot)
+		at = d->spot[i];
 	for (int l = 0; l < n; l += SPAN)
-		factors(factor + l, d, sample, (uint32_t)(i % d->tokens),
-			(uint32_t)(j + l) / 4);
+		factors(factor + l, d, at.sample, at.position, (uint32_t)(j + l) / 4);
 }
 
 static void drop_rows(const void *arg, int first, int end)

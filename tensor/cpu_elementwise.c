@@ -12,6 +12,7 @@
 struct maps {
 	struct matrix y, x, w;
 	const int32_t *ids;
+	const struct spot *spot;
 	float value;
 	int size;
 };
@@ -62,6 +63,11 @@ static void cpu_fill(struct device *dev, struct matrix x, float value)
 	run_rows(dev, fill_rows, &a, x.rows, (size_t)x.cols);
 }
 
+static int position_of(const struct spot *spot, int i, int T)
+{
+	return spot ? (int)spot[i].position : i % T;
+}
+
 /* Rows of a table lie as its file has them, aligned to nothing. */
 ROWS(embed_rows)
 {
@@ -71,22 +77,25 @@ ROWS(embed_rows)
 
 	for (int i = first; i < end; i++) {
 		const char *token = (char *)a->x.data + (size_t)a->ids[i] * a->x.ld * bytes;
+		int position = position_of(a->spot, i, a->size);
 
 		for (int j = 0, n; (n = chunk_of(a->y, j)) > 0; j += n) {
 			float *y = chunk_out(a->y, i, j, out);
 
 			convert_to_f32(y, token + (size_t)j * bytes, a->x.dtype, (size_t)n);
 			if (a->w.data)
-				add_row(y, row_of(a->w, i % a->size) + j, n);
+				add_row(y, row_of(a->w, position) + j, n);
 			chunk_done(a->y, i, j, n, y);
 		}
 	}
 }
 
 static void cpu_embed(struct device *dev, struct matrix y, const int32_t *ids,
-		      struct matrix tokens, struct matrix positions, int T)
+		      const struct spot *spot, struct matrix tokens, struct matrix positions,
+		      int T)
 {
-	struct maps a = {.y = y, .x = tokens, .w = positions, .ids = ids, .size = T};
+	struct maps a = {
+	    .y = y, .x = tokens, .w = positions, .ids = ids, .spot = spot, .size = T};
 
 	run_rows(dev, embed_rows, &a, y.rows, (size_t)y.cols);
 }
@@ -124,7 +133,7 @@ ROWS(rope_rows)
 	int half = a->size / 2;
 
 	for (int i = first; i < end; i++) {
-		const float *table = row_of(a->x, i % a->x.rows);
+		const float *table = row_of(a->x, position_of(a->spot, i, a->x.rows));
 
 		for (int j = 0; j < a->y.cols; j += a->size) {
 			float *x = row_of(a->y, i) + j;
@@ -139,10 +148,14 @@ ROWS(rope_rows)
 	}
 }
 
-static void cpu_rope(struct device *dev, struct matrix x, struct matrix table, int head_size,
-		     bool backward)
+static void cpu_rope(struct device *dev, struct matrix x, const struct spot *spot,
+		     struct matrix table, int head_size, bool backward)
 {
-	struct maps a = {.y = x, .x = table, .size = head_size, .value = backward ? -1 : 1};
+	struct maps a = {.y = x,
+			 .x = table,
+			 .spot = spot,
+			 .size = head_size,
+			 .value = backward ? -1 : 1};
 
 	run_rows(dev, rope_rows, &a, x.rows, (size_t)x.cols);
 }

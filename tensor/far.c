@@ -59,9 +59,11 @@ static void far_fill(struct device *dev, struct matrix x, float value)
 }
 
 static void far_embed(struct device *dev, struct matrix y, const int32_t *ids,
-		      struct matrix tokens, struct matrix positions, int T)
+		      const struct spot *spot, struct matrix tokens, struct matrix positions,
+		      int T)
 {
-	kernels_cpu().embed(dev, NEAR(y), near(dev, ids), NEAR(tokens), NEAR(positions), T);
+	kernels_cpu().embed(dev, NEAR(y), near(dev, ids), near(dev, spot), NEAR(tokens),
+			    NEAR(positions), T);
 }
 
 static void far_layer_norm(struct device *dev, struct matrix y, struct matrix copy,
@@ -96,16 +98,17 @@ static void far_rms_norm_backward(struct device *dev, struct matrix dx, struct m
 					NEAR(stats), NEAR(gain), accumulate);
 }
 
-static void far_rope(struct device *dev, struct matrix x, struct matrix table, int head_size,
-		     bool backward)
+static void far_rope(struct device *dev, struct matrix x, const struct spot *spot,
+		     struct matrix table, int head_size, bool backward)
 {
-	kernels_cpu().rope(dev, NEAR(x), NEAR(table), head_size, backward);
+	kernels_cpu().rope(dev, NEAR(x), near(dev, spot), NEAR(table), head_size, backward);
 }
 
 static void far_attention(struct device *dev, struct matrix o, struct matrix lse,
 			  struct matrix q, struct matrix k, struct matrix v,
 			  struct attention shape, void *scratch)
 {
+	shape.segment = near(dev, shape.segment);
 	kernels_cpu().attention(dev, NEAR(o), NEAR(lse), NEAR(q), NEAR(k), NEAR(v), shape,
 				near(dev, scratch));
 }
@@ -115,6 +118,7 @@ static void far_attention_backward(struct device *dev, struct matrix dq, struct 
 				   struct matrix k, struct matrix v, struct matrix o,
 				   struct matrix lse, struct attention shape, void *scratch)
 {
+	shape.segment = near(dev, shape.segment);
 	kernels_cpu().attention_backward(dev, NEAR(dq), NEAR(dk), NEAR(dv), NEAR(d_o), NEAR(q),
 					 NEAR(k), NEAR(v), NEAR(o), NEAR(lse), shape,
 					 near(dev, scratch));
@@ -146,12 +150,14 @@ static void far_swiglu_backward(struct device *dev, struct matrix dgate, struct 
 
 static void far_dropout(struct device *dev, struct matrix y, struct matrix x, struct dropout d)
 {
+	d.spot = near(dev, d.spot);
 	kernels_cpu().dropout(dev, NEAR(y), NEAR(x), d);
 }
 
 static void far_dropout_backward(struct device *dev, struct matrix dx, struct matrix dy,
 				 struct dropout d)
 {
+	d.spot = near(dev, d.spot);
 	kernels_cpu().dropout_backward(dev, NEAR(dx), NEAR(dy), d);
 }
 

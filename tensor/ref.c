@@ -118,13 +118,17 @@ static void ref_fill(UNUSED struct device *dev, struct matrix x, float value)
 }
 
 static void ref_embed(UNUSED struct device *dev, struct matrix y, const int32_t *ids,
-		      struct matrix tokens, struct matrix positions, int T)
+		      const struct spot *spot, struct matrix tokens, struct matrix positions,
+		      int T)
 {
-	for (int i = 0; i < y.rows; i++)
+	for (int i = 0; i < y.rows; i++) {
+		int position = spot ? (int)spot[i].position : i % T;
+
 		for (int j = 0; j < y.cols; j++)
 			set(y, i, j,
 			    value(tokens, ids[i], j) +
-				(positions.data ? value(positions, i % T, j) : 0));
+				(positions.data ? value(positions, position, j) : 0));
+	}
 }
 
 /* -- norms --------------------------------------------------------------------------------- */
@@ -250,13 +254,14 @@ static void ref_rms_norm_backward(struct device *dev, struct matrix dx, struct m
  * (a, b) -> (a cos - b sin, b cos + a sin). The transpose of a rotation is the rotation by the
  * opposite angle: backward changes the sign of sin.
  */
-static void ref_rope(UNUSED struct device *dev, struct matrix x, struct matrix table,
-		     int head_size, bool backward)
+static void ref_rope(UNUSED struct device *dev, struct matrix x, const struct spot *spot,
+		     struct matrix table, int head_size, bool backward)
 {
 	int half = head_size / 2;
 
 	for (int i = 0; i < x.rows; i++) {
-		const REAL *cosine = row(table, i % table.rows), *sine = cosine + half;
+		int position = spot ? (int)spot[i].position : i % table.rows;
+		const REAL *cosine = row(table, position), *sine = cosine + half;
 
 		for (int first = 0; first < x.cols; first += head_size) {
 			for (int j = 0; j < half; j++) {
@@ -273,26 +278,48 @@ static void ref_rope(UNUSED struct device *dev, struct matrix x, struct matrix t
 
 /* -- attention ----------------------------------------------------------------------------- */
 
-/* The first key that query i sees. */
+/* Rows that attend to each other: how many such spans there are, and number s. */
+static int spans(struct attention shape)
+{
+	return shape.segments > 0 ? shape.segments : shape.sequences;
+}
+
+static struct segment span(struct attention shape, int s)
+{
+	return shape.segments > 0 ? shape.segment[s]
+				  : (struct segment){s * shape.tokens, shape.tokens, 0};
+}
+
+/* As matrix_rows, also where numbers are double. */
+static struct matrix rows_from(struct matrix m, int first)
+{
+	if (m.dtype == DTYPE_BF16)
+		m.data = (uint16_t *)m.data + (size_t)first * m.ld;
+	else
+		m.data = row(m, first);
+	return m;
+}
+
+/* The first key that query i of its span sees; i, j and matrices count from its start here and below. */
 static int first_key(struct attention shape, int i)
 {
 	return shape.window > 0 && i >= shape.window ? i - shape.window + 1 : 0;
 }
 
-/* Number d of head h of token i of sequence s. */
-static double head_value(struct matrix m, struct attention shape, int s, int i, int h, int d)
+/* Number d of head h of token i. */
+static double head_value(struct matrix m, struct attention shape, int i, int h, int d)
 {
-	return value(m, s * shape.tokens + i, h * shape.head_size + d);
+	return value(m, i, h * shape.head_size + d);
 }
 
 /* Head ah of token i of a, times head bh of token j of b. */
-static double head_dot(struct attention shape, int s, struct matrix a, int i, int ah,
+static double head_dot(struct attention shape, struct matrix a, int i, int ah,
 		       struct matrix b, int j, int bh)
 {
 	double sum = 0;
 
 	for (int d = 0; d < shape.head_size; d++)
-		sum += head_value(a, shape, s, i, ah, d) * head_value(b, shape, s, j, bh, d);
+		sum += head_value(a, shape, i, ah, d) * head_value(b, shape, j, bh, d);
 	return sum;
 }
 
@@ -307,13 +334,13 @@ static size_t ref_attention_scratch(UNUSED int threads, struct attention shape,
 
 /* One query of one head; p has room for a probability of every token. Returns its lse. */
 static double attend(struct matrix o, struct matrix q, struct matrix k, struct matrix v,
-		     struct attention shape, int s, int i, int h, double *p)
+		     struct attention shape, int i, int h, double *p)
 {
 	int kv = h / (shape.heads / shape.kv_heads), first = first_key(shape, i);
 	double most = -INFINITY, sum = 0;
 
 	for (int j = first; j <= i; j++) {
-		p[j] = shape.scale * head_dot(shape, s, q, i, h, k, j, kv);
+		p[j] = shape.scale * head_dot(shape, q, i, h, k, j, kv);
 		most = fmax(most, p[j]);
 	}
 	for (int j = first; j <= i; j++)
@@ -322,8 +349,8 @@ static double attend(struct matrix o, struct matrix q, struct matrix k, struct m
 		double out = 0;
 
 		for (int j = first; j <= i; j++)
-			out += p[j] / sum * head_value(v, shape, s, j, kv, d);
-		set(o, s * shape.tokens + i, h * shape.head_size + d, out);
+			out += p[j] / sum * head_value(v, shape, j, kv, d);
+		set(o, i, h * shape.head_size + d, out);
 	}
 	return most + log(sum);
 }
@@ -332,11 +359,16 @@ static void ref_attention(UNUSED struct device *dev, struct matrix o, struct mat
 			  struct matrix q, struct matrix k, struct matrix v,
 			  struct attention shape, void *scratch)
 {
-	for (int s = 0; s < shape.sequences; s++)
+	for (int s = 0; s < spans(shape); s++) {
+		struct segment rows = span(shape, s);
+		struct matrix own_o = rows_from(o, rows.first), own_q = rows_from(q, rows.first);
+		struct matrix own_k = rows_from(k, rows.first), own_v = rows_from(v, rows.first);
+
 		for (int h = 0; h < shape.heads; h++)
-			for (int i = 0; i < shape.tokens; i++)
-				row(lse, s * shape.tokens + i)[h] =
-				    attend(o, q, k, v, shape, s, i, h, scratch);
+			for (int i = 0; i < rows.tokens; i++)
+				row(lse, rows.first + i)[h] =
+				    attend(own_o, own_q, own_k, own_v, shape, i, h, scratch);
+	}
 }
 
 /* What backward takes. */
@@ -347,18 +379,18 @@ struct attention_gradients {
 };
 
 /* p = exp(scale q.k - lse), o = sum of p v, so dp = do.v. */
-static double probability(const struct attention_gradients *g, int s, int i, int j, int h,
+static double probability(const struct attention_gradients *g, int i, int j, int h,
 			  double *dp)
 {
 	int kv = h / (g->shape.heads / g->shape.kv_heads);
 
-	*dp = head_dot(g->shape, s, g->d_o, i, h, g->v, j, kv);
-	return exp(g->shape.scale * head_dot(g->shape, s, g->q, i, h, g->k, j, kv) -
-		   row(g->lse, s * g->shape.tokens + i)[h]);
+	*dp = head_dot(g->shape, g->d_o, i, h, g->v, j, kv);
+	return exp(g->shape.scale * head_dot(g->shape, g->q, i, h, g->k, j, kv) -
+		   row(g->lse, i)[h]);
 }
 
 /* The sum of p dp is do.o, but o may be stored in BF16. */
-static void probability_sums(const struct attention_gradients *g, int s)
+static void probability_sums(const struct attention_gradients *g)
 {
 	for (int i = 0; i < g->shape.tokens; i++) {
 		for (int h = 0; h < g->shape.heads; h++) {
@@ -366,7 +398,7 @@ static void probability_sums(const struct attention_gradients *g, int s)
 
 			*sum = 0;
 			for (int j = first_key(g->shape, i); j <= i; j++) {
-				double p = probability(g, s, i, j, h, &dp);
+				double p = probability(g, i, j, h, &dp);
 
 				*sum += p * dp;
 			}
@@ -375,35 +407,35 @@ static void probability_sums(const struct attention_gradients *g, int s)
 }
 
 /* The score before the softmax gets p (dp - sum of p dp). Returns it times scale. */
-static double score_gradient(const struct attention_gradients *g, int s, int i, int j, int h,
+static double score_gradient(const struct attention_gradients *g, int i, int j, int h,
 			     double *p)
 {
 	double dp;
 
-	*p = probability(g, s, i, j, h, &dp);
+	*p = probability(g, i, j, h, &dp);
 	return *p * (dp - g->delta[(size_t)i * g->shape.heads + h]) * g->shape.scale;
 }
 
 /* score = scale q.k: dq = sum over the keys of dscore k. */
-static void query_gradient(const struct attention_gradients *g, int s, int i, int h, double *dq)
+static void query_gradient(const struct attention_gradients *g, int i, int h, double *dq)
 {
 	int kv = h / (g->shape.heads / g->shape.kv_heads), D = g->shape.head_size;
 	double p;
 
 	memset(dq, 0, (size_t)D * sizeof *dq);
 	for (int j = first_key(g->shape, i); j <= i; j++) {
-		double ds = score_gradient(g, s, i, j, h, &p);
+		double ds = score_gradient(g, i, j, h, &p);
 
 		for (int d = 0; d < D; d++)
-			dq[d] += ds * head_value(g->k, g->shape, s, j, kv, d);
+			dq[d] += ds * head_value(g->k, g->shape, j, kv, d);
 	}
 	for (int d = 0; d < D; d++)
-		set(g->dq, s * g->shape.tokens + i, h * D + d, dq[d]);
+		set(g->dq, i, h * D + d, dq[d]);
 }
 
 /* score = scale q.k, o = sum of p v: dk = sum of dscore q, dv = sum of p do, over the queries
  * that see key j, of every head of the group. */
-static void key_gradient(const struct attention_gradients *g, int s, int j, int kv, double *dk,
+static void key_gradient(const struct attention_gradients *g, int j, int kv, double *dk,
 			 double *dv)
 {
 	int group = g->shape.heads / g->shape.kv_heads, D = g->shape.head_size;
@@ -413,17 +445,17 @@ static void key_gradient(const struct attention_gradients *g, int s, int j, int 
 	memset(dv, 0, (size_t)D * sizeof *dv);
 	for (int h = kv * group; h < (kv + 1) * group; h++) {
 		for (int i = j; i < g->shape.tokens && first_key(g->shape, i) <= j; i++) {
-			double ds = score_gradient(g, s, i, j, h, &p);
+			double ds = score_gradient(g, i, j, h, &p);
 
 			for (int d = 0; d < D; d++) {
-				dk[d] += ds * head_value(g->q, g->shape, s, i, h, d);
-				dv[d] += p * head_value(g->d_o, g->shape, s, i, h, d);
+				dk[d] += ds * head_value(g->q, g->shape, i, h, d);
+				dv[d] += p * head_value(g->d_o, g->shape, i, h, d);
 			}
 		}
 	}
 	for (int d = 0; d < D; d++) {
-		set(g->dk, s * g->shape.tokens + j, kv * D + d, dk[d]);
-		set(g->dv, s * g->shape.tokens + j, kv * D + d, dv[d]);
+		set(g->dk, j, kv * D + d, dk[d]);
+		set(g->dv, j, kv * D + d, dv[d]);
 	}
 }
 
@@ -434,16 +466,23 @@ static void ref_attention_backward(UNUSED struct device *dev, struct matrix dq,
 				   struct attention shape, void *scratch)
 {
 	double *sums = scratch;
-	struct attention_gradients g = {dq, dk,	 dv,	d_o,   q,
-					k,  v,	 lse,	shape, sums + 2 * shape.head_size};
 
-	for (int s = 0; s < shape.sequences; s++) {
-		probability_sums(&g, s);
-		for (int i = 0; i < shape.tokens; i++) {
+	for (int s = 0; s < spans(shape); s++) {
+		struct segment rows = span(shape, s);
+		struct attention_gradients g = {
+		    rows_from(dq, rows.first),	rows_from(dk, rows.first),
+		    rows_from(dv, rows.first),	rows_from(d_o, rows.first),
+		    rows_from(q, rows.first),	rows_from(k, rows.first),
+		    rows_from(v, rows.first),	rows_from(lse, rows.first),
+		    shape,			sums + 2 * shape.head_size};
+
+		g.shape.tokens = rows.tokens;
+		probability_sums(&g);
+		for (int i = 0; i < rows.tokens; i++) {
 			for (int h = 0; h < shape.heads; h++)
-				query_gradient(&g, s, i, h, sums);
+				query_gradient(&g, i, h, sums);
 			for (int h = 0; h < shape.kv_heads; h++)
-				key_gradient(&g, s, i, h, sums, sums + shape.head_size);
+				key_gradient(&g, i, h, sums, sums + shape.head_size);
 		}
 	}
 }
@@ -523,8 +562,10 @@ static void ref_swiglu_backward(UNUSED struct device *dev, struct matrix dgate,
 /* 1 / (1 - p) where channel j of row i is kept, else 0. */
 static REAL dropout_factor(struct dropout d, int i, int j)
 {
-	struct philox counter = {{d.step, d.first_sample + (uint32_t)(i / d.tokens),
-				  (uint32_t)(i % d.tokens), (uint32_t)j / 4}};
+	uint32_t sample = d.first_sample + (uint32_t)(i / d.tokens);
+	struct spot at = d.spot ? d.spot[i]
+				  : (struct spot){sample, (uint32_t)(i % d.tokens)};
+	struct philox counter = {{d.step, at.sample, at.position, (uint32_t)j / 4}};
 	uint32_t word = philox(counter, d.key0, d.key1).word[j % 4];
 
 	return philox_unit(word) >= d.p ? 1 / (1 - d.p) : 0;

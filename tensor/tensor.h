@@ -49,21 +49,39 @@ static inline struct matrix matrix_of(enum dtype dtype, void *data, int rows, in
 struct matrix matrix_rows(struct matrix m, int first, int rows);
 struct matrix matrix_cols(struct matrix m, int first, int cols);
 
-/* Causal self-attention with grouped heads: query head h reads key/value head h / (H/G). Key j is
- * visible to query i where j <= i and, with a window > 0, i - j < window. */
+/* Rows [first, first + tokens) hold one sample, where sequences of T rows hold several: which one of
+ * the step's batch. */
+struct segment {
+	int32_t first, tokens;
+	uint32_t sample;
+};
+/* Where a row stands: in which sample, and at which position of it. */
+struct spot {
+	uint32_t sample, position;
+};
+
+/*
+ * Causal self-attention with grouped heads: query head h reads key/value head h / (H/G). Key j is
+ * visible to query i where j <= i and, with a window > 0, i - j < window. Rows attend to those of
+ * their own sequence; with segments > 0 to those of their own segment: `segment`, device memory, has
+ * so many, which cover all rows one after the other, none longer than tokens.
+ */
 struct attention {
 	int sequences, tokens, heads, kv_heads, head_size;
 	float scale;
 	int window;
+	int segments;
+	const struct segment *segment;
 };
 
 /* Inverted dropout, a function of (key, step, sample, position, channel) alone. Row i belongs to
- * sample first_sample + i / tokens and position i % tokens. */
+ * sample first_sample + i / tokens and position i % tokens, or as spot[i] (device memory) says. */
 struct dropout {
 	float p;
 	uint32_t key0, key1;		/* seed; the global tensor's number */
 	uint32_t step, first_sample;
 	int tokens;
+	const struct spot *spot;
 };
 
 /* torch.optim.AdamW (decoupled decay, bias correction); step counts from 1. The gradient is first
@@ -110,9 +128,11 @@ struct kernels {
 	void (*transpose)(struct device *dev, struct matrix y, struct matrix x);
 	/* x any */
 	void (*fill)(struct device *dev, struct matrix x, float value);
-	/* y (n,C) = tokens[ids[i]] (V,C; F32, F16 or BF16) + positions[i % T] (F32). */
+	/* y (n,C) = tokens[ids[i]] (V,C; F32, F16 or BF16) + positions[i % T] (F32), or that of
+	 * spot[i] where spot is not null. */
 	void (*embed)(struct device *dev, struct matrix y, const int32_t *ids,
-		      struct matrix tokens, struct matrix positions, int T);
+		      const struct spot *spot, struct matrix tokens, struct matrix positions,
+		      int T);
 
 	/* y = (x - mean) * rstd * gain + bias; copy = x; stats (n,2) = mean, rstd, kept for
 	 * backward. y, copy and x any. */
@@ -133,14 +153,16 @@ struct kernels {
 				  struct matrix dy, struct matrix x, struct matrix stats,
 				  struct matrix gain, bool accumulate);
 
-	/* Rotary positions in place: x (n, heads*D), table (T, D) = cos (D/2) then sin (D/2); pairs
-	 * are (i, i + D/2) as in LLaMA. backward rotates the other way (the transpose). x any. */
-	void (*rope)(struct device *dev, struct matrix x, struct matrix table, int head_size,
-		     bool backward);
+	/* Rotary positions where x lies: x (n, heads*D), table (T, D) = cos (D/2) then sin (D/2);
+	 * pairs are (i, i + D/2) as in LLaMA. Row i has position i % T, or that of spot[i] where
+	 * spot is not null. backward rotates the other way (the transpose). x any. */
+	void (*rope)(struct device *dev, struct matrix x, const struct spot *spot,
+		     struct matrix table, int head_size, bool backward);
 
 	/* o (n, H*D) = softmax(scale q kᵀ) v; lse (n, H; F32) = log-sum-exp of the scaled scores.
 	 * q (n, H*D), k, v (n, G*D), each with its own ld; all of one dtype, F32 or BF16. scratch:
-	 * attention_scratch bytes of device memory, for matrices of that dtype. */
+	 * attention_scratch bytes of device memory, for matrices of that dtype; asked for with any
+	 * segments > 0 it is enough for all numbers of them. */
 	void (*attention)(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
 			  struct matrix k, struct matrix v, struct attention shape,
 			  void *scratch);

@@ -121,20 +121,31 @@ static void timed_thin(struct device *dev, struct matrix c, struct matrix a, boo
 
 /* -- attention ----------------------------------------------------------------------------- */
 
-/* Pairs of a query and a key that it sees, of one head of one sequence. */
-static double visible_pairs(struct attention shape)
+/* Pairs of a query and a key that it sees, of one head of T rows that attend to each other. */
+static double span_pairs(double T, double W)
 {
-	double T = shape.tokens, W = shape.window;
+	return W <= 0 || W >= T ? T * (T + 1) / 2 : W * (W + 1) / 2 + (T - W) * W;
+}
 
-	if (shape.window <= 0 || shape.window >= shape.tokens)
-		return T * (T + 1) / 2;
-	return W * (W + 1) / 2 + (T - W) * W;
+/* Of one head of all sequences, or segments. */
+static double visible_pairs(struct device *dev, struct attention shape)
+{
+	struct segment segment;
+	double pairs = 0;
+
+	if (shape.segments == 0)
+		return shape.sequences * span_pairs(shape.tokens, shape.window);
+	for (int s = 0; s < shape.segments; s++) {
+		dev->download(dev, &segment, shape.segment + s, sizeof segment);
+		pairs += span_pairs(segment.tokens, shape.window);
+	}
+	return pairs;
 }
 
 static void keep_attention(struct device *dev, double start_s, const char *slot,
 			   struct matrix q, struct attention shape, int products, double bytes)
 {
-	double pairs = visible_pairs(shape) * shape.sequences * shape.heads;
+	double pairs = visible_pairs(dev, shape) * shape.heads;
 
 	keep(dev, start_s,
 	     &(struct timed_op){
@@ -200,12 +211,13 @@ static void timed_fill(struct device *dev, struct matrix x, float value)
 }
 
 static void timed_embed(struct device *dev, struct matrix y, const int32_t *ids,
-			struct matrix tokens, struct matrix positions, int T)
+			const struct spot *spot, struct matrix tokens,
+			struct matrix positions, int T)
 {
 	double start_s = clock_s();
 	struct matrix rows = tokens, each = positions;
 
-	dev->timed->inner.embed(dev, y, ids, tokens, positions, T);
+	dev->timed->inner.embed(dev, y, ids, spot, tokens, positions, T);
 	rows.rows = y.rows;
 	each.rows = T < y.rows ? T : y.rows;
 	keep_pass(dev, start_s, "embed", y,
@@ -259,12 +271,12 @@ static void timed_rms_norm_backward(struct device *dev, struct matrix dx, struct
 		      bytes_of(x) + bytes_of(stats) + bytes_of(gain));
 }
 
-static void timed_rope(struct device *dev, struct matrix x, struct matrix table, int head_size,
-		       bool backward)
+static void timed_rope(struct device *dev, struct matrix x, const struct spot *spot,
+		       struct matrix table, int head_size, bool backward)
 {
 	double start_s = clock_s();
 
-	dev->timed->inner.rope(dev, x, table, head_size, backward);
+	dev->timed->inner.rope(dev, x, spot, table, head_size, backward);
 	keep_pass(dev, start_s, backward ? "rope_backward" : "rope", x,
 		  2 * bytes_of(x) + bytes_of(table));
 }

@@ -2,7 +2,7 @@
  * tests/check_attention.c - attention of the CPU, forward and backward, in every dtype and with
  * the kernels of every instruction set that this CPU has: equals the reference, leaves the gaps
  * between rows alone, gives the same bits for any number of threads, in any company of
- * sequences, and behind far pointers.
+ * sequences, and behind far pointers; segments are what they are as sequences of their own.
  *
  * links: tensor base
  */
@@ -29,7 +29,7 @@ struct run {
 	enum dtype dtype;			 /* of what is stored */
 	enum dtype rounded;			 /* of the inputs' numbers */
 	int gap;
-	void *memory[16];
+	void *memory[16]; /* of matrices and segments */
 	int memories;
 	uint32_t key;
 };
@@ -87,9 +87,81 @@ static void release(struct result *result)
 		free(result->out[i]);
 }
 
-/* The matrices of a problem, forward and backward; the scratch is full of NaN before each. */
-static void attend(struct run *r, struct attention s, struct result *result)
+#define SEGMENTS 12
+
+struct problem {
+	struct attention shape;
+	int gap;
+	int length[SEGMENTS]; /* of segments; the first is 0 where there are none */
+};
+
+/* Segments of these lengths, on the device. */
+static void add_segments(struct run *r, const int *length, struct attention *s)
 {
+	struct segment segment[SEGMENTS];
+	int first = 0;
+
+	for (s->segments = 0; s->segments < SEGMENTS && length[s->segments]; s->segments++) {
+		segment[s->segments] = (struct segment){first, length[s->segments], 0};
+		first += length[s->segments];
+	}
+	if (s->segments == 0)
+		return;
+	ck_assert_int_eq(first, s->sequences * s->tokens);
+	void *there = r->dev->alloc(r->dev, sizeof segment);
+
+	r->memory[r->memories++] = there;
+	r->dev->upload(r->dev, there, segment, sizeof segment);
+	s->segment = there;
+}
+
+/* All that attention takes, rows [first, first + rows) of it. */
+struct operands {
+	struct matrix o, lse, q, k, v, d_o, dq, dk, dv;
+};
+
+static struct operands operand_rows(struct operands a, int first, int rows)
+{
+	return (struct operands){
+	    matrix_rows(a.o, first, rows),   matrix_rows(a.lse, first, rows),
+	    matrix_rows(a.q, first, rows),   matrix_rows(a.k, first, rows),
+	    matrix_rows(a.v, first, rows),   matrix_rows(a.d_o, first, rows),
+	    matrix_rows(a.dq, first, rows),  matrix_rows(a.dk, first, rows),
+	    matrix_rows(a.dv, first, rows),
+	};
+}
+
+/* Forward and backward; the scratch is full of NaN before each. */
+static void call(struct run *r, struct operands a, struct attention s)
+{
+	struct device *dev = r->dev;
+	int threads = pool_threads(dev->pool);
+	size_t bytes = r->kernels ? attention_bytes(r->kernels, threads, s)
+				  : dev->k.attention_scratch(threads, s, r->dtype);
+	char *noise = xalloc(bytes);
+	void *scratch = dev->alloc(dev, bytes);
+
+	memset(noise, 0xff, bytes);
+	dev->upload(dev, scratch, noise, bytes);
+	if (r->kernels)
+		attention_forward(r->kernels, dev, a.o, a.lse, a.q, a.k, a.v, s, scratch);
+	else
+		dev->k.attention(dev, a.o, a.lse, a.q, a.k, a.v, s, scratch);
+	dev->upload(dev, scratch, noise, bytes);
+	if (r->kernels)
+		attention_gradients(r->kernels, dev, a.dq, a.dk, a.dv, a.d_o, a.q, a.k, a.v,
+				    a.lse, s, scratch);
+	else
+		dev->k.attention_backward(dev, a.dq, a.dk, a.dv, a.d_o, a.q, a.k, a.v, a.o,
+					  a.lse, s, scratch);
+	dev->free(dev, scratch);
+	free(noise);
+}
+
+/* A problem; apart: with every segment as a sequence of its own. */
+static void attend(struct run *r, const struct problem *p, bool apart, struct result *result)
+{
+	struct attention s = p->shape;
 	int n = s.sequences * s.tokens, wide = s.heads * s.head_size;
 	int narrow = s.kv_heads * s.head_size;
 	struct matrix q = made(r, r->dtype, n, wide, 2), k = made(r, r->dtype, n, narrow, 2);
@@ -98,42 +170,28 @@ static void attend(struct run *r, struct attention s, struct result *result)
 	struct matrix dk = made(r, r->dtype, n, narrow, 1);
 	struct matrix dv = made(r, r->dtype, n, narrow, 1);
 	struct matrix lse = made(r, DTYPE_F32, n, s.heads, 1);
-	struct device *dev = r->dev;
-	int threads = pool_threads(dev->pool);
-	size_t bytes = r->kernels ? attention_bytes(r->kernels, threads, s)
-				  : dev->k.attention_scratch(threads, s, r->dtype);
-	char *noise = xalloc(bytes);
-	void *scratch = dev->alloc(dev, bytes);
+	struct operands all = {o, lse, q, k, v, d_o, dq, dk, dv};
 
-	r->memory[r->memories++] = scratch;
-	memset(noise, 0xff, bytes);
-	dev->upload(dev, scratch, noise, bytes);
-	if (r->kernels)
-		attention_forward(r->kernels, dev, o, lse, q, k, v, s, scratch);
-	else
-		dev->k.attention(dev, o, lse, q, k, v, s, scratch);
-	dev->upload(dev, scratch, noise, bytes);
-	if (r->kernels)
-		attention_gradients(r->kernels, dev, dq, dk, dv, d_o, q, k, v, lse, s, scratch);
-	else
-		dev->k.attention_backward(dev, dq, dk, dv, d_o, q, k, v, o, lse, s, scratch);
+	if (!apart) {
+		add_segments(r, p->length, &s);
+		call(r, all, s);
+	}
+	s.sequences = 1;
+	for (int i = 0, first = 0; apart && p->length[i]; first += p->length[i++]) {
+		s.tokens = p->length[i];
+		call(r, operand_rows(all, first, s.tokens), s);
+	}
 	give(r, result, O, o);
 	give(r, result, LSE, lse);
 	give(r, result, DQ, dq);
 	give(r, result, DK, dk);
 	give(r, result, DV, dv);
-	free(noise);
 }
-
-struct problem {
-	struct attention shape;
-	int gap;
-};
 
 /* The problem with inputs rounded to one dtype and stored as another. */
 static struct result run_with(const struct attention_kernels *kernels, const char *device,
 			      int threads, const struct problem *p, enum dtype rounded,
-			      enum dtype stored)
+			      enum dtype stored, bool apart)
 {
 	struct run r = {.dev = device_open(device, threads),
 			.kernels = kernels,
@@ -143,7 +201,7 @@ static struct result run_with(const struct attention_kernels *kernels, const cha
 	struct result result;
 
 	ck_assert_ptr_nonnull(r.dev);
-	attend(&r, p->shape, &result);
+	attend(&r, p, apart, &result);
 	for (int i = 0; i < r.memories; i++)
 		r.dev->free(r.dev, r.memory[i]);
 	device_close(r.dev);
@@ -153,7 +211,7 @@ static struct result run_with(const struct attention_kernels *kernels, const cha
 static struct result run_on(const char *device, int threads, const struct problem *p,
 			    enum dtype rounded, enum dtype stored)
 {
-	return run_with(NULL, device, threads, p, rounded, stored);
+	return run_with(NULL, device, threads, p, rounded, stored, false);
 }
 
 static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
@@ -161,14 +219,28 @@ static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
 /* sequences, tokens, heads, heads of keys, size of a head, scale, window; gap. Sizes around the
  * blocks and tiles of any kernel; scores up to 30. */
 static const struct problem problems[] = {
-    {{1, 1, 1, 1, 1, 1, 0}, 0},	       {{3, 1, 2, 1, 8, 0.7f, 0}, 1},
-    {{2, 2, 2, 2, 24, 0.5f, 0}, 0},    {{1, 63, 2, 1, 64, 0.3f, 0}, 0},
-    {{2, 64, 1, 1, 64, 0.3f, 0}, 3},   {{1, 65, 3, 1, 80, 0.2f, 0}, 2},
-    {{1, 200, 4, 2, 24, 0.4f, 0}, 0},  {{1, 200, 2, 2, 1, 1, 0}, 1},
-    {{1, 130, 2, 1, 128, 0.2f, 0}, 5}, {{1, 64, 3, 3, 7, 0.5f, 64}, 4},
-    {{1, 200, 6, 1, 8, 0.5f, 1}, 1},   {{2, 129, 2, 1, 33, 0.3f, 2}, 0},
-    {{1, 200, 2, 1, 64, 0.3f, 31}, 7}, {{1, 230, 2, 2, 10, 0.5f, 100}, 0},
-    {{1, 133, 14, 2, 16, 0.5f, 0}, 1}, {{1, 191, 3, 3, 3, 0.5f, 190}, 0},
+    {{1, 1, 1, 1, 1, 1, 0, 0, NULL}, 0, {0}},
+    {{3, 1, 2, 1, 8, 0.7f, 0, 0, NULL}, 1, {0}},
+    {{2, 2, 2, 2, 24, 0.5f, 0, 0, NULL}, 0, {0}},
+    {{1, 63, 2, 1, 64, 0.3f, 0, 0, NULL}, 0, {0}},
+    {{2, 64, 1, 1, 64, 0.3f, 0, 0, NULL}, 3, {0}},
+    {{1, 65, 3, 1, 80, 0.2f, 0, 0, NULL}, 2, {0}},
+    {{1, 200, 4, 2, 24, 0.4f, 0, 0, NULL}, 0, {0}},
+    {{1, 200, 2, 2, 1, 1, 0, 0, NULL}, 1, {0}},
+    {{1, 130, 2, 1, 128, 0.2f, 0, 0, NULL}, 5, {0}},
+    {{1, 64, 3, 3, 7, 0.5f, 64, 0, NULL}, 4, {0}},
+    {{1, 200, 6, 1, 8, 0.5f, 1, 0, NULL}, 1, {0}},
+    {{2, 129, 2, 1, 33, 0.3f, 2, 0, NULL}, 0, {0}},
+    {{1, 200, 2, 1, 64, 0.3f, 31, 0, NULL}, 7, {0}},
+    {{1, 230, 2, 2, 10, 0.5f, 100, 0, NULL}, 0, {0}},
+    {{1, 133, 14, 2, 16, 0.5f, 0, 0, NULL}, 1, {0}},
+    {{1, 191, 3, 3, 3, 0.5f, 190, 0, NULL}, 0, {0}},
+    /* Segments: of one token, around blocks and panels, in parts and not, across sequences. */
+    {{1, 150, 4, 2, 24, 0.4f, 0, 0, NULL}, 0, {1, 65, 1, 63, 20}},
+    {{2, 200, 14, 2, 16, 0.5f, 0, 0, NULL}, 1, {97, 64, 33, 6, 131, 1, 66, 2}},
+    {{1, 230, 6, 1, 33, 0.3f, 31, 0, NULL}, 2, {100, 30, 31, 69}},
+    {{1, 129, 9, 9, 8, 0.5f, 70, 0, NULL}, 0, {129}},
+    {{3, 5, 2, 1, 64, 0.5f, 2, 0, NULL}, 3, {1, 1, 3, 2, 3, 4, 1}},
 };
 
 #define PROBLEMS ((int)(sizeof problems / sizeof *problems))
@@ -236,7 +308,7 @@ START_TEST(cpu_equals_reference)
 		const struct attention_kernels *k;
 
 		for (int choice = 0; (k = attention_kernels(dtype, choice)); choice++) {
-			struct result got = run_with(k, "cpu", 1, &problems[i], dtype, dtype);
+			struct result got = run_with(k, "cpu", 1, &problems[i], dtype, dtype, false);
 
 			close_to(&want, &got, dtype, k, i);
 			release(&got);
@@ -290,7 +362,7 @@ END_TEST
 /* The first sequence of two has what it has alone. */
 START_TEST(same_bits_in_any_company)
 {
-	static const struct problem pair = {{2, 150, 4, 2, 24, 0.4f, 0}, 0};
+	static const struct problem pair = {{2, 150, 4, 2, 24, 0.4f, 0, 0, NULL}, 0, {0}};
 	struct problem alone = pair;
 
 	alone.shape.sequences = 1;
@@ -305,16 +377,49 @@ START_TEST(same_bits_in_any_company)
 }
 END_TEST
 
+/* Every segment alone: what its rows compute is the same bits. dk and dv are sums over queries,
+ * whose parts a short segment has not. */
+START_TEST(segments_are_sequences)
+{
+	enum dtype dtype = dtypes[_i];
+
+	for (int i = 0; i < PROBLEMS; i++) {
+		const struct problem *p = &problems[i];
+		const struct attention_kernels *k;
+
+		if (p->length[0] == 0)
+			continue;
+		struct result apart =
+		    run_with(NULL, "reference", 1, p, dtype, DTYPE_F32, true);
+		struct result packed = run_on("reference", 1, p, dtype, DTYPE_F32);
+
+		same_bits(&apart, &packed, "reference", i);
+		for (int choice = 0; (k = attention_kernels(dtype, choice)); choice++) {
+			struct result want = run_with(k, "cpu", 2, p, dtype, dtype, true);
+			struct result got = run_with(k, "cpu", 2, p, dtype, dtype, false);
+
+			close_to(&want, &got, dtype, k, i);
+			want.count[DK] = want.count[DV] = 0;
+			same_bits(&want, &got, k->name, i);
+			release(&want);
+			release(&got);
+		}
+		release(&apart);
+		release(&packed);
+	}
+}
+END_TEST
+
 /* The softmax of one score is 1 whatever the score: its gradient is 0, not what rounding
  * leaves. */
 START_TEST(one_key_has_no_gradient)
 {
-	static const struct problem one = {{2, 70, 4, 2, 5, 0.7f, 1}, 0};
+	static const struct problem one = {{2, 70, 4, 2, 5, 0.7f, 1, 0, NULL}, 0, {0}};
 	enum dtype dtype = dtypes[_i];
 	const struct attention_kernels *k;
 
 	for (int choice = 0; (k = attention_kernels(dtype, choice)); choice++) {
-		struct result got = run_with(k, "cpu", 2, &one, dtype, dtype);
+		struct result got = run_with(k, "cpu", 2, &one, dtype, dtype, false);
 
 		for (int out = DQ; out <= DK; out++)
 			for (size_t i = 0; i < got.count[out]; i++)
@@ -335,6 +440,7 @@ int main(void)
 	tcase_add_test(attention, reference_rounds_what_it_stores);
 	tcase_add_loop_test(attention, same_bits_on_any_threads_and_far, 0, 2);
 	tcase_add_loop_test(attention, same_bits_in_any_company, 0, 2);
+	tcase_add_loop_test(attention, segments_are_sequences, 0, 2);
 	tcase_add_loop_test(attention, one_key_has_no_gradient, 0, 2);
 	suite_add_tcase(suite, attention);
 	return run_suite(suite);

@@ -230,7 +230,7 @@ static double rope_loss(void *arg)
 
 	for (int i = 0; i < f->x.rows; i++)
 		memcpy(row(f->y, i), row(f->x, i), (size_t)f->x.cols * sizeof(double));
-	k->rope(NULL, f->y, f->gain, 6, false);
+	k->rope(NULL, f->y, NULL, f->gain, 6, false);
 	return inner(f->weight, f->y);
 }
 
@@ -243,7 +243,7 @@ START_TEST(rope_gradient)
 			    .gain = made(&b, 4, 6, 1)};
 	struct matrix dx = copied(&b, f.weight);
 
-	k->rope(NULL, dx, f.gain, 6, true);
+	k->rope(NULL, dx, NULL, f.gain, 6, true);
 	check_gradient("rope", f.x, dx, rope_loss, &f);
 	release(&b);
 }
@@ -312,6 +312,15 @@ static const struct attention shapes[] = {
      .scale = 0.5f,
      .window = 3},
     {.sequences = 3, .tokens = 1, .heads = 1, .kv_heads = 1, .head_size = 1, .scale = 1},
+    {.sequences = 2,
+     .tokens = 5,
+     .heads = 2,
+     .kv_heads = 1,
+     .head_size = 3,
+     .scale = 0.6f,
+     .window = 2,
+     .segments = 4,
+     .segment = (const struct segment[]){{0, 1, 0}, {1, 4, 0}, {5, 2, 0}, {7, 3, 0}}},
 };
 
 struct attended {
@@ -361,22 +370,34 @@ START_TEST(attention_gradient)
 }
 END_TEST
 
+/* The sequence or the segment that a row is in. */
+static int span_of(const struct attention *at, int row)
+{
+	int s = 0;
+
+	if (at->segments == 0)
+		return row / at->tokens;
+	while (row >= at->segment[s].first + at->segment[s].tokens)
+		s++;
+	return s;
+}
+
 /* softmax(mask + scale q kᵀ) v, one number at a time, as it is written in a book. */
-static double naive(const struct attended *a, int s, int i, int h, int d, double *lse)
+static double naive(const struct attended *a, int i, int h, int d, double *lse)
 {
 	const struct attention *at = &a->shape;
-	int kv = h / (at->heads / at->kv_heads), base = s * at->tokens;
+	int kv = h / (at->heads / at->kv_heads);
 	double sum = 0, out = 0;
 
-	for (int j = 0; j < at->tokens; j++) {
-		double score = 0, mask = j <= i && (!at->window || i - j < at->window);
+	for (int j = 0; j < a->q.rows; j++) {
+		double score = 0, mask = j <= i && (!at->window || i - j < at->window) &&
+					 span_of(at, i) == span_of(at, j);
 
 		for (int e = 0; e < at->head_size; e++)
-			score += row(a->q, base + i)[h * at->head_size + e] *
-				 row(a->k, base + j)[kv * at->head_size + e];
+			score += row(a->q, i)[h * at->head_size + e] *
+				 row(a->k, j)[kv * at->head_size + e];
 		sum += mask * exp(at->scale * score);
-		out +=
-		    mask * exp(at->scale * score) * row(a->v, base + j)[kv * at->head_size + d];
+		out += mask * exp(at->scale * score) * row(a->v, j)[kv * at->head_size + d];
 	}
 	*lse = log(sum);
 	return out / sum;
@@ -392,8 +413,7 @@ START_TEST(attention_is_its_formula)
 	attention_loss(&a);
 	for (int n = 0; n < a.o.rows; n++) {
 		for (int j = 0; j < a.o.cols; j++) {
-			double want = naive(&a, n / a.shape.tokens, n % a.shape.tokens, j / D,
-					    j % D, &lse);
+			double want = naive(&a, n, j / D, j % D, &lse);
 
 			ck_assert_double_eq_tol(row(a.o, n)[j], want, 1e-12);
 			ck_assert_double_eq_tol(row(a.lse, n)[j / D], lse, 1e-12);
@@ -536,7 +556,7 @@ START_TEST(rope_is_transformers)
 		table[i / 4 * 8 + i % 4] = cos(angle);
 		table[i / 4 * 8 + 4 + i % 4] = sin(angle);
 	}
-	k->rope(NULL, (struct matrix){x, 3, 8, 8, DTYPE_F64},
+	k->rope(NULL, (struct matrix){x, 3, 8, 8, DTYPE_F64}, NULL,
 		(struct matrix){table, 3, 8, 8, DTYPE_F64}, 8, false);
 	check_row("rope", x, want, 24);
 }

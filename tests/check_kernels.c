@@ -196,6 +196,26 @@ static void run_copy(struct run *r, const struct sizes *s)
 	output(r, z);
 }
 
+/* Samples of 1, 2, ... rows, the last one cut off, none longer than T; their numbers are no order. */
+static const struct spot *spots(struct run *r, const struct sizes *s)
+{
+	int n = s->B * s->T;
+	struct spot *spot = xalloc((size_t)n * sizeof *spot);
+	uint32_t sample = 1, position = 0;
+
+	for (int i = 0; i < n; i++, position++) {
+		if (position == sample % (uint32_t)s->T + 1 || position == (uint32_t)s->T) {
+			sample++;
+			position = 0;
+		}
+		spot[i] = (struct spot){sample * 7 % 5, position};
+	}
+	const struct spot *there = on_device(r, spot, (size_t)n * sizeof *spot);
+
+	free(spot);
+	return there;
+}
+
 static void run_embed(struct run *r, const struct sizes *s)
 {
 	int n = s->B * s->T, V = 53;
@@ -206,11 +226,15 @@ static void run_embed(struct run *r, const struct sizes *s)
 	const int32_t *far_ids = on_device(r, ids, (size_t)n * sizeof *ids);
 	struct matrix y = input(r, n, s->C, s->gap, 1), tokens = any(r, V, s->C, s->gap, 1);
 
-	r->dev->k.embed(r->dev, y, far_ids, tokens, input(r, s->T, s->C, 0, 1), s->T);
+	struct matrix positions = input(r, s->T, s->C, 0, 1);
+
+	r->dev->k.embed(r->dev, y, far_ids, NULL, tokens, positions, s->T);
+	output(r, y);
+	r->dev->k.embed(r->dev, y, far_ids, spots(r, s), tokens, positions, s->T);
 	output(r, y);
 	if (tokens.dtype == DTYPE_BF16)
 		tokens.dtype = DTYPE_F16;
-	r->dev->k.embed(r->dev, y, far_ids, tokens, (struct matrix){0}, s->T);
+	r->dev->k.embed(r->dev, y, far_ids, NULL, tokens, (struct matrix){0}, s->T);
 	output(r, y);
 	free(ids);
 }
@@ -279,16 +303,18 @@ static void run_rope(struct run *r, const struct sizes *s)
 	struct matrix x = any(r, s->B * s->T, s->H * s->D, s->gap, 1);
 	struct matrix table = input(r, s->T, s->D, 0, 1);
 
-	r->dev->k.rope(r->dev, x, table, s->D, false);
+	r->dev->k.rope(r->dev, x, NULL, table, s->D, false);
 	output(r, x);
-	r->dev->k.rope(r->dev, x, table, s->D, true);
+	r->dev->k.rope(r->dev, x, NULL, table, s->D, true);
+	output(r, x);
+	r->dev->k.rope(r->dev, x, spots(r, s), table, s->D, false);
 	output(r, x);
 }
 
 static void run_attention(struct run *r, const struct sizes *s)
 {
 	int n = s->B * s->T, wide = s->H * s->D, narrow = s->G * s->D;
-	struct attention shape = {s->B, s->T, s->H, s->G, s->D, 0.7f, s->window};
+	struct attention shape = {s->B, s->T, s->H, s->G, s->D, 0.7f, s->window, 0, NULL};
 	struct matrix q = input(r, n, wide, s->gap, 2), k = input(r, n, narrow, s->gap + 3, 2);
 	struct matrix v = input(r, n, narrow, s->gap, 1), o = input(r, n, wide, s->gap, 1);
 	struct matrix lse = input(r, n, s->H, 1, 1), d_o = input(r, n, wide, s->gap, 1);
@@ -348,6 +374,11 @@ static void run_dropout(struct run *r, const struct sizes *s)
 	struct dropout d = {
 	    .p = 0.3f, .key0 = 5, .key1 = 6, .step = 7, .first_sample = 8, .tokens = s->T};
 
+	r->dev->k.dropout(r->dev, y, x, d);
+	output(r, y);
+	r->dev->k.dropout_backward(r->dev, y, x, d);
+	output(r, y);
+	d.spot = spots(r, s);
 	r->dev->k.dropout(r->dev, y, x, d);
 	output(r, y);
 	r->dev->k.dropout_backward(r->dev, y, x, d);

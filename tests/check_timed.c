@@ -124,7 +124,7 @@ START_TEST(passes)
 	dev->k.rms_norm_backward(dev, y, none, x, x, stats, gain, true);
 	dev->k.rms_norm_backward(dev, y, none, x, x, stats, gain, false);
 	dev->k.adamw(dev, x, y, matrix(memory + 16384, 8, 16), matrix(memory + 20480, 8, 16), settings);
-	dev->k.embed(dev, y, ids, matrix(memory + 24576, 100, 16), matrix(memory + 28672, 50, 16), 4);
+	dev->k.embed(dev, y, ids, NULL, matrix(memory + 24576, 100, 16), matrix(memory + 28672, 50, 16), 4);
 	timed_stop(dev);
 	ck_work(dev, "copy", 2, 0, 128 * (4 + 4 + 4 + 2));
 	ck_work(dev, "fill", 1, 0, 128 * 4);
