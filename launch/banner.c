@@ -58,6 +58,21 @@ static void say_dataset(const char *head, const struct dataset *d)
 		say("        chats are written with the template %s", d->template);
 }
 
+/* How much of the sequences is padding, and was before. */
+static void say_packing(const struct dataset *d, const struct packing *packing)
+{
+	struct packing_facts f;
+	char a[32];
+
+	if (!packing)
+		return;
+	f = packing_facts(packing);
+	say("        packed into %s sequences, up to %d samples in one: %.1f %% padding, %.1f %% without",
+	    grouped(f.rows, a, sizeof(a)), f.most,
+	    100 * (1 - (double)f.tokens / ((double)f.rows * d->tokens)),
+	    100 * (1 - (double)f.tokens / ((double)d->samples * d->tokens)));
+}
+
 static void say_step(const struct session *s)
 {
 	const struct train_config *t = &s->job.train;
@@ -162,7 +177,9 @@ void banner_say(const struct session *s)
 	text_release(&build);
 	say_model(s);
 	say_dataset("data   ", s->train);
+	say_packing(s->train, s->packing);
 	say_dataset("valid  ", s->valid);
+	say_packing(s->valid, s->valid_packing);
 	say_step(s);
 	say_links(s);
 	plan_print(&s->plan, &s->problem, &table);

@@ -55,6 +55,8 @@ static const char **identity(struct session *s)
 	add_digest(&p, "data", s->train->digest);
 	add_integer(&p, "sequence", s->data.tokens);
 	add(&p, "shuffle", s->job.data.shuffle ? "true" : "false");
+	if (s->data.segments > 0)
+		add(&p, "pack", "true");
 	add_integer(&p, "batch", s->job.train.batch);
 	add_integer(&p, "seed", s->job.train.seed);
 	add_integer(&p, "lora.rank", s->lora->rank);

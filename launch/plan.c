@@ -235,6 +235,7 @@ static int make_problem(struct plan_command *c)
 		.threads = c->threads,
 		.dtypes = c->dtypes,
 		.plain = c->job.train.weights == WEIGHTS_PLAIN,
+		.packed = dataset_packs(&c->job.data, c->job.data.train),
 		.memory_limit_bytes = c->limit,
 		.overhead_bytes = c->overhead,
 	};

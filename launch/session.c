@@ -136,6 +136,8 @@ void session_release(struct session *s)
 	stage_close(s->stage);
 	device_close(s->device);
 	profile_free(s->profile);
+	packing_close(s->packing);
+	packing_close(s->valid_packing);
 	dataset_close(s->train);
 	dataset_close(s->valid);
 	lora_free(s->lora);

@@ -39,7 +39,8 @@ struct rank_facts {
 /* What rank 0 found in the data and everybody must know. Plain data. */
 struct data_facts {
 	int tokens;			/* T */
-	unsigned long long train_samples, valid_samples;
+	unsigned long long train_samples, valid_samples;	/* sequences, where they are packed */
+	int segments;			/* of a packed sequence, at most, its padding too; 0: they are not packed */
 	long long steps;
 };
 
@@ -60,6 +61,7 @@ struct session {
 	struct weights *weights;
 	struct lora *lora;
 	struct dataset *train, *valid;	/* rank 0 */
+	struct packing *packing, *valid_packing;	/* likewise, where sequences are packed */
 	struct data_facts data;
 	struct digest weights_digest;	/* of all weights that are run */
 	struct problem problem;

@@ -183,6 +183,24 @@ int setup_model(struct session *s)
 
 /* -- data ---------------------------------------------------------------------------------- */
 
+/* Of a set, where its sequences are to be packed. The number of sequences goes to *samples. */
+static struct packing *open_packing(struct session *s, const struct dataset *set, bool shuffle,
+				    unsigned long long *samples)
+{
+	struct packing *packing;
+	struct packing_facts facts;
+
+	*samples = set ? set->samples : 0;
+	if (!set || !dataset_packs(&s->job.data, s->train ? s->train->path : set->path))
+		return NULL;
+	packing = packing_open(set, (uint64_t)s->job.train.seed, shuffle);
+	facts = packing_facts(packing);
+	*samples = facts.rows;
+	if (facts.most + 1 > s->data.segments)
+		s->data.segments = facts.most + 1;	/* and padding */
+	return packing;
+}
+
 /* What eval reads takes the place of training data: nothing else is read. */
 static int open_evaluated(struct session *s)
 {
@@ -190,7 +208,7 @@ static int open_evaluated(struct session *s)
 	if (!s->valid)
 		return -1;
 	s->data.tokens = s->valid->tokens;
-	s->data.valid_samples = s->valid->samples;
+	s->valid_packing = open_packing(s, s->valid, false, &s->data.valid_samples);
 	return 0;
 }
 
@@ -209,9 +227,12 @@ static int open_data(struct session *s)
 		if (!s->valid)
 			return -1;
 	}
+	if (data->pack_given && !data->pack && dataset_is_text(s->train->path))
+		return error(EXIT_CONFIG, "data.pack: false is not for plain text ('%s'), which is one stream: it "
+			     "is cut into sequences", s->train->path);
 	s->data.tokens = s->train->tokens;
-	s->data.train_samples = s->train->samples;
-	s->data.valid_samples = s->valid ? s->valid->samples : 0;
+	s->packing = open_packing(s, s->train, data->shuffle, &s->data.train_samples);
+	s->valid_packing = open_packing(s, s->valid, false, &s->data.valid_samples);
 	return 0;
 }
 
@@ -265,6 +286,7 @@ static void make_problem(struct session *s)
 		s->overhead_bytes[i] =
 			s->facts[i].overhead_bytes +
 			(i == 0 ? lora_state_bytes(s->lora) : 0) +
+			feed_segments_bytes(s->job.train.batch, s->data.segments, i == 0) +
 			trace_bytes(s->job.train.trace, most_micro_batches(s), i == 0 ? s->comm->size : 0);
 	}
 	s->problem = (struct problem){
@@ -284,6 +306,7 @@ static void make_problem(struct session *s)
 		.threads = s->threads,
 		.dtypes = s->dtypes,
 		.plain = s->job.train.weights == WEIGHTS_PLAIN,
+		.packed = s->data.segments > 0,
 		.memory_limit_bytes = s->memory_limit_bytes,
 		.overhead_bytes = s->overhead_bytes,
 	};
@@ -442,6 +465,7 @@ static int open_stage(struct session *s)
 		.dtype = s->facts[s->comm->rank].dtype,
 		.recompute = (enum recompute)s->job.train.recompute,
 		.plain = s->job.train.weights == WEIGHTS_PLAIN,
+		.packed = s->data.segments > 0,
 		.dump = s->options.dump != NULL,
 	};
 	if (cuts_open(s, &spec))

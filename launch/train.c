@@ -152,6 +152,9 @@ static void fill_training(struct session *s, struct training *t)
 	t->shuffle = s->job.data.shuffle;
 	t->train = s->train;
 	t->valid = s->valid;
+	t->packing = s->packing;
+	t->valid_packing = s->valid_packing;
+	t->segments = s->data.segments;
 	t->valid_samples = s->data.valid_samples;
 	t->validate = s->data.valid_samples > 0;
 	t->run = s->run;

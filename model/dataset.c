@@ -52,6 +52,23 @@ int dataset_sequence(const struct data_config *data, const struct model_config *
 	return sequence_of(data, config, SEQUENCE, data->train ? data->train : "data");
 }
 
+static bool ends_with(const char *text, const char *tail)
+{
+	size_t bytes = strlen(text), less = strlen(tail);
+
+	return bytes > less && strcmp(text + bytes - less, tail) == 0;
+}
+
+bool dataset_is_text(const char *path)
+{
+	return ends_with(path, ".txt");
+}
+
+bool dataset_packs(const struct data_config *data, const char *path)
+{
+	return data->pack && !(path && dataset_is_text(path));
+}
+
 int reader_sequence(struct reader *r, long long otherwise)
 {
 	int tokens = sequence_of(r->data, r->config, otherwise, r->path);
@@ -177,12 +194,8 @@ static const char *find_file(struct arena *arena, const char *path, const char *
 
 static const struct form *find_form(const char *path)
 {
-	size_t bytes = strlen(path);
-
 	for (size_t i = 0; i < FORMS; i++) {
-		size_t tail = strlen(forms[i].extension);
-
-		if (bytes > tail && strcmp(path + bytes - tail, forms[i].extension) == 0)
+		if (ends_with(path, forms[i].extension))
 			return &forms[i];
 	}
 	return error_null(EXIT_CONFIG,
@@ -303,15 +316,32 @@ void dataset_close(struct dataset *set)
 
 /* -- taking samples ------------------------------------------------------------------------ */
 
+/* The row of a place, and its epoch. */
+static uint64_t row_at(const struct dataset *set, uint64_t seed, bool shuffle, uint64_t place)
+{
+	uint64_t epoch = place / set->samples, row = place % set->samples;
+
+	return shuffle ? shuffle_index(seed, epoch, row, set->samples) : row;
+}
+
+int dataset_length(const struct dataset *set, uint64_t seed, bool shuffle, uint64_t place)
+{
+	const int32_t *label =
+	    set->labels + row_at(set, seed, shuffle, place) * (size_t)set->tokens;
+	int length = set->tokens - 1;
+
+	while (length > 1 && label[length] == UNTRAINED)
+		length--;
+	return length < 1 ? 1 : length;
+}
+
 int dataset_sample(const struct dataset *set, uint64_t seed, bool shuffle, uint64_t place,
 		   int32_t *ids, int32_t *labels)
 {
-	uint64_t epoch = place / set->samples, row = place % set->samples;
+	uint64_t row = row_at(set, seed, shuffle, place);
 	size_t T = (size_t)set->tokens;
 	int trained = 0;
 
-	if (shuffle)
-		row = shuffle_index(seed, epoch, row, set->samples);
 	const int32_t *label = set->labels + row * T;
 	memcpy(ids, set->ids + row * T, T * sizeof *ids);
 	for (size_t t = 0; t + 1 < T; t++) {

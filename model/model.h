@@ -360,6 +360,7 @@ struct data_config {
 	const char *template;		/* null: the model's own */
 	const char *column[DATA_COLUMNS];	/* null: its own name */
 	bool shuffle;
+	bool pack, pack_given;		/* several samples in a sequence; see dataset_packs */
 };
 
 /* Samples of exactly `tokens` ids and labels, in host memory. Rank 0 alone opens one. */
@@ -378,6 +379,10 @@ struct dataset {
 };
 /* T of text by the configuration alone, before anything is read. -1 where the model has fewer positions (EXIT_CONFIG). */
 int dataset_sequence(const struct data_config *data, const struct model_config *config);
+/* Whether a path means plain text, which is one stream that is cut into sequences; and whether sequences of a file hold
+ * several samples that do not see each other, as data.pack asks. */
+bool dataset_is_text(const char *path);
+bool dataset_packs(const struct data_config *data, const char *path);
 /*
  * Reads .txt (packed), .jsonl (its forms: samples.c), .safetensors (input_ids and labels), or a directory that holds KIND.jsonl, .txt or .safetensors (kind: "train" or "valid").
  * Text is tokenised with the tokenizer of the model's folder. Ids outside the vocabulary, a broken
@@ -394,7 +399,36 @@ struct dataset *dataset_open(const char *path, const char *kind, const struct da
  */
 int dataset_sample(const struct dataset *dataset, uint64_t seed, bool shuffle, uint64_t place,
 		   int32_t *ids, int32_t *labels);
+/* How many tokens of that sample matter: up to the last whose label is trained, at least 1. What follows is seen by
+ * nothing that is trained. */
+int dataset_length(const struct dataset *dataset, uint64_t seed, bool shuffle, uint64_t place);
 void dataset_close(struct dataset *dataset);
+
+/* -- packing.c ----------------------------------------------------------------------------- */
+
+/* Rows of T tokens that hold several samples each, for one seed. The set must live as long. */
+struct packing;
+struct packing_facts {
+	size_t rows;		/* of an epoch */
+	int most;		/* samples of a row, at most */
+	size_t tokens;		/* of all samples, without their padding */
+};
+struct packing *packing_open(const struct dataset *set, uint64_t seed, bool shuffle);
+struct packing_facts packing_facts(const struct packing *packing);
+/* A sample of a row: its number in the endless stream of samples (epoch * samples + its place in the first epoch), and
+ * how many tokens of the row are its own. */
+struct packed_sample {
+	uint64_t number;
+	int tokens;
+};
+/*
+ * The row at a place of the endless stream of rows: epoch after epoch, each in an order that is a function of (seed,
+ * epoch) alone, or of the file without shuffle. Ids and labels (shifted) as dataset_sample; its samples, at most `most`,
+ * one after the other, then padding. Returns how many positions are trained.
+ */
+int packing_row(struct packing *packing, uint64_t place, int32_t *ids, int32_t *labels,
+		struct packed_sample *sample, int *samples);
+void packing_close(struct packing *packing);
 
 /* -- checkpoint.c -------------------------------------------------------------------------- */
 

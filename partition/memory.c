@@ -20,6 +20,7 @@ static struct stage_spec spec_of(const struct problem *problem, const struct pla
 		.dtype = problem->dtypes ? problem->dtypes[stage->node] : DTYPE_F32,
 		.recompute = problem->recompute,
 		.plain = problem->plain,
+		.packed = problem->packed,
 	};
 }
 

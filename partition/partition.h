@@ -44,6 +44,7 @@ struct problem {
 	const int *threads;
 	const enum dtype *dtypes;	/* that it computes in; null: F32 on all */
 	bool plain;			/* weights of BF16 are not packed */
+	bool packed;			/* sequences hold several samples: see struct stage_spec */
 	const double *memory_limit_bytes, *overhead_bytes;
 };
 

@@ -232,10 +232,22 @@ static int await(const struct pass *pass, struct transfer *transfer, double *rea
 
 /* -- computing ----------------------------------------------------------------------------- */
 
+/* How many segments cover n rows. */
+static int covering(const struct segment *segment, int n)
+{
+	int count = 1;
+
+	while (segment[count - 1].first + segment[count - 1].tokens < n)
+		count++;
+	return count;
+}
+
 static struct micro_batch micro_batch(const struct pass *pass, int micro)
 {
 	const struct step_data *data = pass->data;
 	size_t first = (size_t)micro * (size_t)pass->x->n;
+	const struct segment *segment =
+		data->segment ? data->segment + (size_t)micro * (size_t)data->segments : NULL;
 
 	return (struct micro_batch){
 		.seed = pass->x->spec.seed,
@@ -245,6 +257,8 @@ static struct micro_batch micro_batch(const struct pass *pass, int micro)
 		.labels = data->labels ? data->labels + first : NULL,
 		.loss_scale = data->loss_scale,
 		.train = data->train,
+		.segment = segment,
+		.segments = segment ? covering(segment, pass->x->n) : 0,
 	};
 }
 

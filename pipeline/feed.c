@@ -1,6 +1,7 @@
 /*
  * The data of passes: rank 0 reads samples; ids go to the first stage, labels and the number of trained tokens to the
- * last. Two batches are held, so that the next one travels while this one is computed.
+ * last, and where sequences are packed, to every stage which rows are which sample's. Two batches are held, so that the
+ * next one travels while this one is computed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,12 +21,44 @@ static size_t labels_bytes(const struct feed *feed)
 	return sizeof(struct labels) + ids_bytes(feed);
 }
 
-void feed_open(struct feed *feed, const struct training *training, int ids_tag, int labels_tag)
+static size_t segment_bytes(const struct feed *feed)
+{
+	return feed->segments * sizeof(struct segment);
+}
+
+double feed_segments_bytes(long long batch, int segments, bool fills)
+{
+	double count = (double)batch * segments;
+
+	/* Of training and of validation. */
+	return 2 * count * (FEED_BATCHES * sizeof(struct segment) + (fills ? sizeof(uint64_t) : 0));
+}
+
+/* Of packed sequences. */
+static void open_segments(struct feed *feed, const struct training *t)
+{
+	size_t requests = feed->comm->rank == 0 ? (size_t)feed->comm->size : 1;
+
+	feed->segments = (size_t)t->segments * (size_t)t->samples;
+	if (feed->segments == 0)
+		return;
+	for (int i = 0; i < FEED_BATCHES; i++) {
+		feed->batch[i].segment = xzalloc(1, segment_bytes(feed));
+		feed->batch[i].segment_request = xzalloc(requests, sizeof(struct comm_request));
+	}
+	if (feed->comm->rank != 0)
+		return;
+	feed->sample = xzalloc((size_t)t->segments, sizeof(*feed->sample));
+	feed->number = xzalloc(feed->segments, sizeof(*feed->number));
+}
+
+void feed_open(struct feed *feed, const struct training *training, struct feed_tags tags)
 {
 	const struct places *places = &training->places;
 	int rank = training->comm->rank;
 
-	*feed = (struct feed){.comm = training->comm, .ids_tag = ids_tag, .labels_tag = labels_tag};
+	*feed = (struct feed){.comm = training->comm, .places = places, .ids_tag = tags.ids,
+			      .labels_tag = tags.labels, .segment_tag = tags.segments};
 	feed->first_rank = places->rank_of_stage[0];
 	feed->last_rank = places->rank_of_stage[places->stages - 1];
 	feed->count = (size_t)training->sequences * (size_t)training->micro_batches *
@@ -36,6 +69,80 @@ void feed_open(struct feed *feed, const struct training *training, int ids_tag, 
 		if (rank == 0 || rank == feed->last_rank)
 			feed->batch[i].labels = xzalloc(1, labels_bytes(feed));
 	}
+	open_segments(feed, training);
+}
+
+/* -- filling ------------------------------------------------------------------------------- */
+
+/* Where a micro-batch's segments are written. */
+struct cursor {
+	struct segment *segment;
+	uint64_t *number;
+	int count, row;
+};
+
+/* Adds a segment of a sample, or of padding, which draws nothing that counts. */
+static void add_segment(struct cursor *at, int tokens, uint64_t number)
+{
+	at->segment[at->count] = (struct segment){.first = at->row, .tokens = tokens};
+	at->number[at->count++] = number;
+	at->row += tokens;
+}
+
+/* One packed sequence, or an empty one behind the end. Returns how many positions are trained. */
+static int fill_row(const struct feed *feed, const struct feed_source *source, uint64_t place, int T,
+		    int32_t *ids, int32_t *labels, struct cursor *at)
+{
+	int end = at->row + T, samples = 0, trained = 0;
+
+	if (place < source->end)
+		trained = packing_row(source->packing, place, ids, labels, feed->sample, &samples);
+	for (int i = 0; i < samples; i++)
+		add_segment(at, feed->sample[i].tokens, feed->sample[i].number);
+	if (at->row < end)
+		add_segment(at, end - at->row, UINT64_MAX);
+	return trained;
+}
+
+/* Samples are counted from the batch's first one in the stream: those of a batch that follow each other there have the
+ * numbers that they have when they are not packed. */
+static void number_samples(const struct feed *feed, struct feed_batch *batch)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (size_t i = 0; i < feed->segments; i++)
+		if (batch->segment[i].tokens > 0 && feed->number[i] < least)
+			least = feed->number[i];
+	for (size_t i = 0; i < feed->segments; i++)
+		batch->segment[i].sample = (uint32_t)(feed->number[i] - least);
+}
+
+static void fill_empty(int32_t *ids, int32_t *labels, size_t count)
+{
+	for (size_t k = 0; k < count; k++) {
+		ids[k] = 0;
+		labels[k] = -1;
+	}
+}
+
+static void fill_packed(const struct feed *feed, struct feed_batch *batch, const struct training *t,
+			const struct feed_source *source, uint64_t place)
+{
+	size_t T = (size_t)t->tokens, row = 0;
+	size_t room = (size_t)t->segments * (size_t)t->sequences;
+
+	memset(batch->segment, 0, segment_bytes(feed));
+	fill_empty(batch->ids, batch->labels->label, feed->count);
+	for (int m = 0; m < t->micro_batches; m++) {
+		struct cursor at = {batch->segment + (size_t)m * room,
+				    feed->number + (size_t)m * room, 0, 0};
+
+		for (int i = 0; i < t->sequences; i++, row++)
+			batch->labels->trained +=
+				fill_row(feed, source, place + row, t->tokens, batch->ids + row * T,
+					 batch->labels->label + row * T, &at);
+	}
+	number_samples(feed, batch);
 }
 
 static void fill(const struct feed *feed, struct feed_batch *batch, const struct training *t,
@@ -44,19 +151,21 @@ static void fill(const struct feed *feed, struct feed_batch *batch, const struct
 	size_t T = (size_t)t->tokens;
 
 	batch->labels->trained = 0;
+	if (source->packing) {
+		fill_packed(feed, batch, t, source, place);
+		return;
+	}
 	for (size_t i = 0; i < feed->count; i += T, place++) {
-		if (place < source->end) {
+		if (place < source->end)
 			batch->labels->trained += dataset_sample(
 				source->dataset, (uint64_t)t->config->seed, source->shuffle, place,
 				batch->ids + i, batch->labels->label + i);
-			continue;
-		}
-		for (size_t k = 0; k < T; k++) {
-			batch->ids[i + k] = 0;
-			batch->labels->label[i + k] = -1;
-		}
+		else
+			fill_empty(batch->ids + i, batch->labels->label + i, T);
 	}
 }
+
+/* -- travelling ---------------------------------------------------------------------------- */
 
 /* From rank 0 to another; nothing to do where that is rank 0 itself. */
 static int share(struct feed *feed, int to, int tag, void *data, size_t bytes,
@@ -71,13 +180,40 @@ static int share(struct feed *feed, int to, int tag, void *data, size_t bytes,
 	return 0;
 }
 
+/* To every stage. */
+static int share_segments(struct feed *feed, struct feed_batch *batch)
+{
+	bool sends = feed->comm->rank == 0;
+
+	for (int s = 0; batch->segment && s < feed->places->stages; s++) {
+		int rank = feed->places->rank_of_stage[s];
+
+		if (share(feed, rank, feed->segment_tag, batch->segment, segment_bytes(feed),
+			  &batch->segment_request[sends ? rank : 0]))
+			return -1;
+	}
+	return 0;
+}
+
+static int wait_batch(struct feed *feed, struct feed_batch *batch)
+{
+	int requests = !batch->segment ? 0 : feed->comm->rank == 0 ? feed->comm->size : 1;
+
+	for (int i = 0; i < requests; i++)
+		if (comm_wait(feed->comm, &batch->segment_request[i]))
+			return -1;
+	return comm_wait(feed->comm, &batch->ids_request) ||
+			       comm_wait(feed->comm, &batch->labels_request)
+		       ? -1
+		       : 0;
+}
+
 int feed_start(struct feed *feed, const struct training *t, const struct feed_source *source,
 	       uint64_t place)
 {
 	struct feed_batch *batch = &feed->batch[feed->started++ % FEED_BATCHES];
 
-	if (comm_wait(feed->comm, &batch->ids_request) ||
-	    comm_wait(feed->comm, &batch->labels_request))
+	if (wait_batch(feed, batch))
 		return -1;
 	if (feed->comm->rank == 0)
 		fill(feed, batch, t, source, place);
@@ -86,17 +222,16 @@ int feed_start(struct feed *feed, const struct training *t, const struct feed_so
 	    share(feed, feed->last_rank, feed->labels_tag, batch->labels, labels_bytes(feed),
 		  &batch->labels_request))
 		return -1;
-	return 0;
+	return share_segments(feed, batch);
 }
 
 int feed_next(struct feed *feed, struct feed_view *view)
 {
 	struct feed_batch *batch = &feed->batch[feed->taken++ % FEED_BATCHES];
 
-	if (feed->comm->rank != 0 && (comm_wait(feed->comm, &batch->ids_request) ||
-				      comm_wait(feed->comm, &batch->labels_request)))
+	if (feed->comm->rank != 0 && wait_batch(feed, batch))
 		return -1;
-	*view = (struct feed_view){.ids = batch->ids};
+	*view = (struct feed_view){.ids = batch->ids, .segment = batch->segment};
 	if (batch->labels) {
 		view->labels = batch->labels->label;
 		view->trained = batch->labels->trained;
@@ -107,8 +242,7 @@ int feed_next(struct feed *feed, struct feed_view *view)
 int feed_settle(struct feed *feed)
 {
 	for (int i = 0; i < FEED_BATCHES; i++)
-		if (comm_wait(feed->comm, &feed->batch[i].ids_request) ||
-		    comm_wait(feed->comm, &feed->batch[i].labels_request))
+		if (wait_batch(feed, &feed->batch[i]))
 			return -1;
 	return 0;
 }
@@ -118,5 +252,9 @@ void feed_close(struct feed *feed)
 	for (int i = 0; i < FEED_BATCHES; i++) {
 		free(feed->batch[i].ids);
 		free(feed->batch[i].labels);
+		free(feed->batch[i].segment);
+		free(feed->batch[i].segment_request);
 	}
+	free(feed->sample);
+	free(feed->number);
 }

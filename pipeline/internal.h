@@ -8,7 +8,7 @@
 #include "pipeline/pipeline.h"
 
 enum { TAG_IDS = 11, TAG_LABELS, TAG_VALID_IDS, TAG_VALID_LABELS, TAG_NORM, TAG_VERDICT, TAG_TIMES,
-       TAG_LOSS, TAG_STATE, TAG_DUMP, TAG_CLOCK };
+       TAG_LOSS, TAG_STATE, TAG_DUMP, TAG_CLOCK, TAG_SEGMENTS, TAG_VALID_SEGMENTS };
 
 /* -- trace.c, trace_json.c ----------------------------------------------------------------- */
 
@@ -30,32 +30,44 @@ void trace_json(struct trace_event *event, size_t count, int steps, const struct
 enum { FEED_BATCHES = 2 };
 
 struct labels;
-/* One batch. Rank 0 has both, the first stage the ids, the last one the labels. */
+/* One batch. Rank 0 has everything, the first stage the ids, the last one the labels, each one the segments. */
 struct feed_batch {
 	int32_t *ids;
 	struct labels *labels;
+	struct segment *segment;	/* (micro-batches, segments of one); null where sequences are not packed */
 	struct comm_request ids_request, labels_request;
+	struct comm_request *segment_request;	/* [size]: elsewhere the first */
 };
 struct feed {
 	struct comm *comm;
+	const struct places *places;
 	int first_rank, last_rank;	/* of the first and the last stage */
-	int ids_tag, labels_tag;
+	int ids_tag, labels_tag, segment_tag;
 	size_t count;			/* batch * T */
+	size_t segments;		/* of all micro-batches, room for them */
+	struct packed_sample *sample;	/* rank 0: of a row */
+	uint64_t *number;		/* rank 0, [segments]: of their samples */
 	struct feed_batch batch[FEED_BATCHES];
 	unsigned started, taken;
 };
-/* Where rank 0 takes samples from; those of places from `end` on are empty. */
+/* Where rank 0 takes sequences from, packed ones where there is a packing; those of places from `end` on are empty. */
 struct feed_source {
 	const struct dataset *dataset;
+	struct packing *packing;
 	bool shuffle;
 	uint64_t end;
+};
+/* The tags of a feed. */
+struct feed_tags {
+	int ids, labels, segments;
 };
 /* A batch as a stage needs it: null, 0 where this rank does not have it. */
 struct feed_view {
 	const int32_t *ids, *labels;
+	const struct segment *segment;	/* see struct step_data */
 	long long trained;		/* on rank 0 and the last stage */
 };
-void feed_open(struct feed *feed, const struct training *training, int ids_tag, int labels_tag);
+void feed_open(struct feed *feed, const struct training *training, struct feed_tags tags);
 /* All ranks: starts the next batch, samples place, place + 1, ...; at most FEED_BATCHES are started and not yet given
  * up by another start. */
 int feed_start(struct feed *feed, const struct training *training,

@@ -43,7 +43,8 @@ bool validates_after(const struct training *training, long long step);
 /* -- step.c -------------------------------------------------------------------------------- */
 
 /* What the executor is to do with a batch; train: or validate. */
-struct step_data step_data(long long step, const struct feed_view *batch, bool train);
+struct step_data step_data(const struct training *training, long long step,
+			   const struct feed_view *batch, bool train);
 /* Starts the data of the next step. All ranks. */
 int step_start_batch(struct loop *loop);
 /* Runs one step. 0, an exit code that all ranks agree on, or -1 after a failed transfer. Collective. */

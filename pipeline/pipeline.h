@@ -184,6 +184,9 @@ struct step_times {
 struct step_data {
 	uint32_t step;
 	const int32_t *ids, *labels;	/* (micro_batches, n) or null */
+	/* Of packed sequences, else null: (micro_batches, segments); those that cover a micro-batch's rows count. */
+	const struct segment *segment;
+	int segments;
 	float loss_scale;
 	bool train;
 	/* Called after each forward; null: not. */
@@ -248,6 +251,11 @@ void metrics_close(struct metrics *metrics);
 double memory_peak_bytes(void);
 double memory_resident_bytes(void);
 
+/* -- feed.c -------------------------------------------------------------------------------- */
+
+/* What a rank holds of where samples lie in packed sequences, of which each has so many segments at most; fills: rank 0. */
+double feed_segments_bytes(long long batch, int segments, bool fills);
+
 /* -- train.c ------------------------------------------------------------------------------- */
 
 enum rate_schedule { RATE_LINEAR, RATE_COSINE, RATE_CONSTANT };
@@ -307,12 +315,14 @@ struct training {
 	struct executor_spec executor;		/* all but comm and stage */
 	long long steps;			/* resolved */
 	int tokens, sequences, micro_batches;	/* T; of a micro-batch; M */
-	uint64_t samples;			/* of a step */
+	uint64_t samples;			/* of a step: sequences */
 	double slowdown;			/* of emulated compute, for what is said of it */
 	bool shuffle;
 	const struct dataset *train, *valid;	/* (0) valid may be null */
+	struct packing *packing, *valid_packing;	/* (0) of these sets, where sequences are packed */
+	int segments;				/* of a sequence at most, its padding too; 0: sequences are not packed */
 	bool validate;				/* whether there is a validation set, on all ranks; */
-	uint64_t valid_samples;			/* and its size */
+	uint64_t valid_samples;			/* and its size, in sequences */
 	const char *run;			/* (0) the run directory */
 	const char *dump;			/* --dump, or null; same on all ranks */
 	const char *const *stage_name;		/* (0) node of each stage */

@@ -35,12 +35,15 @@ static void update(const struct training *t, long long step, float norm)
 	trace_add(t->executor.trace, (struct op){OP_UPDATE, 0}, (uint32_t)step, start, clock_s());
 }
 
-struct step_data step_data(long long step, const struct feed_view *batch, bool train)
+struct step_data step_data(const struct training *t, long long step, const struct feed_view *batch,
+			   bool train)
 {
 	return (struct step_data){
 		.step = (uint32_t)step,
 		.ids = batch->ids,
 		.labels = batch->labels,
+		.segment = batch->segment,
+		.segments = t->segments * t->sequences,
 		.loss_scale = train && batch->trained > 0 ? 1.0f / (float)batch->trained
 			      : train ? 0 : 1,
 		.train = train,
@@ -70,7 +73,7 @@ static int judge(const struct loop *loop, long long step, const struct verdict *
 int step_start_batch(struct loop *loop)
 {
 	struct training *t = loop->t;
-	struct feed_source source = {t->train, t->shuffle, UINT64_MAX};
+	struct feed_source source = {t->train, t->packing, t->shuffle, UINT64_MAX};
 	uint64_t place = loop->place +
 			 (uint64_t)(loop->feed.started - loop->feed.taken) * t->samples;
 
@@ -82,7 +85,7 @@ static int compute(struct loop *loop, long long step, struct dump *dump, const s
 		   struct step_times *times, double *loss)
 {
 	struct training *t = loop->t;
-	struct step_data data = step_data(step, batch, true);
+	struct step_data data = step_data(t, step, batch, true);
 
 	if (!t->stage)
 		return 0;

@@ -140,8 +140,9 @@ static int loop_open(struct loop *loop, struct training *t)
 	*loop = (struct loop){.t = t, .metrics = {.fd = -1}, .checkpointed = t->checkpoint.step,
 			      .place = t->checkpoint.place};
 	loop->logging = t->comm->rank == 0;
-	feed_open(&loop->feed, t, TAG_IDS, TAG_LABELS);
-	feed_open(&loop->valid_feed, t, TAG_VALID_IDS, TAG_VALID_LABELS);
+	feed_open(&loop->feed, t, (struct feed_tags){TAG_IDS, TAG_LABELS, TAG_SEGMENTS});
+	feed_open(&loop->valid_feed, t,
+		  (struct feed_tags){TAG_VALID_IDS, TAG_VALID_LABELS, TAG_VALID_SEGMENTS});
 	verdicts_open(&loop->verdicts, t);
 	loop->times = xzalloc(2 * ranks, sizeof(*loop->times));
 	loop->times_request = xzalloc(2 * ranks, sizeof(*loop->times_request));

@@ -51,7 +51,7 @@ static int validate_batch(struct loop *loop, long long step, const struct feed_s
 	*tokens += batch.trained;
 	if (!t->stage)
 		return 0;
-	data = step_data(step, &batch, false);
+	data = step_data(t, step, &batch, false);
 	if (executor_run(loop->executor, &data, loss, &times))
 		return -1;
 	return last ? 0 : executor_begin(loop->executor, t->forward, (uint32_t)step);
@@ -60,7 +60,7 @@ static int validate_batch(struct loop *loop, long long step, const struct feed_s
 int validation_pass(struct loop *loop, long long step, double *loss, long long *tokens)
 {
 	struct training *t = loop->t;
-	struct feed_source source = {t->valid, false, t->valid_samples};
+	struct feed_source source = {t->valid, t->valid_packing, false, t->valid_samples};
 	int status = feed_start(&loop->valid_feed, t, &source, 0);
 
 	*loss = 0;

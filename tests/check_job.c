@@ -492,9 +492,6 @@ static const struct { const char *line, *error; } bad[] = {
 	{"data: {template: chatlm}", "3:18: error: data.template: \"chatlm\" is none of chatml, qwen, qwen2, qwen3, llama2, "
 	 "llama3, llama3.1, mistral, mistral-v1, mistral-v3, gemma, gemma3, phi, zephyr, alpaca "
 	 "(did you mean \"chatml\"?)"},
-	{"data: {pack: true}",
-	 "3:14: error: data.pack: not built yet: plain text is packed, and samples of other "
-	 "files are padded"},
 	{"data: {columns: {text: body}}", ""},
 	{"data: {columns: {promt: question}}",
 	 "3:18: error: unknown key \"promt\" in data.columns (did you mean \"prompt\"?)"},

@@ -51,6 +51,8 @@ struct golden_run {
 	const char *lora;		/* the `lora` map; null: goes on from the case's adapter */
 	const char *valid;		/* the case whose batches validate; null: none */
 	bool resume;
+	const char *data;		/* the `data` map; null: the case's batches */
+	int batch;			/* 0: 4 */
 	/* More of the file; null: nothing. train and plan: keys for these maps; rest: sections. Without plan's layers every
 	 * rank has a stage. */
 	const char *train, *plan, *rest;
@@ -84,13 +86,19 @@ static inline char *run_topology(struct arena *arena, const struct golden_run *r
 		text_add(&text, "lora: %s\n", run->lora);
 	else
 		text_add(&text, "lora: {init: %s/%s/initial}\n", GOLDEN, run->name);
-	text_add(&text, "data: {train: %s/%s/batches.safetensors, ", GOLDEN, run->name);
-	if (run->valid)
+	text_add(&text, "data: {");
+	if (run->data)
+		text_add(&text, "%s}\n", run->data);
+	else
+		text_add(&text, "train: %s/%s/batches.safetensors, ", GOLDEN, run->name);
+	if (run->valid && !run->data)
 		text_add(&text, "valid: %s/%s/batches.safetensors, ", GOLDEN, run->valid);
-	text_add(&text, "shuffle: %s}\n", run->valid ? "true" : "false");
-	text_add(&text, "train: {batch: 4, micro_batch: %d, steps: %d, learning_rate: 1e-2, "
-		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 0%s%s}\n", run->micro_batch,
-		 run->steps, run->train ? ", " : "", or_nothing(run->train));
+	if (!run->data)
+		text_add(&text, "shuffle: %s}\n", run->valid ? "true" : "false");
+	text_add(&text, "train: {batch: %d, micro_batch: %d, steps: %d, learning_rate: 1e-2, "
+		 "warmup: 2, weight_decay: 0.1, checkpoint_every: 0%s%s}\n",
+		 run->batch ? run->batch : 4, run->micro_batch, run->steps, run->train ? ", " : "",
+		 or_nothing(run->train));
 	/* These models are so small that a planner would put all of one on one rank. */
 	text_add(&text, "plan: {schedule: %s, solver: %s%s%s}\n%s", run->schedule,
 		 strstr(or_nothing(run->plan), "layers") ? "manual" : "uniform", run->plan ? ", " : "",
