@@ -12,211 +12,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "tensor/attention.h"
+#include "tensor/attention_piece.h"
 #include "tensor/internal.h"
-
-/* Pieces of a span, at least, where there is as much work: enough for as many threads. */
-#define PIECES 8
-
-/* All of the work, made for the longest span; or a piece, made for its own, whose rows are all
- * that the matrices hold. */
-struct work {
-	const struct attention_kernels *k;
-	struct attention shape;
-	struct matrix dq, dk, dv, d_o; /* backward */
-	struct matrix q, key, v, o, lse;
-	int part, kv; /* of a piece */
-	int group;  /* query heads of a key/value head */
-	int blocks; /* of a head */
-	int parts;  /* of a key/value head */
-	int keys;   /* tokens, in whole panels */
-	int wide;   /* head_size, in whole panels */
-	int words;  /* of a head */
-	int width;  /* the most keys of a block, in whole panels, and a cache line more lest all
-		     * rows fall on the same cache sets */
-	size_t bytes; /* of a thread's scratch */
-	char *scratch;
-	float *sums; /* of all pieces, after the threads' scratch; null with one part */
-};
-
-/* A thread's scratch. Words of keys and queries, see attention.h; then floats. */
-struct room {
-	uint32_t *key_columns, *key_pairs; /* kᵀ, k */
-	uint32_t *v_columns, *v_pairs;	   /* in one place: forward needs v, backward vᵀ */
-	uint32_t *q, *d_o;		   /* rows of a block */
-	uint32_t *q_pairs, *d_o_pairs;
-	uint32_t *p, *ds;	  /* pairs of rows of a block */
-	float *scores, *dp, *out; /* of a strip */
-	float *sums;		  /* dk, then dv */
-};
 
 /* Queries first..first+rows-1 of head h. */
 struct block {
 	int h, first, rows;
 	int key; /* the first that any sees, in whole panels */
 };
-
-static int whole(int n, int step)
-{
-	return (n + step - 1) / step * step;
-}
-
-static struct work work_of(const struct attention_kernels *k, struct attention shape)
-{
-	struct work w = {.k = k, .shape = shape, .group = shape.heads / shape.kv_heads};
-	int seen = shape.tokens;
-
-	/* Before the window of the first query, its panel begins. */
-	if (shape.window > 0 && shape.window < shape.tokens - BLOCK - PANEL)
-		seen = shape.window + BLOCK + PANEL;
-	w.blocks = (shape.tokens - 1) / BLOCK + 1;
-	w.parts = at_most((PIECES - 1) / shape.kv_heads + 1, w.group * w.blocks);
-	/* So short a segment has others beside it, and room of its own for sums: see sums_at. */
-	if (shape.segments > 0 && w.blocks == 1)
-		w.parts = 1;
-	w.keys = whole(shape.tokens, PANEL);
-	w.wide = whole(shape.head_size, PANEL);
-	w.words = whole(shape.head_size, k->pair) / k->pair;
-	w.width = whole(seen, PANEL) + 16;
-	return w;
-}
-
-/* A thread's scratch while it is divided; null where only its size is asked for. */
-struct scratch {
-	char *memory;
-	size_t used;
-};
-
-/* The next `count` floats or words, on a cache line. */
-static void *taken(struct scratch *s, size_t count)
-{
-	char *start = s->memory ? s->memory + s->used : NULL;
-
-	s->used += (count + 15) / 16 * 64;
-	return start;
-}
-
-static size_t sums_of(const struct work *w)
-{
-	return 2 * (size_t)w->keys * (size_t)w->wide;
-}
-
-static struct room divided(const struct work *w, struct scratch *scratch)
-{
-	size_t head = (size_t)w->keys * (size_t)w->wide / (size_t)w->k->pair;
-	size_t block = BLOCK * (size_t)w->wide / (size_t)w->k->pair;
-	size_t scores = BLOCK * (size_t)w->width / (size_t)w->k->pair;
-	struct room r;
-
-	r.key_columns = taken(scratch, head);
-	r.key_pairs = taken(scratch, head);
-	r.v_columns = r.v_pairs = taken(scratch, head);
-	r.q = taken(scratch, block);
-	r.d_o = taken(scratch, block);
-	r.q_pairs = taken(scratch, block);
-	r.d_o_pairs = taken(scratch, block);
-	r.p = taken(scratch, scores);
-	r.ds = taken(scratch, scores);
-	r.scores = taken(scratch, STRIP * (size_t)w->width);
-	r.dp = taken(scratch, STRIP * (size_t)w->width);
-	r.out = taken(scratch, STRIP * (size_t)w->wide);
-	r.sums = w->parts > 1 && w->shape.segments == 0 ? NULL : taken(scratch, sums_of(w));
-	return r;
-}
-
-static size_t thread_bytes(const struct work *w)
-{
-	struct scratch scratch = {0};
-
-	divided(w, &scratch);
-	return scratch.used;
-}
-
-/*
- * Where the sums of a segment that begins at row `first` lie, in floats: a segment in parts has
- * more than BLOCK rows, so that its keys in whole panels are at most half as many again.
- */
-static size_t sums_at(const struct work *w, int first)
-{
-	size_t keys = (size_t)first + (size_t)first / 2;
-
-	return keys * 2 * (size_t)w->wide * (size_t)(w->shape.kv_heads * w->parts);
-}
-
-size_t attention_bytes(const struct attention_kernels *k, int threads, struct attention shape)
-{
-	struct work w = work_of(k, shape);
-	size_t sums = 0;
-
-	if (w.parts > 1 && shape.segments > 0)
-		sums = sums_at(&w, shape.sequences * shape.tokens);
-	else if (w.parts > 1)
-		sums = (size_t)(shape.sequences * shape.kv_heads * w.parts) * sums_of(&w);
-	return 64 + (size_t)threads * thread_bytes(&w) + sums * sizeof(float);
-}
-
-static void place(struct work *w, struct device *dev, void *scratch)
-{
-	w->scratch = (char *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
-	w->bytes = thread_bytes(w);
-	if (w->parts > 1)
-		w->sums = (float *)(w->scratch + (size_t)pool_threads(dev->pool) * w->bytes);
-}
-
-/* Spans of rows that attend to each other, and number s of them. */
-static int spans(const struct attention *shape)
-{
-	return shape->segments > 0 ? shape->segments : shape->sequences;
-}
-
-static struct segment span_of(const struct attention *shape, int s)
-{
-	return shape->segments > 0 ? shape->segment[s]
-				   : (struct segment){s * shape->tokens, shape->tokens, 0};
-}
-
-/* Head number `head` of all heads of all spans: the work of its span. */
-static struct work own_work(const struct work *all, int head)
-{
-	struct segment span = span_of(&all->shape, head / all->shape.kv_heads);
-	struct attention shape = all->shape;
-
-	shape.tokens = span.tokens;
-	struct work w = work_of(all->k, shape);
-
-	w.kv = head % shape.kv_heads;
-	w.dq = matrix_rows(all->dq, span.first, span.tokens);
-	w.dk = matrix_rows(all->dk, span.first, span.tokens);
-	w.dv = matrix_rows(all->dv, span.first, span.tokens);
-	w.d_o = matrix_rows(all->d_o, span.first, span.tokens);
-	w.q = matrix_rows(all->q, span.first, span.tokens);
-	w.key = matrix_rows(all->key, span.first, span.tokens);
-	w.v = matrix_rows(all->v, span.first, span.tokens);
-	w.o = matrix_rows(all->o, span.first, span.tokens);
-	w.lse = matrix_rows(all->lse, span.first, span.tokens);
-	if (w.parts == 1)
-		return w;
-	if (shape.segments > 0)
-		w.sums = all->sums + sums_at(all, span.first) +
-			 (size_t)(w.kv * w.parts) * sums_of(&w);
-	else
-		w.sums = all->sums + (size_t)(head * w.parts) * sums_of(&w);
-	return w;
-}
-
-/* Piece `index` on a thread. False where its span has fewer parts than others. */
-static bool open_piece(const struct work *all, int index, int thread, struct work *w,
-		       struct room *r)
-{
-	struct scratch scratch = {all->scratch + (size_t)thread * all->bytes, 0};
-
-	*w = own_work(all, index / all->parts);
-	*r = divided(all, &scratch);
-	w->part = index % all->parts;
-	if (w->parts > 1)
-		r->sums = w->sums + (size_t)w->part * sums_of(w);
-	return w->part < w->parts;
-}
 
 /* Head h of token i. */
 static void *head_of(const struct work *w, struct matrix m, int i, int h)
@@ -383,7 +186,7 @@ static void attend_piece(void *arg, int index, int thread)
 	struct room r;
 	struct block b;
 
-	if (!open_piece(arg, index, thread, &w, &r))
+	if (!attention_piece(arg, index, thread, &w, &r))
 		return;
 	pack_head(&w, r.key_columns, NULL, r.q, w.key, w.kv);
 	pack_head(&w, NULL, r.v_pairs, r.q, w.v, w.kv);
@@ -400,15 +203,15 @@ void attention_forward(const struct attention_kernels *k, struct device *dev, st
 		       struct matrix lse, struct matrix q, struct matrix key, struct matrix v,
 		       struct attention shape, void *scratch)
 {
-	struct work w = work_of(k, shape);
+	struct work w = attention_work(k, shape);
 
 	w.o = o;
 	w.lse = lse;
 	w.q = q;
 	w.key = key;
 	w.v = v;
-	place(&w, dev, scratch);
-	pool_run(dev->pool, spans(&shape) * shape.kv_heads * w.parts, attend_piece, &w);
+	attention_place(&w, dev, scratch);
+	pool_run(dev->pool, attention_heads(&w) * w.parts, attend_piece, &w);
 }
 
 /* -- backward ------------------------------------------------------------------------------ */
@@ -498,9 +301,9 @@ static void gradient_piece(void *arg, int index, int thread)
 	struct room r;
 	struct block b;
 
-	if (!open_piece(arg, index, thread, &w, &r))
+	if (!attention_piece(arg, index, thread, &w, &r))
 		return;
-	memset(r.sums, 0, sums_of(&w) * sizeof *r.sums);
+	memset(r.sums, 0, attention_sums(&w) * sizeof *r.sums);
 	pack_head(&w, r.key_columns, r.key_pairs, r.q, w.key, w.kv);
 	pack_head(&w, r.v_columns, NULL, r.q, w.v, w.kv);
 	for (int n = 0; block_of(&w, n, &b); n++)
@@ -512,7 +315,7 @@ static void gradient_piece(void *arg, int index, int thread)
 
 static void sum_parts(void *arg, int index, int thread)
 {
-	struct work w = own_work(arg, index);
+	struct work w = attention_head(arg, index);
 
 	(void)thread;
 	if (w.parts > 1)
@@ -524,8 +327,8 @@ void attention_gradients(const struct attention_kernels *k, struct device *dev,
 			 struct matrix d_o, struct matrix q, struct matrix key, struct matrix v,
 			 struct matrix lse, struct attention shape, void *scratch)
 {
-	struct work w = work_of(k, shape);
-	int heads = spans(&shape) * shape.kv_heads;
+	struct work w = attention_work(k, shape);
+	int heads = attention_heads(&w);
 
 	w.dq = dq;
 	w.dk = dk;
@@ -535,7 +338,7 @@ void attention_gradients(const struct attention_kernels *k, struct device *dev,
 	w.key = key;
 	w.v = v;
 	w.lse = lse;
-	place(&w, dev, scratch);
+	attention_place(&w, dev, scratch);
 	pool_run(dev->pool, heads * w.parts, gradient_piece, &w);
 	if (w.parts > 1)
 		pool_run(dev->pool, heads, sum_parts, &w);

@@ -301,6 +301,8 @@ START_TEST(packed_is_unpacked)
 		compare_results(alone.name, one, other, bf16 ? 2e-2 : 1e-4);
 		compare_gradients(&alone, &packed, bf16 ? 3e-2 : 2e-5);
 	}
+	if (_i % 2)
+		return;
 	packed.ranks = 5;
 	run_and_read(&packed);
 	compare_gradients(&alone, &packed, bf16 ? 3e-2 : 2e-5);
@@ -317,16 +319,15 @@ START_TEST(identity_of_packed_runs)
 	char *first;
 
 	run.lora = with_dropout;
-	run.steps = 6;
+	run.steps = 4;
 	run.micro_batch = 1 + _i % 2;
 	first = run_and_read(&run);
-	for (int r = 0; r < COUNT(ranks); r++)
-		for (int s = 0; s < COUNT(schedules); s++) {
-			run.ranks = ranks[r];
-			run.schedule = schedules[s];
-			run.threads = 1 + (r + s) % 2;
-			ck_assert_str_eq(run_and_read(&run), first);
-		}
+	for (int i = 0; i < 6; i++) {
+		run.ranks = ranks[i % COUNT(ranks)];
+		run.schedule = schedules[i / 2];
+		run.threads = 1 + i / 2 % 2;
+		ck_assert_str_eq(run_and_read(&run), first);
+	}
 }
 END_TEST
 

@@ -88,8 +88,9 @@ static void check_file(const char *path, const char *schedule)
 START_TEST(the_order_is_the_schedules)
 {
 	const char *schedule = schedule_names()[_i];
-	struct golden_run run = {"gpt2", STAGES, 1, 1, STEPS, schedule, NULL, "gpt2", false,
-				 "trace: 2, validate_every: 2", NULL, NULL};
+	struct golden_run run = {.name = "gpt2", .ranks = STAGES, .threads = 1, .micro_batch = 1,
+				 .steps = STEPS, .schedule = schedule, .valid = "gpt2",
+				 .train = "trace: 2, validate_every: 2"};
 	struct arena arena = {0};
 	const char *folder = run_folder(&arena, &run, "trace");
 
@@ -102,7 +103,8 @@ END_TEST
 /* A trace longer than the run, one rank alone, and none. */
 START_TEST(short_runs_have_short_traces)
 {
-	struct golden_run run = {"gpt2", 1, 1, 1, 2, "1f1b", NULL, NULL, false, "trace: 50", NULL, NULL};
+	struct golden_run run = {.name = "gpt2", .ranks = 1, .threads = 1, .micro_batch = 1, .steps = 2,
+				 .schedule = "1f1b", .train = "trace: 50"};
 	struct arena arena = {0};
 	const char *folder = run_folder(&arena, &run, "short"), *path = arena_format(&arena, "%s/trace.json", folder);
 	struct json *document;
