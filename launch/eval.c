@@ -123,6 +123,8 @@ static void fill_training(struct session *s, struct training *t)
 	t->micro_batches = s->forward->micro_batches;
 	t->samples = (uint64_t)plan->micro_batch * (uint64_t)t->micro_batches;
 	t->valid = s->valid;
+	t->valid_packing = s->valid_packing;
+	t->segments = s->data.segments;
 	t->valid_samples = s->data.valid_samples;
 	t->stage_name = s->stage_name;
 	watch_expect(s->watch, s, &t->places);
@@ -146,8 +148,8 @@ static int write_json(const struct session *s, const struct eval *e)
 	struct text text = {0};
 	int status = 0;
 
-	text_add(&text, "{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %lld, \"samples\": %llu, \"sequence\": %d, "
-		 "\"stages\": %d, \"seconds\": %.3f", r->loss, exp(r->loss), r->tokens, s->data.valid_samples,
+	text_add(&text, "{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %lld, \"samples\": %zu, \"sequence\": %d, "
+		 "\"stages\": %d, \"seconds\": %.3f", r->loss, exp(r->loss), r->tokens, s->valid->samples,
 		 s->data.tokens, s->plan.stages, r->seconds);
 	add_name(&text, "data", s->valid->path);
 	add_name(&text, "model", s->model->folder);
@@ -165,8 +167,8 @@ static int say_result(const struct session *s, const struct eval *e)
 {
 	const struct evaluation *r = &e->result;
 
-	say("loss    %.6f, perplexity %.4f: %lld tokens of %llu sample%s of '%s', %.0f tokens/s", r->loss, exp(r->loss),
-	    r->tokens, s->data.valid_samples, s->data.valid_samples == 1 ? "" : "s", s->valid->path,
+	say("loss    %.6f, perplexity %.4f: %lld tokens of %zu sample%s of '%s', %.0f tokens/s", r->loss, exp(r->loss),
+	    r->tokens, s->valid->samples, s->valid->samples == 1 ? "" : "s", s->valid->path,
 	    (double)s->data.valid_samples * s->data.tokens / r->seconds);
 	return e->options->json ? write_json(s, e) : 0;
 }

@@ -11,7 +11,8 @@ static int open_all(struct loop *loop)
 	struct executor_spec spec = t->executor;
 
 	loop->progress.start_s = loop->progress.last_s = clock_s();
-	feed_open(&loop->valid_feed, t, TAG_VALID_IDS, TAG_VALID_LABELS);
+	feed_open(&loop->valid_feed, t,
+		  (struct feed_tags){TAG_VALID_IDS, TAG_VALID_LABELS, TAG_VALID_SEGMENTS});
 	if (!t->stage)
 		return 0;
 	spec.comm = t->comm;
