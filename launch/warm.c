@@ -14,6 +14,22 @@ static int smaller(long long a, long long b)
 	return (int)(a < b ? a : b);
 }
 
+/* A product in BF16 by weights that are packed, where those of the model are; false where they are not. */
+static bool warm_packed(struct session *s, struct matrix y, struct matrix x, int cols)
+{
+	struct device *dev = s->device;
+	size_t bytes = x.dtype == DTYPE_BF16 && s->job.train.weights == WEIGHTS_PACKED
+			       ? dev->k.packed_bytes(x.cols, cols) : 0;
+	struct matrix w = {.rows = x.cols, .cols = cols, .dtype = x.dtype}, none = {0};
+
+	w.data = bytes > 0 ? dev->alloc(dev, bytes) : NULL;
+	if (!w.data)
+		return false;
+	dev->k.linear(dev, y, x, w, false, none, 0);
+	dev->free(dev, w.data);
+	return true;
+}
+
 /* Products as large as the model's, up to a size from which libraries take no more. What they took and gave back they
  * will take again. */
 static void warm_products(struct session *s)
@@ -31,8 +47,10 @@ static void warm_products(struct session *s)
 	heap_trim();
 	before = heap_free_bytes();
 	s->device->k.matmul(s->device, y, x, false, matrix(memory + a, n, k), true, 1, 0);
-	s->device->k.linear(s->device, y, x_own, matrix_of(dtype, memory + a, n, k), true, none, 0);
-	s->device->k.linear(s->device, y, x_own, matrix_of(dtype, memory + a, k, n), false, none, 0);
+	if (!warm_packed(s, y, x_own, n)) {
+		s->device->k.linear(s->device, y, x_own, matrix_of(dtype, memory + a, n, k), true, none, 0);
+		s->device->k.linear(s->device, y, x_own, matrix_of(dtype, memory + a, k, n), false, none, 0);
+	}
 	s->library_bytes = fmax(heap_free_bytes() - before, 0);
 	free(memory);
 }
