@@ -46,5 +46,7 @@ struct kernels kernels_cpu(void)
 	cpu_dropout_slots(&k);
 	cpu_loss_slots(&k);
 	cpu_head_slots(&k);
+	cpu_few_slots(&k);
+	cpu_cached_slots(&k);
 	return k;
 }

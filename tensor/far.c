@@ -43,6 +43,39 @@ static void far_thin(struct device *dev, struct matrix c, struct matrix a, bool 
 	kernels_cpu().thin(dev, NEAR(c), NEAR(a), a_t, NEAR(b), b_t, alpha, beta);
 }
 
+static void far_few(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
+		    bool w_t, struct matrix bias, float alpha, float beta)
+{
+	kernels_cpu().few(dev, NEAR(y), NEAR(x), NEAR(w), w_t, NEAR(bias), alpha, beta);
+}
+
+static struct cached near_cached(const struct device *dev, const struct cached *far)
+{
+	struct cached c = *far;
+
+	c.keys = near(dev, c.keys);
+	c.values = near(dev, c.values);
+	c.sequence = near(dev, c.sequence);
+	c.position = near(dev, c.position);
+	return c;
+}
+
+static void far_keep(struct device *dev, const struct cached *cached, struct matrix k,
+		     struct matrix v)
+{
+	struct cached c = near_cached(dev, cached);
+
+	kernels_cpu().keep(dev, &c, NEAR(k), NEAR(v));
+}
+
+static void far_attend(struct device *dev, struct matrix o, struct matrix q,
+		       const struct cached *cached)
+{
+	struct cached c = near_cached(dev, cached);
+
+	kernels_cpu().attend(dev, NEAR(o), NEAR(q), &c);
+}
+
 static void far_copy(struct device *dev, struct matrix y, struct matrix x)
 {
 	kernels_cpu().copy(dev, NEAR(y), NEAR(x));
@@ -196,6 +229,9 @@ struct kernels kernels_far(void)
 	k.linear = far_linear;
 	k.pack = far_pack;
 	k.thin = far_thin;
+	k.few = far_few;
+	k.keep = far_keep;
+	k.attend = far_attend;
 	k.copy = far_copy;
 	k.transpose = far_transpose;
 	k.fill = far_fill;

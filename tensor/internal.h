@@ -66,6 +66,32 @@ void cpu_head_slots(struct kernels *k);
 void cpu_matmul(struct device *dev, struct matrix c, struct matrix a, bool a_t, struct matrix b,
 		bool b_t, float alpha, float beta);
 
+/* -- ref_cached.c, cpu_cached.c, cpu_few.c ------------------------------------------------- */
+
+/* The slots of the reference that have files of their own. */
+void ref_few(struct device *dev, struct matrix y, struct matrix x, struct matrix w, bool w_t,
+	     struct matrix bias, float alpha, float beta);
+void ref_keep(struct device *dev, const struct cached *cached, struct matrix k,
+	      struct matrix v);
+void ref_attend(struct device *dev, struct matrix o, struct matrix q,
+		const struct cached *cached);
+void cpu_few_slots(struct kernels *k);
+void cpu_cached_slots(struct kernels *k);
+/* Where key or value head g of a sequence begins, in numbers, and key t's d-th number in it. */
+static inline size_t cached_head(const struct cached *c, int sequence, int g)
+{
+	size_t room = ((size_t)c->room + CACHED_KEYS - 1) / CACHED_KEYS * CACHED_KEYS;
+
+	return ((size_t)sequence * (size_t)c->kv_heads + (size_t)g) * room *
+	       (size_t)c->head_size;
+}
+static inline size_t cached_key(const struct cached *c, int t, int d)
+{
+	size_t panel = (size_t)(t / CACHED_KEYS) * (size_t)c->head_size + (size_t)d;
+
+	return panel * CACHED_KEYS + (size_t)(t % CACHED_KEYS);
+}
+
 /* -- views --------------------------------------------------------------------------------- */
 
 static inline int at_most(int x, int most)

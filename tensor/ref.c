@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tensor/tensor.h"
+#include "tensor/internal.h"
 
 #ifndef REAL
 #define REAL float
@@ -709,6 +709,7 @@ const struct kernels KERNELS_REF = {
     .packed_bytes = ref_packed_bytes,
     .pack = ref_pack,
     .thin = ref_matmul,
+    .few = ref_few,
     .copy = ref_copy,
     .transpose = ref_transpose,
     .fill = ref_fill,
@@ -721,6 +722,8 @@ const struct kernels KERNELS_REF = {
     .attention = ref_attention,
     .attention_backward = ref_attention_backward,
     .attention_scratch = ref_attention_scratch,
+    .keep = ref_keep,
+    .attend = ref_attend,
     .gelu = ref_gelu,
     .gelu_backward = ref_gelu_backward,
     .swiglu = ref_swiglu,

@@ -74,6 +74,24 @@ struct attention {
 	const struct segment *segment;
 };
 
+/*
+ * Attention of new tokens against the keys and values of their sequences that are kept: row i of q
+ * is the token at position[i] of sequence[i], and sees what attention would let it see. Both arrays
+ * in device memory. How keys and values lie is known to the slots keep and attend alone.
+ */
+struct cached {
+	int sequences, room;		/* tokens of a sequence, at most */
+	int heads, kv_heads, head_size;
+	float scale;
+	int window;
+	void *keys, *values;		/* cached_bytes each */
+	enum dtype dtype;		/* of them, F32 or BF16 */
+	const int32_t *sequence, *position;
+};
+enum { CACHED_KEYS = 16 };		/* that lie together; room is rounded up to it */
+/* What keys, or values, take. */
+size_t cached_bytes(const struct cached *cached);
+
 /* Inverted dropout, a function of (key, step, sample, position, channel) alone. Row i belongs to
  * sample first_sample + i / tokens and position i % tokens, or as spot[i] (device memory) says. */
 struct dropout {
@@ -122,6 +140,10 @@ struct kernels {
 	/* As matmul, where the inner dimension or a side of c is a rank: a, b and c any. */
 	void (*thin)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		     struct matrix b, bool b_t, float alpha, float beta);
+	/* y = alpha x op(w) + bias + beta y where x has few rows, all any: bound by reading w, which
+	 * is read once. The bits of a row depend neither on the number of rows nor on its place. */
+	void (*few)(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
+		    bool w_t, struct matrix bias, float alpha, float beta);
 	/* y = x; any */
 	void (*copy)(struct device *dev, struct matrix y, struct matrix x);
 	/* y = xᵀ; y any */
@@ -173,6 +195,14 @@ struct kernels {
 				   struct matrix k, struct matrix v, struct matrix o,
 				   struct matrix lse, struct attention shape, void *scratch);
 	size_t (*attention_scratch)(int threads, struct attention shape, enum dtype dtype);
+
+	/* Keeps the keys and values (n, G*D; any) of new tokens. */
+	void (*keep)(struct device *dev, const struct cached *cached, struct matrix k,
+		     struct matrix v);
+	/* o (n, H*D) = softmax(scale q kᵀ) v over what is kept, the tokens' own included; o, q any. The
+	 * bits of a row depend on its own tokens alone. */
+	void (*attend)(struct device *dev, struct matrix o, struct matrix q,
+		       const struct cached *cached);
 
 	/* From here to dropout_backward all any. */
 	void (*gelu)(struct device *dev, struct matrix y, struct matrix x, enum gelu kind);
