@@ -175,7 +175,7 @@ static int say_result(const struct session *s, const struct eval *e)
 
 /* -- the run ------------------------------------------------------------------------------- */
 
-enum { WATCH_SETUP = WATCH_KINDS, WATCH_ENDING };
+enum { WATCH_SETUP = WATCH_KINDS };
 
 static int set_up(struct session *s)
 {
@@ -239,50 +239,21 @@ int eval_run(struct comm *comm, const struct eval_options *options, struct watch
 
 /* -- the command --------------------------------------------------------------------------- */
 
-static int run_over(struct comm *comm, const struct eval_options *options, struct watch *watch)
+static int run_eval(struct comm *comm, const void *options, struct watch *watch)
 {
-	int status;
-
-	watchdog_enter(watch_dog(watch), &(struct watchdog_section){WATCH_ENDING, 3, "ending", "the other ranks", -1, -1});
-	status = eval_run(comm, options, watch, NULL);
-	comm_close(comm);
-	watchdog_leave(watch_dog(watch));
-	return status;
-}
-
-/* What to print when the options did not lead to a run, by one rank for all; the exit code. */
-static int stop_before(int status)
-{
-	int code = status > 0 ? 0 : error_code();
-
-	if (speaks_first() && status > 0)
-		fputs(eval_help, stdout);
-	else if (speaks_first())
-		fputs(error_text(), stderr);
-	error_clear();
-	return code;
+	return eval_run(comm, options, watch, NULL);
 }
 
 int command_eval(int argc, char **argv)
 {
 	struct eval_options options = {.run.command = "eval"};
-	struct watch *watch;
-	struct comm *comm;
 	int status;
 
 	error_hold();
 	status = read_options(&options, argc, argv);
-	if (status) {
-		free(options.run.set);
-		return stop_before(status);
-	}
-	error_clear();
-	if (options.json && !strcmp(options.json, "-"))
+	if (!status && options.json && !strcmp(options.json, "-"))
 		log_level(LOG_ASIDE);
-	watch = watch_open();
-	comm = watch ? comm_mpi_launched() > 1 ? comm_mpi_open(NULL, NULL) : comm_alone_open() : NULL;
-	status = comm ? run_over(comm, &options, watch) : error_code();
-	watch_close(watch);
+	status = inference_command(status, eval_help, run_eval, &options);
 	free(options.run.set);
 	return status;
 }

@@ -13,6 +13,7 @@ static const char general[] =
 	"  plan TOPOLOGY.yaml      which node would run what, how long a step would take, what would help\n"
 	"  compare TOPOLOGY.yaml   training time against hop count: table, JSON, CSV, SVG\n"
 	"  eval TOPOLOGY.yaml      loss and perplexity on held-out data, with or without an adapter\n"
+	"  generate TOPOLOGY.yaml  text from the model, on one machine or split over the nodes\n"
 	"  report RUN_DIR          report.html of a run, made again from its files\n"
 	"  export RUN_DIR          the adapter for Hugging Face PEFT and others\n"
 	"  data tokenize|detokenize  text to token ids and back\n"
@@ -55,12 +56,14 @@ int command_help(int argc, char **argv)
 		return command_profile(2, ask);
 	if (!strcmp(argv[1], "eval"))
 		return command_eval(2, ask);
+	if (!strcmp(argv[1], "generate"))
+		return command_generate(2, ask);
 	if (!strcmp(argv[1], "report"))
 		return command_report(2, ask);
 	if (!strcmp(argv[1], "export"))
 		return command_export(2, ask);
 	if (!strcmp(argv[1], "data"))
 		return command_data(2, ask);
-	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, profile, plan, compare, export, data, eval, report", argv[1]);
+	report(EXIT_USAGE, "help: no help on '%s'; there is help on config, train, profile, plan, compare, export, data, eval, generate, report", argv[1]);
 	return EXIT_USAGE;
 }

@@ -8,7 +8,7 @@
 
 bool session_trains(const struct session *s)
 {
-	return strcmp(s->options.command, "eval") != 0;
+	return strcmp(s->options.command, "eval") && strcmp(s->options.command, "generate");
 }
 
 void inference_alone(struct session *s)
@@ -63,4 +63,48 @@ struct lora *inference_lora(const struct session *s)
 const char *inference_data(const struct session *s)
 {
 	return s->options.data ? s->options.data : s->job.data.valid;
+}
+
+/* -- the command --------------------------------------------------------------------------- */
+
+enum { WATCH_ENDING = WATCH_KINDS + 1 };
+
+/* Whatever lies outside of all other sections is the end: what is left on emulated links, and MPI's own. */
+static int run_over(struct comm *comm, inference_run *run, const void *options, struct watch *watch)
+{
+	int status;
+
+	watchdog_enter(watch_dog(watch), &(struct watchdog_section){WATCH_ENDING, 3, "ending", "the other ranks", -1, -1});
+	status = run(comm, options, watch);
+	comm_close(comm);
+	watchdog_leave(watch_dog(watch));
+	return status;
+}
+
+/* What to print when the options did not lead to a run, by one rank for all; the exit code. */
+static int stop_before(int status, const char *help)
+{
+	int code = status > 0 ? 0 : error_code();
+
+	if (speaks_first() && status > 0)
+		fputs(help, stdout);
+	else if (speaks_first())
+		fputs(error_text(), stderr);
+	error_clear();
+	return code;
+}
+
+int inference_command(int status, const char *help, inference_run *run, const void *options)
+{
+	struct watch *watch;
+	struct comm *comm;
+
+	if (status)
+		return stop_before(status, help);
+	error_clear();
+	watch = watch_open();
+	comm = watch ? comm_mpi_launched() > 1 ? comm_mpi_open(NULL, NULL) : comm_alone_open() : NULL;
+	status = comm ? run_over(comm, run, options, watch) : error_code();
+	watch_close(watch);
+	return status;
 }

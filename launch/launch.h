@@ -80,6 +80,7 @@ int command_data(int argc, char **argv);
 int command_report(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_eval(int argc, char **argv);
+int command_generate(int argc, char **argv);
 int command_help(int argc, char **argv);
 
 /* -- report.c ------------------------------------------------------------------------------ */

@@ -15,11 +15,11 @@ struct command {
 static const struct command commands[] = {
 	{"train", command_train}, {"profile", command_profile}, {"plan", command_plan},
 	{"compare", command_compare}, {"data", command_data}, {"eval", command_eval},
-	{"report", command_report}, {"export", command_export}, {"help", command_help}};
+	{"generate", command_generate}, {"report", command_report}, {"export", command_export}, {"help", command_help}};
 enum { COMMANDS = sizeof(commands) / sizeof(*commands) };
 
 /* Known by name, so that asking for one is answered. */
-static const char *const unbuilt[] = {"run", "doctor", "generate"};
+static const char *const unbuilt[] = {"run", "doctor"};
 
 /* OpenBLAS reads its settings when it is loaded, so the program starts itself again where they are wrong: the fast
  * core on CPUs that it does not know, and no threads of its own beside our pool. */

@@ -138,7 +138,7 @@ int setup_plan(struct session *session);
 int setup_stage(struct session *session);
 int setup_wire(struct session *session);	/* wire.c: emulated links */
 
-/* -- inference.c: what eval has of its own in the phases ------------------------------------ */
+/* -- inference.c: what eval and generate have of their own in the phases ------------------------------------ */
 
 /* Whether the command does more than forward passes: what train and profile are about. */
 bool session_trains(const struct session *session);
@@ -148,6 +148,9 @@ void inference_alone(struct session *session);
 struct lora *inference_lora(const struct session *session);
 /* What is evaluated: --data, else data.valid. */
 const char *inference_data(const struct session *session);
+/* A command from its options (status: 0, 1 for help, -1 after an error that is held) to its exit code. */
+typedef int inference_run(struct comm *comm, const void *options, struct watch *watch);
+int inference_command(int status, const char *help, inference_run *run, const void *options);
 
 /* -- eval.c -------------------------------------------------------------------------------- */
 
@@ -159,6 +162,55 @@ struct eval_options {
 /* The whole of `edgepipe eval` on this rank, over any transport; result, on rank 0, may be null. As train_run. */
 int eval_run(struct comm *comm, const struct eval_options *options, struct watch *watch,
 	     struct evaluation *result);
+
+/* -- prompts.c ----------------------------------------------------------------------------- */
+
+/* Prompts as ids, on all ranks; and the tokens that end what follows them. */
+struct prompts {
+	struct prompt *prompt;
+	int count, longest;
+	struct ids ids, ends;		/* of all, one after the other */
+};
+/* Where they come from. */
+struct prompt_source {
+	const char **text;		/* --prompt, in order */
+	int texts;
+	const char *file;		/* --prompts, or null */
+	bool ids;			/* they are ids, not text */
+};
+/* Rank 0: reads them; tokenizer may be null where they are ids. -1 after an error. */
+int prompts_read(struct prompts *prompts, const struct prompt_source *source, const struct model_config *model,
+		 struct tokenizer *tokenizer);
+/* Those of rank 0 on all ranks. Collective. -1 after a failed transfer. */
+int prompts_share(struct prompts *prompts, struct comm *comm);
+void prompts_release(struct prompts *prompts);
+
+/* -- writer.c ------------------------------------------------------------------------------ */
+
+/* What was generated, on its way to people and files; on rank 0. */
+struct writer;
+/* tokenizer null: ids are written, not text. */
+struct writer *writer_open(const struct prompts *prompts, struct tokenizer *tokenizer, const char *const *stop, int stops);
+/* A token; writes to standard output what it completes, prompt after prompt. -1 after an error. */
+int writer_add(struct writer *writer, int prompt, int32_t id, enum finish finish);
+/* Adds all of it as JSON, "prompts": [...]. */
+void writer_json(const struct writer *writer, struct text *text);
+void writer_close(struct writer *writer);
+
+/* -- generate.c ---------------------------------------------------------------------------- */
+
+/* What `edgepipe generate` is asked for. */
+struct generate_options {
+	struct train_options run;
+	struct prompt_source source;
+	int tokens, batch;
+	struct sampling sampling;
+	const char **stop;
+	int stops;
+	const char *json;
+};
+/* The whole of `edgepipe generate` on this rank, over any transport. As train_run. */
+int generate_run(struct comm *comm, const struct generate_options *options, struct watch *watch);
 
 /* -- wire.c -------------------------------------------------------------------------------- */
 

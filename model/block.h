@@ -95,6 +95,11 @@ struct run {
 	const struct segment *segment;
 	int segments;
 	enum recompute recompute;
+	/* Generating: the block's kept keys and values with the places of the rows, of which new_rows are tokens and the rest
+	 * fills up; null: rows are whole sequences. few: products treat every row alone. */
+	const struct cached *cached;
+	int new_rows;
+	bool few;
 	bool again;		/* a forward for backward's sake, which has no use for the block's output */
 };
 
@@ -142,6 +147,12 @@ void linear_forward(const struct run *run, struct matrix y, struct matrix u, str
 void linear_backward(const struct run *run, struct matrix dx, struct matrix dy, struct matrix x,
 		     struct matrix u, const struct linear *linear);
 bool linear_adapted(const struct linear *linear);
+/* o = the attention of queries q and keys k; where keys are kept, with all that were there before. */
+void block_attention(const struct run *run, const struct saved *s, struct matrix q, struct matrix k,
+		     const struct block *b);
+/* As block_ready, where only forward is run. */
+void block_ready_forward(const struct run *run, const struct saved *s, const struct block *b,
+			 struct matrix x);
 /* Makes ready what the products of a block need; x: where the residual stream flows. */
 void block_ready(const struct run *run, const struct saved *s, const struct block *b,
 		 struct matrix x);
@@ -200,6 +211,8 @@ int head_rows_fused(int n);
  */
 double head_run(const struct run *run, const struct head *head, struct matrix x,
 		const struct micro_batch *micro, struct matrix all_logits);
+/* The logits of a few rows x (n, C), for the token after each. */
+void head_next(const struct run *run, const struct head *head, struct matrix x);
 /* Makes the products of every size of chunk ready. */
 void head_ready(struct device *dev, const struct head *head);
 

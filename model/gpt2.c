@@ -18,7 +18,7 @@ void gpt2_forward(const struct run *run, struct matrix x, struct saved *s,
 
 	k->layer_norm(dev, h1, s->x1, s->stats1, x, b->norm1, b->norm1_bias, epsilon);
 	linear_forward(run, s->qkv, s->u_qkv, h1, &b->qkv, 0);
-	k->attention(dev, s->o, s->lse, s->q, s->k, s->v, attention_of(run, b), w->attention);
+	block_attention(run, s, s->q, s->k, b);
 	linear_forward(run, x, s->u_out, s->o, &b->out, 1);
 	k->layer_norm(dev, h2, s->x2, s->stats2, x, b->norm2, b->norm2_bias, epsilon);
 	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);

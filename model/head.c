@@ -212,6 +212,16 @@ double head_run(const struct run *run, const struct head *head, struct matrix x,
 	return sum;
 }
 
+void head_next(const struct run *run, const struct head *head, struct matrix x)
+{
+	struct matrix h = matrix_rows(head->h, 0, x.rows), none = {0};
+	struct matrix stats = matrix_cols(matrix_rows(head->stats, 0, x.rows), 0,
+					  run->config->family->gpt2 ? 2 : 1);
+
+	norm(run, head, h, stats, x);
+	run->dev->k.few(run->dev, matrix_rows(head->logits, 0, x.rows), h, head->w, true, none, 1, 0);
+}
+
 void head_ready(struct device *dev, const struct head *head)
 {
 	struct matrix none = {0}, h = head->h, gradient = head->gradient, d_h = head->d_h;

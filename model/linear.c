@@ -70,13 +70,21 @@ struct matrix linear_weight(const struct linear *linear, int out, int outs, int 
 static void forward_product(struct device *dev, struct matrix y, struct matrix x,
 			    const struct linear *linear, float beta)
 {
+	struct matrix w = linear_weight(linear, 0, linear->out, 0, linear->in + linear->tail);
+
 	if (linear->forward.data)
 		dev->k.linear(dev, y, x, linear->forward, false, linear->bias, beta);
 	else
-		dev->k.linear(
-		    dev, y, x,
-		    linear_weight(linear, 0, linear->out, 0, linear->in + linear->tail),
-		    !linear->transposed, linear->bias, beta);
+		dev->k.linear(dev, y, x, w, !linear->transposed, linear->bias, beta);
+}
+
+/* Every row by itself: its bits are its own. */
+static void few_product(struct device *dev, struct matrix y, struct matrix x,
+			const struct linear *linear, float beta)
+{
+	struct matrix w = linear_weight(linear, 0, linear->out, 0, linear->in + linear->tail);
+
+	dev->k.few(dev, y, x, w, !linear->transposed, linear->bias, 1, beta);
 }
 
 /* dx = dy [W; A], where dy has its tail. */
@@ -149,15 +157,20 @@ void linear_forward(const struct run *run, struct matrix y, struct matrix u, str
 	for (int p = 0; p < linear->parts; p++) {
 		const struct part *part = &linear->part[p];
 
-		if (part->adapted)
+		if (part->adapted && run->few)
+			dev->k.few(dev, part_tail(run, x, linear->in, part), x, part->a, true,
+				   (struct matrix){0}, run->lora_scale, 0);
+		else if (part->adapted)
 			dev->k.thin(dev, part_tail(run, x, linear->in, part),
 				    adapter_input(run, x, part), false, part->a, true,
 				    run->lora_scale, 0);
 	}
 	clear_padding(run, x, linear->in, linear);
-	if (linear->tail && u.data != tail.data)
+	if (linear->tail && u.data && u.data != tail.data)
 		dev->k.copy(dev, u, tail);
-	if (y.data)
+	if (y.data && run->few)
+		few_product(dev, y, widened(x, linear->tail), linear, beta);
+	else if (y.data)
 		forward_product(dev, y, widened(x, linear->tail), linear, beta);
 }
 
@@ -229,6 +242,38 @@ void block_ready(const struct run *run, const struct saved *s, const struct bloc
 	linear_ready(run, &b->down, x, act, 1,
 		     matrix_cols(d_up, d_up.cols - act.cols, act.cols),
 		     stream_gradient(run, &b->down, x));
+}
+
+void block_ready_forward(const struct run *run, const struct saved *s, const struct block *b,
+			 struct matrix x)
+{
+	const struct work *w = run->work;
+	const struct linear *linear[] = {&b->qkv, &b->out, &b->up, &b->down};
+	struct matrix in[] = {linear_input(run, &b->qkv, w->h), s->o,
+			      linear_input(run, &b->up, w->h),
+			      linear_input(run, &b->down, w->act)};
+	struct matrix out[] = {s->qkv, x, s->up, x};
+
+	for (int i = 0; i < 4; i++) {
+		in[i].data = NULL;
+		forward_product(run->dev, out[i], widened(in[i], linear[i]->tail), linear[i],
+				i % 2 == 0 ? 0 : 1);
+	}
+}
+
+void block_attention(const struct run *run, const struct saved *s, struct matrix q,
+		     struct matrix k, const struct block *b)
+{
+	const struct kernels *kernels = &run->dev->k;
+	int n = run->new_rows;
+
+	if (!run->cached) {
+		kernels->attention(run->dev, s->o, s->lse, q, k, s->v, attention_of(run, b),
+				   run->work->attention);
+		return;
+	}
+	kernels->keep(run->dev, run->cached, matrix_rows(k, 0, n), matrix_rows(s->v, 0, n));
+	kernels->attend(run->dev, matrix_rows(s->o, 0, n), matrix_rows(q, 0, n), run->cached);
 }
 
 /* The rows that B and A take in packed weights: of a part, the columns of its outputs; all at

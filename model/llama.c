@@ -80,8 +80,7 @@ void llama_forward(const struct run *run, struct matrix x, struct saved *s,
 	k->rms_norm(dev, h1, s->x1, s->stats1, x, b->norm1, epsilon);
 	linear_forward(run, s->qkv, s->u_qkv, h1, &b->qkv, 0);
 	rotate(run, s, b);
-	k->attention(dev, s->o, s->lse, queries(run, s), keys(run, s), s->v,
-		     attention_of(run, b), w->attention);
+	block_attention(run, s, queries(run, s), keys(run, s), b);
 	linear_forward(run, x, s->u_out, s->o, &b->out, 1);
 	k->rms_norm(dev, h2, s->x2, s->stats2, x, b->norm2, epsilon);
 	linear_forward(run, s->up, s->u_up, h2, &b->up, 0);

@@ -542,6 +542,75 @@ void stage_fold_norm(struct stage *stage, double *sum);
 /* AdamW on all adapters. */
 void stage_update(struct stage *stage, const struct adamw *settings);
 
+/* -- generator.c ----------------------------------------------------------------------------- */
+
+/* What one rank runs to generate: blocks [first_block, first_block + blocks), with or without the ends. */
+struct generator_spec {
+	int first_block, blocks;
+	bool embedding, head;
+	int sequences, room;	/* of which keys and values are kept: so many, of at most so many tokens each */
+	int rows;		/* of new tokens at once, at most */
+	enum dtype dtype;	/* of frozen matrices, what is kept and what products read: F32 or BF16 */
+};
+struct generator_memory { size_t weights, adapters, cache, work, total; };
+/* The allocator's own arithmetic, without allocating anything. */
+struct generator_memory generator_memory(const struct model_config *config, const struct weights *weights,
+				     const struct lora *lora, const struct generator_spec *spec);
+
+/* A new token: its id (read with the embedding alone), the number of its sequence and its place in it. */
+struct decode_row { int32_t id, sequence, position; };
+struct generator;
+/* As stage_open. */
+struct generator *generator_open(struct device *dev, const struct model_config *config, const struct weights *weights,
+			     const struct lora *lora, const struct generator_spec *spec, const float *values);
+/* Up to so many rows the bits of each are its own, whatever the others are. */
+int generator_few(void);
+/* How many rows x must have room for where so many are run. */
+int generator_rows(int rows);
+/*
+ * Rows of new tokens through the blocks; tokens of one sequence stand one behind the other, and what was before them has been
+ * run. x: host, (generator_rows(rows), width), what the generator begins with (not read with the embedding), and what it leaves.
+ */
+void generator_run(struct generator *generator, float *x, const struct decode_row *row, int rows);
+/* On the head, the logits (count, vocabulary), host, of count rows of x after generator_run, at most generator_few. They may be
+ * changed. */
+float *generator_logits(struct generator *generator, const float *x, const int *which, int count);
+void generator_close(struct generator *generator);
+
+/* -- sampler.c ----------------------------------------------------------------------------- */
+
+/* How the next token is chosen, as transformers' generate does. */
+struct sampling {
+	double temperature;		/* 0: the likeliest */
+	int top_k;			/* 0: all */
+	double top_p;			/* 1: all */
+	double repetition_penalty;	/* 1: none */
+	long long seed;
+};
+struct sampler;
+struct sampler *sampler_open(const struct sampling *settings, int vocabulary);
+/* What it takes. */
+size_t sampler_bytes(int vocabulary);
+/* The token after the `count` ids of a prompt (by its number) and what followed it. Logits are changed. */
+int sampler_next(struct sampler *sampler, float *logits, const int32_t *ids, size_t count, uint32_t prompt);
+void sampler_close(struct sampler *sampler);
+
+/* -- transcript.c -------------------------------------------------------------------------- */
+
+struct transcript;
+/* A text that goes on behind the id `before` (-1: none). The tokenizer and the stop texts must live as long. */
+struct transcript *transcript_open(struct tokenizer *tokenizer, const char *const *stop, int stops, int32_t before);
+/* 1 where a stop text has come, from which on there is no text; else 0. -1 after an error. */
+int transcript_add(struct transcript *transcript, int32_t id);
+/* What can be shown and has not been: whole characters which are no part of a stop text; with `all`, whatever is left.
+ * Lasts until the next call. */
+const char *transcript_show(struct transcript *transcript, bool all, size_t *bytes);
+/* All of it. */
+const char *transcript_text(const struct transcript *transcript, size_t *bytes);
+void transcript_close(struct transcript *transcript);
+/* Adds a text, with U+FFFD for every byte that is no part of a character, and for NUL. */
+void transcript_clean(struct text *to, const char *data, size_t bytes);
+
 enum stage_family { STAGE_VALUES, STAGE_GRADIENTS, STAGE_M, STAGE_V };
 /* The stage's adapters: tensors [from, to) of lora->tensor, elements floats. */
 void stage_adapters(const struct stage *stage, int *from, int *to, size_t *elements);

@@ -355,4 +355,42 @@ struct evaluation {
  */
 int evaluation_run(struct training *training, struct evaluation *result);
 
+/* -- generate.c ---------------------------------------------------------------------------- */
+
+/* Rows of a prompt that go round at once, at most. */
+enum { GENERATE_ROWS = 128 };
+/* Why a prompt is not gone on with: an end token; a stop text; the tokens that were asked for; no room. */
+enum finish { FINISH_NOT, FINISH_END, FINISH_STOP, FINISH_TOKENS, FINISH_ROOM };
+struct prompt { const int32_t *id; int count; };
+/* token_*: of the link to the next stage, heads included. prompt_s: while prompts were on their way; token_s: while none was. */
+struct generation_stats { double compute_s, prompt_s, token_s, token_bytes; long long tokens_sent, tokens; };
+
+/* Everything that generating needs; set up by launch/, the same on all ranks but for what is a rank's own. */
+struct generation {
+	struct comm *comm;			/* a front: see comm_serve */
+	struct places places;
+	const struct cut *cut;			/* [stages - 1]: names of links */
+	struct generator *generator;		/* null on a rank without a stage */
+	int width, vocabulary;
+	const struct prompt *prompt;
+	int prompts;
+	int tokens;				/* new ones of a prompt, at most */
+	int sequences, room;			/* prompts at once; tokens of one, with what follows */
+	int piece;				/* rows of a prompt at once, at most GENERATE_ROWS */
+	struct sampling sampling;
+	const int32_t *end;			/* end tokens */
+	int ends;
+	struct watchdog *watchdog;		/* or null */
+	void *arg;
+	/* On the last stage: whether the text of a prompt stops with this id: 1, 0, -1 after an error. Or null. */
+	int (*stops)(void *arg, int prompt, int32_t id);
+	/* On rank 0: a token, in the order in which they are found. -1 after an error. */
+	int (*tell)(void *arg, int prompt, int32_t id, enum finish finish);
+	struct generation_stats stats;		/* filled: prompt_s, token_s on all ranks, tokens on rank 0 */
+};
+/* Collective. 0, or an exit code, with which everything has been aborted. */
+int generation_run(struct generation *generation);
+/* What it allocates, on the last stage or another one. */
+double generation_bytes(const struct generation *generation, bool last);
+
 #endif

@@ -119,6 +119,16 @@ static void timed_thin(struct device *dev, struct matrix c, struct matrix a, boo
 		     bytes_of(a) + bytes_of(b), beta);
 }
 
+static void timed_few(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
+		      bool w_t, struct matrix bias, float alpha, float beta)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.few(dev, y, x, w, w_t, bias, alpha, beta);
+	keep_product(dev, start_s, "few", TIMED_PRODUCT, y, x, x.cols,
+		     bytes_of(x) + bytes_of(w) + bytes_of(bias), beta);
+}
+
 /* -- attention ----------------------------------------------------------------------------- */
 
 /* Pairs of a query and a key that it sees, of one head of T rows that attend to each other. */
@@ -168,6 +178,25 @@ static void timed_attention(struct device *dev, struct matrix o, struct matrix l
 	dev->timed->inner.attention(dev, o, lse, q, k, v, shape, scratch);
 	keep_attention(dev, start_s, "attention", q, shape, 2,
 		       bytes_of(o) + bytes_of(lse) + bytes_of(q) + bytes_of(k) + bytes_of(v));
+}
+
+static void timed_keep(struct device *dev, const struct cached *cached, struct matrix k,
+		       struct matrix v)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.keep(dev, cached, k, v);
+	keep_pass(dev, start_s, "keep", k, 2 * (bytes_of(k) + bytes_of(v)));
+}
+
+/* Without the keys and values: how many a token sees, the device alone knows. */
+static void timed_attend(struct device *dev, struct matrix o, struct matrix q,
+			 const struct cached *cached)
+{
+	double start_s = clock_s();
+
+	dev->timed->inner.attend(dev, o, q, cached);
+	keep_pass(dev, start_s, "attend", q, bytes_of(o) + bytes_of(q));
 }
 
 static void timed_attention_backward(struct device *dev, struct matrix dq, struct matrix dk,
@@ -398,6 +427,9 @@ static void wrap(struct kernels *k)
 	k->linear = timed_linear;
 	k->pack = timed_pack;
 	k->thin = timed_thin;
+	k->few = timed_few;
+	k->keep = timed_keep;
+	k->attend = timed_attend;
 	k->copy = timed_copy;
 	k->transpose = timed_transpose;
 	k->fill = timed_fill;

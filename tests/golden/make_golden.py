@@ -2,6 +2,7 @@
 """Makes the golden cases beside this file: what PyTorch, transformers and PEFT compute.
 
     python make_golden.py [CASE ...]
+    python make_golden.py --generated [CASE ...]        # generated.safetensors alone, from the files
 
 A case is a tiny random model of one family, with the features that are easy to get wrong, a PEFT adapter whose B is
 not zero, and a few steps of LoRA fine-tuning. Needs torch, transformers, peft, safetensors; runs in seconds. Per case:
@@ -25,8 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig,
                           MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
@@ -193,7 +194,25 @@ def make(case):
     print(case, answers["losses"].tolist(), answers["grad_norms"].tolist())
 
 
+def generate(case):
+    """From the files, as a user would."""
+    folder = HERE / case
+    kind = CASES[case][0]
+    model = kind.from_pretrained(folder / "model", dtype=torch.float32, attn_implementation="eager")
+    model = PeftModel.from_pretrained(model, folder / "initial").eval()
+    length = min(getattr(model.config, "max_position_embeddings", 0) or model.config.n_positions, 64)
+    prompt = load_file(folder / "batches.safetensors")["input_ids"].reshape(-1, LENGTHS.get(case, T))[:1, :5].long()
+    how = dict(max_new_tokens=length - 5, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(prompt))
+    made = {"prompt": prompt, "greedy": model.generate(prompt, **how)[:, 5:],
+            "penalised": model.generate(prompt, repetition_penalty=1.3, **how)[:, 5:]}
+    save_file({n: t[0].int().contiguous() for n, t in made.items()}, folder / "generated.safetensors")
+    print(case, {n: t[0].tolist() for n, t in made.items()})
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or CASES:
-        make(name)
+    alone = sys.argv[1:2] == ["--generated"]
+    for name in sys.argv[1 + alone:] or CASES:
+        if not alone:
+            make(name)
+        generate(name)

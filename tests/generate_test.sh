@@ -1,0 +1,129 @@
+#!/bin/sh
+# `edgepipe generate` as people call it: text as it comes, alone and on five ranks over MPI; what it refuses; what happens
+# when a rank dies. With EDGEPIPE_SHARED naming a folder of trained models, their golden texts too.
+#
+#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/generate_test.sh
+set -eu
+: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
+. "$EDGEPIPE_SOURCE/launch/env.sh"
+. "$EDGEPIPE_SOURCE/tests/suite.sh"
+campus=$(cd "$EDGEPIPE_SOURCE/topologies" && pwd)/campus
+five="nodes: [{name: a, cores: 1}, {name: b, cores: 1}, {name: c, cores: 1}, {name: d, cores: 1}, {name: e, cores: 1}]"
+cat > "$work/job.yaml" <<EOF
+version: 1
+$five
+model: {path: $campus/model}
+plan: {solver: uniform}
+EOF
+
+# generates NAME RANKS OPTIONS...: standard output into $work/NAME
+generates() {
+	name=$1 ranks=$2
+	shift 2
+	if [ "$ranks" = 1 ]; then
+		"$EDGEPIPE" generate "$work/job.yaml" "$@" > "$work/$name" 2> "$work/$name.err" || fail "$name: exit $?"
+	else
+		timeout 60 mpirun -np "$ranks" "$EDGEPIPE" generate "$work/job.yaml" "$@" > "$work/$name" \
+			2> "$work/$name.err" || fail "$name: exit $?"
+	fi
+}
+
+generates alone 1 --prompt "The library" --tokens 40
+generates many 5 --prompt "The library" --tokens 40
+cmp -s "$work/alone" "$work/many" || { fail "five ranks say something else"; cat "$work/alone" "$work/many" "$work/many.err"; }
+[ "$(wc -c < "$work/alone")" -gt 40 ] || fail "nothing was said"
+grep -q "bytes a token" "$work/many.err" || fail "bytes a token are not told"
+[ "$(grep -c "bytes a token" "$work/many.err")" = 4 ] || fail "not four links"
+grep -q "keys and values of 1 x" "$work/alone.err" || fail "memory is not told"
+grep -q "tokens after the first ones" "$work/alone.err" || fail "speed is not told"
+
+# a word of the text as a stop text: it ends there
+word=$(tr -s ' \n' '\n\n' < "$work/alone" | sed -n 5p)
+generates stopped 1 --prompt "The library" --tokens 40 --stop "$word" --json "$work/stopped.json"
+! grep -qF -e "$word" "$work/stopped" || fail "the stop text is written"
+printf '%s' "$(cat "$work/stopped")" > "$work/start"
+head -c "$(wc -c < "$work/start")" "$work/alone" | cmp -s - "$work/start" || fail "what is before the stop text differs"
+grep -q '"finish": "stop"' "$work/stopped.json" || fail "the stop text is not told"
+generates stopped5 5 --prompt "The library" --tokens 40 --stop "$word"
+cmp -s "$work/stopped" "$work/stopped5" || fail "five ranks stop elsewhere"
+
+# several prompts, drawn: the same on one and on five ranks
+printf 'The library\n\nWhere is physics?\r\nThe' | sed '/^$/d' > "$work/prompts.txt"
+generates drawn 1 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 4
+generates drawn5 5 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 4 --batch 2
+cmp -s "$work/drawn" "$work/drawn5" || { fail "five ranks draw something else"; cat "$work/drawn" "$work/drawn5"; }
+[ "$(grep -c '^==> prompt' "$work/drawn")" = 3 ] || fail "not three titles"
+generates other 1 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 5
+! cmp -s "$work/drawn" "$work/other" || fail "another seed draws the same"
+generates precise 5 --prompt "The library" --tokens 10 --set train.precision=bf16
+
+refused "no prompt" 2 "--prompt TEXT or --prompts FILE is missing" generate "$work/job.yaml"
+refused "a prompt without option" 2 "a prompt needs --prompt" generate "$work/job.yaml" Hello
+refused "an option" 2 "did you mean '--top-p'?" generate "$work/job.yaml" --prompt a --topp 1
+refused "a number" 2 "'x' is not a whole number" generate "$work/job.yaml" --prompt a --tokens x
+refused "a share" 2 "'2' is not a number in 0..1" generate "$work/job.yaml" --prompt a --top-p 2
+refused "an empty prompt" 65 "the prompt is empty" generate "$work/job.yaml" --prompt ""
+refused "no id" 65 '"hello" is not a token id' generate "$work/job.yaml" --ids --prompt "1 hello"
+refused "an id out of range" 65 "id 99999 is not in 0.." generate "$work/job.yaml" --ids --prompt "1 99999"
+echo '{"text": 5}' > "$work/wrong.jsonl"
+refused "a wrong line" 65 "$work/wrong.jsonl:1" generate "$work/job.yaml" --prompts "$work/wrong.jsonl"
+refused "no such file" 66 "$work/none.txt" generate "$work/job.yaml" --prompts "$work/none.txt"
+
+# keys and values that no memory holds: the numbers, and what would fit
+sed 's/.*nodes:.*/nodes: [{name: a, memory: 120 MiB}]/' "$work/job.yaml" > "$work/small.yaml"
+yes "The library" | head -n 4000 > "$work/many.txt"
+refused "too much memory" 78 "what fits: --batch" generate "$work/small.yaml" --prompts "$work/many.txt" --batch 4000
+grep -q "needs .* of 120 MiB: weights" "$work/stderr" || fail "memory: no numbers"
+
+# a rank that dies ends all
+timeout 60 mpirun -np 5 "$EDGEPIPE" generate "$work/job.yaml" --prompts "$work/many.txt" --tokens 50 \
+	> "$work/dead" 2> "$work/dead.err" &
+runner=$!
+tries=0
+while [ ! -s "$work/dead" ] && [ $tries -lt 200 ]; do
+	sleep 0.1
+	tries=$((tries + 1))
+done
+victim=$(pgrep -P "$runner" -f 'mpirun -np 5' || echo "$runner")
+victim=$(pgrep -P "$victim" -n -x edgepipe || true)
+if [ -n "$victim" ]; then
+	kill -9 "$victim"
+	status=0
+	wait "$runner" || status=$?
+	[ $status != 0 ] && [ $status != 124 ] || fail "a dead rank: exit $status"
+else
+	fail "there was no rank to kill"
+	kill "$runner" || true
+	wait "$runner" || true
+fi
+
+if [ -d "${EDGEPIPE_SHARED:-/nonexistent}/data/models/stories260K" ]; then
+	models=$EDGEPIPE_SHARED/data/models
+	sed "s|$campus/model|$models/stories260K|" "$work/job.yaml" > "$work/stories.yaml"
+	for ranks in 1 5; do
+		timeout 60 mpirun -np $ranks "$EDGEPIPE" generate "$work/stories.yaml" --ids --prompt 1 --tokens 120 \
+			> "$work/stories" 2> "$work/stories.err" || fail "stories260K on $ranks: exit $?"
+		python3 - "$models/stories260K/golden.json" "$work/stories" <<'EOF' || fail "stories260K on $ranks: not golden"
+import json, sys
+golden = json.load(open(sys.argv[1]))["greedy_from_bos"]
+assert [int(i) for i in open(sys.argv[2]).read().split()] == golden[:120], golden
+EOF
+	done
+	sed "s|$campus/model|$models/capp-gpt2|" "$work/job.yaml" > "$work/capp.yaml"
+	python3 -c 'import json, sys
+for c in json.load(open(sys.argv[1]))["cases"]: print(json.dumps({"ids": c["prompt"]}))' \
+		"$models/capp-gpt2/golden.json" > "$work/capp.jsonl"
+	for ranks in 1 5; do
+		timeout 60 mpirun -np $ranks "$EDGEPIPE" generate "$work/capp.yaml" --ids --prompts "$work/capp.jsonl" --tokens 24 \
+			> "$work/capp" 2> "$work/capp.err" || fail "capp-gpt2 on $ranks: exit $?"
+		python3 - "$models/capp-gpt2/golden.json" "$work/capp" <<'EOF' || fail "capp-gpt2 on $ranks: not golden"
+import json, sys
+golden = [c["greedy"] for c in json.load(open(sys.argv[1]))["cases"]]
+assert [[int(i) for i in line.split()] for line in open(sys.argv[2])] == golden, golden
+EOF
+	done
+else
+	echo "skipped: golden texts of trained models (EDGEPIPE_SHARED names no folder with them)"
+fi
+finish
