@@ -33,7 +33,7 @@ struct pattern {
 /* -- rewriting ----------------------------------------------------------------------------- */
 
 /* Oniguruma's \w, \s and \h, to stand in a class. PCRE2's \s counts U+180E too. */
-#define WORD "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #define SPACE "\\p{White_Space}"
 #define HEX "0-9a-fA-F"
 
@@ -58,6 +58,8 @@ static void put_set(struct rewriting *r, const char *set, bool negated)
 	if (r->class == 0)
 		put(r, negated ? "[^" : "[");
 	put(r, set);
+	if (set[0] == WORD[0] && strcmp(set, WORD) == 0)
+		put(r, unicode_newer("word", 4));
 	if (r->class == 0)
 		put(r, "]");
 }
@@ -82,14 +84,41 @@ static void rewrite_code(struct rewriting *r)
 	r->p += 4;
 }
 
+/*
+ * A \\p{..} or \\P{..}: with the characters that PCRE2's tables lack; and a script is that of the
+ * character alone, where PCRE2 counts all scripts in which it is used.
+ */
+static void rewrite_property(struct rewriting *r, bool negated)
+{
+	static const char *const scripts[] = {"Han", "Hiragana", "Katakana", "Latin", "Greek", "Cyrillic",
+					      "Hangul", "Thai", "Arabic", "Hebrew", "Devanagari"};
+	const char *name = r->p + 3;
+	size_t bytes = strcspn(name, "}");
+	const char *more = negated && r->class > 0 ? NULL : unicode_newer(name, bytes);
+	struct text set = {0};
+
+	text_add(&set, "%s", more || !negated ? "\\p{" : "\\P{");
+	for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+		if (strlen(scripts[i]) == bytes && memcmp(scripts[i], name, bytes) == 0)
+			text_add(&set, "sc:");
+	}
+	text_put(&set, name, bytes);
+	text_add(&set, "}%s", more ? more : "");
+	if (more)
+		put_set(r, set.data, negated);
+	else
+		put(r, set.data);
+	text_release(&set);
+	r->p += 1 + bytes + (name[bytes] == '}');
+}
+
 /* An escape that is the same in both. */
 static void copy_escape(struct rewriting *r, char c)
 {
 	if (strchr("QEKgCNRXyYOGZk", c) && c)
 		r->why = "one of \\Q \\E \\K \\g \\C \\N \\R \\X \\y \\Y \\O \\G \\Z \\k";
 	text_put(&r->out, r->p, 2);
-	/* The name of a property, a character's number. */
-	if (strchr("pPx", c) && r->p[2] == '{') {
+	if (c == 'x' && r->p[2] == '{') { /* a character's number */
 		size_t bytes = strcspn(r->p + 2, "}");
 
 		text_put(&r->out, r->p + 2, bytes);
@@ -117,9 +146,35 @@ static void rewrite_escape(struct rewriting *r)
 		put(r, "\\x0b");
 	else if (c == 'u')
 		rewrite_code(r);
+	else if ((c == 'p' || c == 'P') && r->p[2] == '{')
+		rewrite_property(r, c == 'P');
 	else
 		copy_escape(r, c);
 	r->p += c ? 2 : 1;
+}
+
+/* [:punct:] and its like, of which the two think differently. */
+static void rewrite_posix(struct rewriting *r)
+{
+	static const struct {
+		const char *name, *set;
+	} posix[] = {
+		{"[:punct:]", "\\p{P}\\p{S}"},	    {"[:alpha:]", "\\p{Alphabetic}"},
+		{"[:digit:]", "\\p{Nd}"},	    {"[:space:]", SPACE},
+		{"[:upper:]", "\\p{Uppercase}"}, {"[:lower:]", "\\p{Lowercase}"},
+		{"[:word:]", WORD},		    {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"},
+	};
+
+	for (size_t i = 0; i < sizeof posix / sizeof posix[0]; i++) {
+		size_t bytes = strlen(posix[i].name);
+
+		if (strncmp(r->p, posix[i].name, bytes) == 0) {
+			put(r, posix[i].set);
+			r->p += bytes;
+			return;
+		}
+	}
+	r->why = "a [:name:] that is not known";
 }
 
 /* A [ : a class begins, in a class too, where PCRE2 knows none: a union that is not negated is
@@ -129,14 +184,7 @@ static void rewrite_open(struct rewriting *r)
 	bool negated = r->p[1] == '^';
 
 	if (r->class > 0 && r->p[1] == ':') {
-		const char *end = strstr(r->p, ":]");
-
-		if (!end) {
-			r->why = "[: without :]";
-			return;
-		}
-		text_put(&r->out, r->p, (size_t)(end + 2 - r->p));
-		r->p = end + 2;
+		rewrite_posix(r);
 		return;
 	}
 	if (r->class > 0 && negated)

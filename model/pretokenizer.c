@@ -121,6 +121,17 @@ static int read_delimiter(struct steps *steps, const char *path, const struct js
 	return 0;
 }
 
+static int read_whitespace(struct steps *steps, const char *path)
+{
+	const char *newer = unicode_newer("word", 4);
+	struct text pattern = {0};
+
+	text_add(&pattern, "[" RUST_WORD "%s]+|[^" RUST_WORD "%s\\s]+", newer, newer);
+	int done = add_split(steps, path, pattern.data, BEHAVIOUR_REMOVED, true);
+	text_release(&pattern);
+	return done;
+}
+
 static int read_digits(struct steps *steps, const char *path, const struct json *map)
 {
 	struct fields fields = {.path = path, .map = map};
@@ -168,8 +179,7 @@ int pretokenizer_read(struct steps *steps, const char *path, const struct json *
 	if (strcmp(type, "CharDelimiterSplit") == 0)
 		return read_delimiter(steps, path, map);
 	if (strcmp(type, "Whitespace") == 0)
-		return add_split(steps, path, "[" RUST_WORD "]+|[^" RUST_WORD "\\s]+",
-				 BEHAVIOUR_REMOVED, true);
+		return read_whitespace(steps, path);
 	if (strcmp(type, "WhitespaceSplit") == 0)
 		return add_split(steps, path, "\\s", BEHAVIOUR_REMOVED, false);
 	if (strcmp(type, "BertPreTokenizer") == 0)

@@ -84,6 +84,10 @@ struct pattern *pattern_open(const char *path, const char *source);
 struct pattern *pattern_literal(const char *text, size_t bytes);
 void pattern_close(struct pattern *pattern);
 
+/* The characters of a property ("L", "Nd", "word") that PCRE2's tables may lack, as they stand in
+ * a class; null: none. (newer.c) */
+const char *unicode_newer(const char *property, size_t bytes);
+
 /* A walk over the matches in a text. {.text, .bytes} is its start. */
 struct matches {
 	const char *text;

@@ -1,0 +1,343 @@
+/*
+ * tests/check_tokenizers.c - tokenizers of many kinds against Hugging Face's answers (golden/
+ * tokenizers, made by the script there): ids, what stands around a text, and texts back. And files
+ * that are made to do harm.
+ *
+ * links: model
+ */
+#include "model/model.h"
+#include "tests/suite.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define GOLDEN TESTS_FOLDER "/golden/tokenizers/"
+
+static char folder[256];
+static struct arena arena;
+
+static void set_up(void)
+{
+	const char *where = getenv("TMPDIR");
+
+	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+}
+
+static void tear_down(void)
+{
+	error_clear();
+	ck_assert_int_eq(folder_remove(folder), 0);
+	arena_release(&arena);
+}
+
+static void put_bytes(const char *name, const void *data, size_t bytes)
+{
+	ck_assert_int_eq(file_replace(path_join(&arena, folder, name), data, bytes), 0);
+}
+
+static void put_file(const char *name, const char *data)
+{
+	put_bytes(name, data, strlen(data));
+}
+
+/* -- answers ------------------------------------------------------------------------------- */
+
+static const char *const kinds[] = {
+	"llama3", "qwen", "whole", "digits", "merged_with_previous", "merged_with_next",
+	"contiguous", "removed", "fallback", "unknown", "unfused", "metaspace_first",
+	"metaspace_always", "metaspace_never", "words", "words_split", "pieces",
+};
+
+/* A tokenizer.model in hexadecimal digits. */
+static void put_model(const char *digits)
+{
+	size_t bytes = strlen(digits) / 2;
+	unsigned char *data = xalloc(bytes);
+
+	for (size_t i = 0; i < bytes; i++) {
+		char two[3] = {digits[2 * i], digits[2 * i + 1], '\0'};
+		data[i] = (unsigned char)strtoul(two, NULL, 16);
+	}
+	put_bytes("tokenizer.model", data, bytes);
+	free(data);
+}
+
+/* The text of the file between two marks: the tokenizer as it was written. */
+static void put_tokenizer(const char *kind, const struct json *file)
+{
+	const char *digits = json_as_text(json_find(file, "model"), NULL);
+	char *path = arena_format(&arena, GOLDEN "%s.json", kind);
+	size_t bytes;
+
+	if (digits) {
+		put_model(digits);
+		return;
+	}
+	char *data = file_read(path, &bytes);
+	const char *start = strstr(data, "\"tokenizer\":{");
+	ck_assert_ptr_nonnull(start);
+	start += strlen("\"tokenizer\":");
+	put_bytes("tokenizer.json", start, strlen(start) - strlen("}\n"));
+	free(data);
+}
+
+static void check_ids(const struct json *one, const char *key, const struct ids *ids)
+{
+	const struct json *want = json_find(one, key);
+	const char *text = json_as_text(json_find(one, "text"), "");
+
+	ck_assert_msg(ids->count == json_size(want), "%s of '%s': %zu ids instead of %zu", key,
+		      text, ids->count, json_size(want));
+	for (size_t i = 0; i < ids->count; i++)
+		ck_assert_msg(ids->id[i] == json_as_integer(json_at(want, i), -1),
+			      "%s of '%s': id %zu is %d", key, text, i, ids->id[i]);
+}
+
+static void encode(struct tokenizer *tokenizer, const struct json *one, bool special,
+		   struct ids *ids)
+{
+	const struct json *text = json_find(one, "text");
+
+	ck_assert_int_eq(tokenizer_encode(tokenizer, json_as_text(text, ""),
+					  json_text_bytes(text), special, ids), 0);
+}
+
+static void put_ends(struct ids *ids, const int32_t *end, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		*ids_take(ids, 1) = end[i];
+}
+
+static void check_back(struct tokenizer *tokenizer, const struct json *one, const char *key,
+		       bool special, const struct ids *ids)
+{
+	const struct json *want = json_find(one, key);
+	struct text text = {0};
+
+	ck_assert_int_eq(tokenizer_decode_text(tokenizer, ids->id, ids->count, special, &text),
+			 0);
+	ck_assert_msg(text.bytes == json_text_bytes(want) &&
+			      memcmp(text.data ? text.data : "", json_as_text(want, ""),
+				     text.bytes) == 0,
+		      "%s: '%s' instead of '%s'", key, text.data, json_as_text(want, ""));
+	text_release(&text);
+}
+
+/* The bytes of a text that grows id by id only ever grow. */
+static void check_growth(struct tokenizer *tokenizer, const struct ids *ids)
+{
+	struct text before = {0};
+
+	for (size_t count = 0; count <= ids->count; count++) {
+		struct text text = {0};
+
+		ck_assert_int_eq(tokenizer_decode(tokenizer, ids->id, count, true, &text), 0);
+		ck_assert_uint_ge(text.bytes, before.bytes);
+		ck_assert(before.bytes == 0 ||
+			  memcmp(text.data, before.data, before.bytes) == 0);
+		text_release(&before);
+		before = text;
+	}
+	text_release(&before);
+}
+
+static void check_answer(struct tokenizer *tokenizer, const struct json *one)
+{
+	struct ids ids = {0}, whole = {0};
+	const int32_t *end;
+
+	encode(tokenizer, one, false, &ids);
+	check_ids(one, "plain", &ids);
+	ids.count = 0;
+	encode(tokenizer, one, true, &ids);
+	check_ids(one, "special", &ids);
+	check_back(tokenizer, one, "back", true, &ids);
+	check_back(tokenizer, one, "clean", false, &ids);
+	check_growth(tokenizer, &ids);
+
+	size_t before = tokenizer_before(tokenizer, &end);
+	put_ends(&whole, end, before);
+	encode(tokenizer, one, true, &whole);
+	size_t after = tokenizer_after(tokenizer, &end);
+	put_ends(&whole, end, after);
+	check_ids(one, "whole", &whole);
+	ids_release(&whole);
+	ids_release(&ids);
+}
+
+START_TEST(answers)
+{
+	struct json *file = json_read(arena_format(&arena, GOLDEN "%s.json", kinds[_i]));
+	const struct json *answers = json_find(file, "answers");
+
+	ck_assert_uint_gt(json_size(answers), 20);
+	put_tokenizer(kinds[_i], file);
+	struct tokenizer *tokenizer = tokenizer_open(folder);
+	ck_assert_ptr_nonnull(tokenizer);
+	for (size_t i = 0; i < json_size(answers); i++)
+		check_answer(tokenizer, json_at(answers, i));
+	tokenizer_close(tokenizer);
+	json_free(file);
+}
+END_TEST
+
+/* A text of one word is cut where no merge crosses: the same ids as of the whole, and quickly. */
+START_TEST(long_text_of_pieces)
+{
+	struct json *file = json_read(GOLDEN "fallback.json");
+	struct ids ids = {0};
+	struct text text = {0}, back = {0};
+
+	put_tokenizer("fallback", file);
+	struct tokenizer *tokenizer = tokenizer_open(folder);
+	for (int i = 0; text.bytes < 1000000; i++)
+		text_add(&text, _i == 0 ? "the bus %d  " : _i == 1 ? "bus%d" : " ", i);
+	ck_assert_int_eq(tokenizer_encode(tokenizer, text.data, text.bytes, false, &ids), 0);
+	ck_assert_int_eq(tokenizer_decode(tokenizer, ids.id, ids.count, false, &back), 0);
+	ck_assert_uint_eq(back.bytes, text.bytes);
+	ck_assert_mem_eq(back.data, text.data, text.bytes);
+	text_release(&text);
+	text_release(&back);
+	ids_release(&ids);
+	tokenizer_close(tokenizer);
+	json_free(file);
+}
+END_TEST
+
+/* -- files that are made to do harm -------------------------------------------------------- */
+
+#define SMALL(normalizer, pre)                                                                 \
+	"{\"normalizer\":" normalizer ",\"pre_tokenizer\":" pre                                    \
+	",\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"[U]\":1},\"unk_token\":\"[U]\"}}"
+#define REGEX(pattern)                                                                         \
+	"{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"" pattern "\"}}"
+
+/* An expression that would try all ways ends soon, and is named. */
+START_TEST(patterns_that_take_for_ever)
+{
+	static const char *const patterns[] = {"(a+)+$", "(a|a)*b", "(?:a?){60}a{60}c", "(.*)*x"};
+	struct ids ids = {0};
+	char text[4096];
+
+	memset(text, 'a', sizeof text);
+	put_file("tokenizer.json",
+		 arena_format(&arena, SMALL("null", REGEX("%s")), patterns[_i]));
+	text[sizeof text - 1] = '!';
+	struct tokenizer *tokenizer = tokenizer_open(folder);
+	ck_assert_ptr_nonnull(tokenizer);
+	error_hold();
+	double start = clock_s();
+	int done = tokenizer_encode(tokenizer, text, sizeof text, false, &ids);
+	ck_assert_double_lt(clock_s() - start, 5);
+	if (done < 0) {
+		ck_assert_int_eq(error_code(), EXIT_DATA);
+		ck_assert_ptr_nonnull(strstr(error_text(), patterns[_i]));
+	}
+	ck_assert(_i > 0 || done < 0);
+	ids_release(&ids);
+	tokenizer_close(tokenizer);
+}
+END_TEST
+
+/* Marks are sorted by counting: a million of them take no longer than other characters. */
+START_TEST(a_million_marks)
+{
+	struct ids ids = {0};
+	struct text text = {0};
+
+	put_file("tokenizer.json", SMALL("{\"type\":\"NFC\"}", "null"));
+	struct tokenizer *tokenizer = tokenizer_open(folder);
+	for (int i = 0; i < 500000; i++)
+		text_add(&text, "%s", i % 2 ? "\xcc\xa3" : "\xcc\x81");
+	double start = clock_s();
+	ck_assert_int_eq(tokenizer_encode(tokenizer, text.data, text.bytes, false, &ids), 0);
+	ck_assert_double_lt(clock_s() - start, 5);
+	text_release(&text);
+	ids_release(&ids);
+	tokenizer_close(tokenizer);
+}
+END_TEST
+
+static const struct {
+	const char *data;
+	size_t bytes;
+	int code;
+	const char *message;
+} models[] = {
+	{"", 0, EXIT_DATA, "no pieces"},
+	{"\x0a", 1, EXIT_DATA, "byte 1: the file ends"},
+	{"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 10, EXIT_DATA, "length"},
+	{"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12, EXIT_DATA, "64 bits"},
+	{"\x0a\x03\x0a\x05" "a", 5, EXIT_DATA, "length"},
+	{"\x0b", 1, EXIT_DATA, "kind"},
+	{"\x02", 1, EXIT_DATA, "number"},
+	{"\x0a\x02\x0a\x00", 4, EXIT_DATA, "piece 0"},
+	{"\x0a\x03\x0a\x01\xff", 5, EXIT_DATA, "piece 0"},
+	{"\x0a\x08\x0a\x01" "a\x15\x00\x00\xc0\x7f", 10, EXIT_DATA, "piece 0"},
+	{"\x0a\x03\x0a\x01" "a", 5, EXIT_CONFIG, "'unigram'"},
+	{"\x0a\x03\x0a\x01" "a\x12\x02\x18\x03", 9, EXIT_CONFIG, "'word'"},
+	{"\x0a\x03\x0a\x01" "a\x12\x02\x18\x02\x1a\x05\x0a\x03nmt\x1a\x03\x12\x01x", 21, EXIT_CONFIG,
+	 "'nmt'"},
+	{"\x0a\x03\x0a\x01" "a\x12\x05\x18\x02\xc0\x01\x01", 12, EXIT_CONFIG, "whitespace_as_suffix"},
+	{"\x0a\x03\x0a\x01" "a\x12\x02\x18\x02\x1a\x02\x28\x00", 13, EXIT_CONFIG, "escape"},
+	{"\x0a\x05\x0a\x01" "a\x18\x05\x12\x02\x18\x02", 11, EXIT_CONFIG, "UNUSED"},
+	{"\x0a\x03\x0a\x01" "a\x0a\x03\x0a\x01" "a\x12\x02\x18\x02", 14, EXIT_DATA, "two ids"},
+};
+
+START_TEST(broken_models)
+{
+	put_bytes("tokenizer.model", models[_i].data, models[_i].bytes);
+	error_hold();
+	ck_assert_ptr_null(tokenizer_open(folder));
+	ck_assert_int_eq(error_code(), models[_i].code);
+	const char *said = error_text();
+	ck_assert_msg(strstr(said, models[_i].message) != NULL, "'%s' is not in '%s'",
+		      models[_i].message, said);
+	ck_assert_ptr_nonnull(strstr(said, "tokenizer.model"));
+}
+END_TEST
+
+/* A class and the files that it needs; what is said where they are not there. */
+START_TEST(classes_and_files)
+{
+	static const struct {
+		const char *class, *file, *message;
+		int code;
+	} cases[] = {
+		{"LlamaTokenizer", "merges.txt", "tokenizer.model", EXIT_INPUT},
+		{"GPT2Tokenizer", "tokenizer.model", "vocab.json", EXIT_INPUT},
+		{"T5Tokenizer", "tokenizer.model", "'T5Tokenizer'", EXIT_CONFIG},
+	};
+
+	put_file("vocab.json", "{\"a\":0}");
+	put_file(cases[_i].file, "");
+	put_file("tokenizer_config.json",
+		 arena_format(&arena, "{\"tokenizer_class\":\"%s\"}", cases[_i].class));
+	error_hold();
+	ck_assert_ptr_null(tokenizer_open(folder));
+	ck_assert_int_eq(error_code(), cases[_i].code);
+	const char *said = error_text();
+	ck_assert_msg(strstr(said, cases[_i].message) != NULL, "'%s' is not in '%s'",
+		      cases[_i].message, said);
+}
+END_TEST
+
+#define COUNT(list) (int)(sizeof(list) / sizeof(list)[0])
+
+int main(void)
+{
+	Suite *suite = suite_create("tokenizers");
+	TCase *tcase = tcase_create("tokenizers");
+
+	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_set_timeout(tcase, 20);
+	tcase_add_loop_test(tcase, answers, 0, COUNT(kinds));
+	tcase_add_loop_test(tcase, long_text_of_pieces, 0, 3);
+	tcase_add_loop_test(tcase, patterns_that_take_for_ever, 0, 4);
+	tcase_add_test(tcase, a_million_marks);
+	tcase_add_loop_test(tcase, broken_models, 0, COUNT(models));
+	tcase_add_loop_test(tcase, classes_and_files, 0, 3);
+	suite_add_tcase(suite, tcase);
+	return run_suite(suite);
+}
