@@ -23,6 +23,7 @@ static void say_model(const struct session *s)
 {
 	const struct model_config *m = s->model;
 	size_t parameters = model_parameters(m);
+	struct arena arena = {0};
 	struct text targets = {0};
 	char a[32], b[32];
 
@@ -37,6 +38,9 @@ static void say_model(const struct session *s)
 	    100 * (double)s->lora->elements / (double)(parameters + s->lora->elements),
 	    s->lora->init ? ", going on from lora.init" : "");
 	text_release(&targets);
+	if (s->lora->ranks.count || s->lora->alphas.count)
+		say("        of single modules: %.200s", lora_patterns(s->lora, &arena));
+	arena_release(&arena);
 	if (m->own_dropout)
 		say("        the base model's own dropouts are off");
 }

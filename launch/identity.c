@@ -63,6 +63,8 @@ static const char **identity(struct session *s)
 	add_number(&p, "lora.alpha", s->lora->alpha);
 	add(&p, "lora.rslora", s->lora->rslora ? "true" : "false");
 	add(&p, "lora.targets", targets_text(s));
+	if (s->lora->ranks.count || s->lora->alphas.count)
+		add(&p, "lora.patterns", lora_patterns(s->lora, &s->arena));
 	return p.item;
 }
 

@@ -11,6 +11,20 @@
 static const char *const precisions[] = {"fp32", "bf16"};
 static const char *const kernels[] = {"auto", "reference", "openblas", "onednn"};
 
+/* Ranks of single modules are a part of what was measured: as a digest, for they may be long. */
+static void add_patterns(struct profile_key *key, const struct lora *lora)
+{
+	size_t bytes = strlen(key->lora_targets);
+	struct arena arena = {0};
+	const char *patterns = lora_patterns(lora, &arena);
+	char digest[33];
+
+	if (patterns[0])
+		snprintf(key->lora_targets + bytes, sizeof(key->lora_targets) - bytes, " (%s)",
+			 digest_write(digest_of(patterns, strlen(patterns)), digest));
+	arena_release(&arena);
+}
+
 static int fill_key(struct profile_key *key, const struct job *job, const struct model_config *model,
 		    const struct lora *lora, int tokens)
 {
@@ -24,6 +38,7 @@ static int fill_key(struct profile_key *key, const struct job *job, const struct
 	for (int i = 0; i < lora->modules; i++)
 		text_add(&text, "%s%s", i > 0 ? " " : "", lora->module[i]);
 	snprintf(key->lora_targets, sizeof(key->lora_targets), "%s", lora->modules > 0 ? text.data : "");
+	add_patterns(key, lora);
 	text_release(&text);
 	key->model = model->digest;
 	key->lora_rank = lora->rank;

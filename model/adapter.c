@@ -1,147 +1,12 @@
 /*
- * PEFT adapter directories: adapter_config.json and adapter_model.safetensors.
- *
- * PEFT 0.21 writes 41 fields, most of them null. Those that change what the weights mean are
- * refused unless they say nothing (null, false, empty); all others are ignored. What is written
- * is the same bytes for the same values.
+ * PEFT adapter directories, written: adapter_config.json and adapter_model.safetensors, the same
+ * bytes for the same values.
  */
-#include "model/model.h"
 #include "model/internal.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MOST_BYTES ((size_t)1 << 20) /* of adapter_config.json */
-#define MOST_TARGETS 4096
-#define MOST_RANK 65536
-
-/* -- reading ------------------------------------------------------------------------------- */
-
-/* Fields that change what the weights mean, or how they were made from other base weights. A
- * name that ends with '_' stands for all fields that start with it. */
-static const char *const refused[] = {
-	"use_",
-	"alora_",
-	"lora_bias",
-	"modules_to_save",
-	"exclude_modules",
-	"trainable_token_indices",
-	"layer_replication",
-	"target_parameters",
-	"rank_pattern",
-	"alpha_pattern",
-	"layers_to_transform",
-	"layers_pattern",
-	"arrow_config",
-	"kasa_config",
-	"monteclora_config",
-	"velora_config",
-	"ensure_weight_tying",
-};
-
-static bool is_refused(const char *key)
-{
-	if (strcmp(key, "use_rslora") == 0)
-		return false;
-	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
-		size_t bytes = strlen(refused[i]);
-
-		if (refused[i][bytes - 1] == '_' ? strncmp(key, refused[i], bytes) == 0
-						 : strcmp(key, refused[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* Plain: what training started from does not matter. Others change the base weights too. */
-static void check_initialization(struct fields *f)
-{
-	const struct json *value = json_find(f->map, "init_lora_weights");
-	const char *word = json_as_text(value, NULL);
-
-	if (!fields_given(f, "init_lora_weights") || json_kind(value) == JSON_FLAG ||
-	    (word && strcmp(word, "gaussian") == 0))
-		return;
-	report(EXIT_CONFIG,
-	       "cannot use '%s': \"init_lora_weights\": \"%s\" is not built (true, false "
-	       "and gaussian are)",
-	       f->path, word ? word : "?");
-	f->failed = true;
-}
-
-static void check_meaning(struct fields *f)
-{
-	const char *type = fields_text(f, "peft_type", "LORA");
-	const char *bias = fields_text(f, "bias", "none");
-
-	if (strcmp(type, "LORA") != 0)
-		fields_refuse(f, "peft_type", "adapters other than LORA are not built");
-	if (strcmp(bias, "none") != 0)
-		fields_refuse(f, "bias", "trained biases are not built (\"none\" is)");
-	check_initialization(f);
-	for (void *it = json_first(f->map); it; it = json_next(f->map, it))
-		if (is_refused(json_name(it)) && !json_is_nothing(json_value(it)))
-			fields_refuse(f, json_name(it), "is not built");
-}
-
-static int bad_targets(struct fields *f, const char *why)
-{
-	f->failed = true;
-	return error(EXIT_DATA, "cannot use '%s': \"target_modules\" %s", f->path, why);
-}
-
-static int read_targets(struct fields *f, struct arena *arena, struct adapter_config *adapter)
-{
-	const struct json *value = json_find(f->map, "target_modules");
-	bool is_list = json_kind(value) == JSON_LIST;
-	size_t count = is_list ? json_size(value) : 1;
-
-	adapter->targets_are_pattern = json_kind(value) == JSON_TEXT;
-	if (!is_list && !adapter->targets_are_pattern)
-		return bad_targets(f, "is neither a list of names nor a regular expression");
-	if (count > MOST_TARGETS)
-		return bad_targets(f, "has too many names");
-	adapter->targets.item = arena_take(arena, (count + 1) * sizeof(*adapter->targets.item));
-	for (size_t i = 0; i < count; i++) {
-		const struct json *item = is_list ? json_at(value, i) : value;
-		const char *text = json_as_text(item, "");
-
-		if (text[0] == '\0' || strlen(text) != json_text_bytes(item))
-			return bad_targets(f, "holds something that is not a name");
-		adapter->targets.item[adapter->targets.count++] =
-		    arena_copy(arena, text, strlen(text));
-	}
-	return 0;
-}
-
-struct adapter_config *adapter_config_read(struct arena *arena, const char *folder)
-{
-	struct adapter_config *adapter = arena_take(arena, sizeof(*adapter));
-	struct fields f = {path_join(arena, folder, "adapter_config.json"), NULL, false};
-
-	if (!path_exists(folder))
-		return error_null(EXIT_INPUT, "cannot find the adapter folder '%s'", folder);
-	struct json *map = json_read_map(f.path, MOST_BYTES, NULL, NULL);
-	if (!map)
-		return NULL;
-	f.map = map;
-	check_meaning(&f);
-	/* standard values are PEFT's (LoraConfig) */
-	adapter->rank = (int)fields_integer(&f, "r", 1, MOST_RANK, 8);
-	adapter->alpha = fields_number(&f, "lora_alpha", -FLT_MAX, FLT_MAX, 8);
-	adapter->dropout = fields_number(&f, "lora_dropout", 0, 0.999, 0);
-	adapter->rslora = fields_flag(&f, "use_rslora", false);
-	adapter->fan_in_fan_out = fields_flag(&f, "fan_in_fan_out", false);
-	const char *base = fields_text(&f, "base_model_name_or_path", "");
-	adapter->base = arena_copy(arena, base, strlen(base));
-	read_targets(&f, arena, adapter);
-	json_free(map);
-	return f.failed ? NULL : adapter;
-}
-
-/* -- writing ------------------------------------------------------------------------------- */
 
 /* The shortest decimal number that reads back as the same double; with ".0" where whole and a
  * fraction is usual. */
@@ -160,12 +25,27 @@ static void add_number(struct text *text, double value, bool fraction)
 	text_add(text, "%s%s", digits, fraction && !strpbrk(digits, ".e") ? ".0" : "");
 }
 
+static void add_pattern(struct text *text, const char *key,
+			const struct module_numbers *numbers)
+{
+	text_add(text, "  \"%s\": {", key);
+	for (int i = 0; i < numbers->count; i++) {
+		text_add(text, i ? ",\n    " : "\n    ");
+		json_add_text(text, numbers->item[i].key);
+		text_add(text, ": ");
+		add_number(text, numbers->item[i].number, false);
+	}
+	text_add(text, numbers->count ? "\n  },\n" : "},\n");
+}
+
 /* The fields that PEFT, vLLM and llama.cpp ask for, sorted and spaced as PEFT does. */
 static void make_config(struct text *text, const struct lora *lora,
-			const struct model_config *config)
+			const char *base)
 {
-	text_add(text, "{\n  \"alpha_pattern\": {},\n  \"base_model_name_or_path\": ");
-	json_add_text(text, config->folder);
+	text_add(text, "{\n");
+	add_pattern(text, "alpha_pattern", &lora->alphas);
+	text_add(text, "  \"base_model_name_or_path\": ");
+	json_add_text(text, base);
 	text_add(text,
 		 ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": %s,\n"
 		 "  \"inference_mode\": true,\n  \"lora_alpha\": ",
@@ -174,9 +54,10 @@ static void make_config(struct text *text, const struct lora *lora,
 	text_add(text, ",\n  \"lora_dropout\": ");
 	add_number(text, lora->dropout, true);
 	text_add(text,
-		 ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %d,\n"
-		 "  \"rank_pattern\": {},\n  \"target_modules\": [\n",
+		 ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %d,\n",
 		 lora->rank);
+	add_pattern(text, "rank_pattern", &lora->ranks);
+	text_add(text, "  \"target_modules\": [\n");
 	for (int i = 0; i < lora->modules; i++) {
 		text_add(text, "    ");
 		json_add_text(text, lora->module[i]);
@@ -188,12 +69,11 @@ static void make_config(struct text *text, const struct lora *lora,
 		 lora->rslora ? "true" : "false");
 }
 
-static int write_config(const char *path, const struct lora *lora,
-			const struct model_config *config)
+static int write_config(const char *path, const struct lora *lora, const char *base)
 {
 	struct text text = {0};
 
-	make_config(&text, lora, config);
+	make_config(&text, lora, base);
 	int rc = file_write(path, text.data, text.bytes);
 	text_release(&text);
 	return rc;
@@ -219,18 +99,24 @@ static int write_tensors(const char *path, const struct lora *lora, const float 
 }
 
 int adapter_write(const char *folder, const struct lora *lora,
-		  const struct model_config *config, const float *values)
+		  const struct model_config *config, const float *values,
+		  const struct adapter_about *about)
 {
+	const char *base = about && about->base ? about->base : config->folder;
+	const char *readme = about ? about->readme : NULL;
 	struct arena arena = {0};
 	const char *temporary = arena_format(&arena, "%s.tmp", folder);
 	int rc = -1;
 
 	if (folder_remove(temporary) < 0 || folder_make(temporary) < 0)
 		goto done;
-	if (write_config(path_join(&arena, temporary, "adapter_config.json"), lora, config) < 0)
+	if (write_config(path_join(&arena, temporary, "adapter_config.json"), lora, base) < 0)
 		goto done;
 	if (write_tensors(path_join(&arena, temporary, "adapter_model.safetensors"), lora,
 			  values) < 0)
+		goto done;
+	if (readme && file_write(path_join(&arena, temporary, "README.md"), readme,
+				 strlen(readme)) < 0)
 		goto done;
 	rc = folder_publish(temporary, folder);
 done:

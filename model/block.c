@@ -86,17 +86,17 @@ void block_shape(const struct model_config *config, struct block *block)
 }
 
 /* The rank columns of adapted parts one behind the other; an even number, as BF16 comes in pairs. */
-static void shape_tail(struct linear *linear, int rank)
+static void shape_tail(struct linear *linear)
 {
 	for (int p = 0; p < linear->parts; p++) {
 		linear->part[p].tail = linear->tail;
-		linear->tail += linear->part[p].adapted ? rank : 0;
+		linear->tail += linear->part[p].adapted ? linear->part[p].rank : 0;
 	}
 	linear->tail += linear->tail % 2;
 }
 
-void block_tails(struct block *block, int rank)
+void block_tails(struct block *block)
 {
 	for (int i = 0; i < BLOCK_LINEARS; i++)
-		shape_tail(block_linear(block, i), rank);
+		shape_tail(block_linear(block, i));
 }

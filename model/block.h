@@ -12,6 +12,8 @@ struct part {
 	enum slot slot;
 	int out, first;		/* columns [first, first + out) of y */
 	bool adapted;
+	int rank;		/* r, of its adapter; so is scale */
+	float scale;
 	int tail;		/* where its rank columns begin in a tail */
 	struct matrix a, b;	/* (r, in), (out, r) */
 	struct matrix grad_a, grad_b;
@@ -28,7 +30,7 @@ struct linear {
 	struct part part[PARTS];
 	int parts;
 	int in, out;		/* out: of all parts */
-	int tail;		/* columns of a tail: the rank of every adapted part, made even */
+	int tail;		/* columns of a tail: the ranks of all adapted parts, made even */
 	bool transposed;	/* W lies as (in, out), as in the file */
 	struct matrix w;	/* (out + tail, in + tail), or (in + tail, out + tail) where transposed */
 	/* Or, packed, [W | B]ᵀ (in + tail, out) and [W; A] (out + tail, in), with what adapters write there. */
@@ -84,8 +86,6 @@ struct run {
 	const struct model_config *config;
 	const struct work *work;
 	int rows;		/* n */
-	int rank;
-	float lora_scale;
 	float dropout;		/* 0: none, or not training */
 	uint64_t seed;
 	uint32_t step, first_sample;
@@ -121,7 +121,7 @@ struct linear *block_linear(struct block *block, enum block_linear which);
 /* Parts and sizes of its linears, from the family's table. */
 void block_shape(const struct model_config *config, struct block *block);
 /* Tails for its adapted parts, once these are known. */
-void block_tails(struct block *block, int rank);
+void block_tails(struct block *block);
 /* The part of a block's linears that is the file's `slot`; null: there is none. */
 struct part *block_part(struct block *block, enum slot slot);
 /* Where a vector of the file's goes; null: it is none of a norm. */

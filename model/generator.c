@@ -221,8 +221,6 @@ static struct run run_of(const struct generator *d, int rows)
 		.config = d->stage.config,
 		.work = &d->stage.work,
 		.rows = rows,
-		.rank = d->stage.lora->rank,
-		.lora_scale = d->stage.lora->scale,
 		.tokens = rows,
 		.few = rows <= FEW,
 	};

@@ -40,6 +40,32 @@ bool json_is_nothing(const struct json *value);
  * and bytes, where not null, receive the text, which the caller frees. */
 struct json *json_read_map(const char *path, size_t most, char **data, size_t *bytes);
 
+#define MODULE_ROOM 192 /* bytes of a module's path */
+
+/* -- regex.c ------------------------------------------------------------------------------- */
+
+/* A regular expression out of an adapter. text, where and field are for messages and must last: "WHERE: the
+ * pattern "TEXT" in FIELD cannot be used". Null after an error (EXIT_DATA). */
+struct regex;
+struct regex *regex_open(const char *text, const char *where, const char *field);
+/* Whether it matches at the start of a text (re.match), or all of it (re.fullmatch): 1, 0, or -1 after an error, which
+ * a pattern that backtracks too long is. */
+int regex_matches(const struct regex *regex, const char *text, bool whole);
+/* The number in a named group of the text that matched last; -1: it took no part. */
+long long regex_number(const struct regex *regex, const char *text, const char *group);
+void regex_close(struct regex *regex);
+
+/* -- modules.c ----------------------------------------------------------------------------- */
+
+/* The number of every module (of targets: blocks times rows) that is chosen: that of the first key that
+ * matches its path as PEFT matches it, else `standard`. -1 after an error. */
+struct targets;
+int module_numbers_read(const struct targets *targets, const struct module_numbers *numbers,
+			const char *field, double standard, double *number);
+/* The fewest keys that give the chosen modules these numbers, where they are not the standard one. */
+void module_numbers_write(const struct targets *targets, struct arena *arena, double standard,
+			  const double *number, struct module_numbers *numbers);
+
 /* -- targets.c ----------------------------------------------------------------------------- */
 
 /* Which linears of which blocks LoRA adapts. */
@@ -63,13 +89,14 @@ int targets_add_words(struct targets *targets, const struct texts *words);
 /* Adds what the target_modules of an adapter mean: a list of names (of which some may match
  * nothing, as in PEFT), or a regular expression that must match whole paths. */
 int targets_add_adapter(struct targets *targets, const struct adapter_config *adapter);
+/* A row's module inside a block: "attn.c_proj". */
+void module_inside(char inside[MODULE_ROOM], const struct tensor_row *row);
 bool targets_equal(const struct targets *a, const struct targets *b);
 /* The shortest list of names that PEFT matches with exactly these modules, in global order. */
 void targets_names(const struct targets *targets, struct arena *arena, const char ***name,
 		   int *names);
 void targets_release(struct targets *targets);
 /* The path of a module from the top of the model: "transformer.h.3.attn.c_proj". */
-#define MODULE_ROOM 192
 void module_path(char path[MODULE_ROOM], const struct model_config *config,
 		 const struct tensor_row *row, int block);
 

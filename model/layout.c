@@ -341,10 +341,14 @@ void stage_prepare(struct stage *stage, const struct model_config *config,
 		const struct lora_tensor *t = &lora->tensor[i];
 
 		stage->elements += (size_t)t->rows * (size_t)t->cols;
-		block_part(&stage->block[t->block - spec->first_block], t->slot)->adapted = true;
+		struct part *part =
+			block_part(&stage->block[t->block - spec->first_block], t->slot);
+		part->adapted = true;
+		part->rank = t->rank;
+		part->scale = t->scale;
 	}
 	for (int i = 0; i < spec->blocks; i++) {
-		block_tails(&stage->block[i], lora->rank);
+		block_tails(&stage->block[i]);
 		stage->block[i].attention = (struct attention){
 			.sequences = spec->sequences,
 			.tokens = spec->tokens,

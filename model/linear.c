@@ -129,20 +129,19 @@ static struct matrix adapter_input(const struct run *run, struct matrix x,
 }
 
 /* The columns that a part has in a tail which begins at column `first` of m. */
-static struct matrix part_tail(const struct run *run, struct matrix m, int first,
-			       const struct part *part)
+static struct matrix part_tail(struct matrix m, int first, const struct part *part)
 {
-	return matrix_cols(m, first + part->tail, run->rank);
+	return matrix_cols(m, first + part->tail, part->rank);
 }
 
-/* An odd rank leaves one column of the tail to nobody. */
+/* An odd sum of ranks leaves one column of the tail to nobody. */
 static void clear_padding(const struct run *run, struct matrix m, int first,
 			  const struct linear *linear)
 {
 	int used = 0;
 
 	for (int p = 0; p < linear->parts; p++)
-		used += linear->part[p].adapted ? run->rank : 0;
+		used += linear->part[p].adapted ? linear->part[p].rank : 0;
 	if (used < linear->tail)
 		run->dev->k.fill(run->dev, matrix_cols(m, first + used, linear->tail - used),
 				 0);
@@ -158,12 +157,12 @@ void linear_forward(const struct run *run, struct matrix y, struct matrix u, str
 		const struct part *part = &linear->part[p];
 
 		if (part->adapted && run->few)
-			dev->k.few(dev, part_tail(run, x, linear->in, part), x, part->a, true,
-				   (struct matrix){0}, run->lora_scale, 0);
+			dev->k.few(dev, part_tail(x, linear->in, part), x, part->a, true,
+				   (struct matrix){0}, part->scale, 0);
 		else if (part->adapted)
-			dev->k.thin(dev, part_tail(run, x, linear->in, part),
+			dev->k.thin(dev, part_tail(x, linear->in, part),
 				    adapter_input(run, x, part), false, part->a, true,
-				    run->lora_scale, 0);
+				    part->scale, 0);
 	}
 	clear_padding(run, x, linear->in, linear);
 	if (linear->tail && u.data && u.data != tail.data)
@@ -179,11 +178,11 @@ static void part_backward(const struct run *run, struct matrix dy, struct matrix
 			  struct matrix u, const struct linear *linear, const struct part *part)
 {
 	struct device *dev = run->dev;
-	struct matrix du = part_tail(run, dy, linear->out, part);
+	struct matrix du = part_tail(dy, linear->out, part);
 	struct matrix dy_part = matrix_cols(dy, part->first, part->out);
 
-	dev->k.thin(dev, du, dy_part, false, part->b, false, run->lora_scale, 0);
-	dev->k.thin(dev, part->grad_b, dy_part, true, part_tail(run, u, 0, part), false, 1, 1);
+	dev->k.thin(dev, du, dy_part, false, part->b, false, part->scale, 0);
+	dev->k.thin(dev, part->grad_b, dy_part, true, part_tail(u, 0, part), false, 1, 1);
 	dev->k.thin(dev, part->grad_a, du, true, adapter_input(run, x, part), false, 1, 1);
 }
 
@@ -195,7 +194,7 @@ static void dropped_backward(const struct run *run, struct matrix dx, struct mat
 	struct device *dev = run->dev;
 	struct matrix d_dropped = matrix_cols(run->work->d_dropped, 0, linear->in);
 
-	dev->k.thin(dev, d_dropped, part_tail(run, dy, linear->out, part), false, part->a,
+	dev->k.thin(dev, d_dropped, part_tail(dy, linear->out, part), false, part->a,
 		    false, 1, 0);
 	dev->k.dropout_backward(dev, dx, d_dropped, mask_of(run, part));
 }

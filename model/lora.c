@@ -44,6 +44,9 @@ static int take_numbers(struct lora *lora, const struct lora_config *want,
 	return 0;
 }
 
+/* What a module's adapter has, by place: (blocks, rows) as targets->chosen. */
+struct shapes { double *rank, *alpha; };
+
 /* The modules come from the adapter, as a set: the job may name the same ones otherwise. */
 static int take_targets(struct targets *targets, const struct lora_config *want,
 			const struct adapter_config *adapter)
@@ -64,7 +67,20 @@ static int take_targets(struct targets *targets, const struct lora_config *want,
 	return rc;
 }
 
-static int resolve_init(struct lora *lora, struct targets *targets,
+static int take_patterns(struct lora *lora, const struct targets *targets,
+			 const struct adapter_config *adapter, const struct shapes *shapes)
+{
+	if (module_numbers_read(targets, &adapter->ranks, "rank_pattern", lora->rank,
+				shapes->rank) < 0 ||
+	    module_numbers_read(targets, &adapter->alphas, "alpha_pattern", lora->alpha,
+				shapes->alpha) < 0)
+		return -1;
+	module_numbers_write(targets, &lora->arena, lora->rank, shapes->rank, &lora->ranks);
+	module_numbers_write(targets, &lora->arena, lora->alpha, shapes->alpha, &lora->alphas);
+	return 0;
+}
+
+static int resolve_init(struct lora *lora, struct targets *targets, const struct shapes *shapes,
 			const struct lora_config *want)
 {
 	struct adapter_config *adapter = adapter_config_read(&lora->arena, want->init);
@@ -73,12 +89,13 @@ static int resolve_init(struct lora *lora, struct targets *targets,
 		return -1;
 	lora->init = arena_copy(&lora->arena, want->init, strlen(want->init));
 	targets->where = arena_format(&lora->arena, "cannot use the adapter '%s'", want->init);
-	if (take_numbers(lora, want, adapter) < 0)
+	lora->base = adapter->base;
+	if (take_numbers(lora, want, adapter) < 0 || take_targets(targets, want, adapter) < 0)
 		return -1;
-	return take_targets(targets, want, adapter);
+	return take_patterns(lora, targets, adapter, shapes);
 }
 
-static int resolve_job(struct lora *lora, struct targets *targets,
+static int resolve_job(struct lora *lora, struct targets *targets, const struct shapes *shapes,
 		       const struct lora_config *want)
 {
 	if (want->rank < 1 || want->rank > RANK_MOST)
@@ -93,31 +110,39 @@ static int resolve_job(struct lora *lora, struct targets *targets,
 	lora->alpha = want->alpha;
 	lora->dropout = want->dropout;
 	lora->rslora = want->rslora;
+	for (int i = 0; i < targets->config->blocks * targets->rows; i++) {
+		shapes->rank[i] = lora->rank;
+		shapes->alpha[i] = lora->alpha;
+	}
 	return targets_add_words(targets, &want->targets);
 }
 
 /* -- the layout ---------------------------------------------------------------------------- */
 
-static void add_tensor(struct lora *lora, const char *path, const struct tensor_row *row,
-		       int block, bool is_b, int rows, int cols)
+/* Of a linear with `size` inputs (A) or outputs (B). */
+static void add_tensor(struct lora *lora, const char *path, const struct lora_tensor *shape,
+		       bool is_b, int size)
 {
 	struct lora_tensor *tensor = &lora->tensor[lora->count++];
 
-	*tensor = (struct lora_tensor){
-	    .name = arena_format(&lora->arena, "base_model.model.%s.lora_%c.weight", path,
-				 is_b ? 'B' : 'A'),
-	    .block = block,
-	    .slot = row->slot,
-	    .is_b = is_b,
-	    .rows = rows,
-	    .cols = cols,
-	    .offset = lora->elements,
-	};
-	lora->elements += (size_t)rows * (size_t)cols;
+	*tensor = *shape;
+	tensor->name = arena_format(&lora->arena, "base_model.model.%s.lora_%c.weight", path,
+				    is_b ? 'B' : 'A');
+	tensor->is_b = is_b;
+	tensor->rows = is_b ? size : shape->rank;
+	tensor->cols = is_b ? shape->rank : size;
+	tensor->offset = lora->elements;
+	lora->elements += (size_t)tensor->rows * (size_t)tensor->cols;
+}
+
+static float scale_of(double rank, double alpha, bool rslora)
+{
+	return (float)(alpha / (rslora ? sqrt(rank) : rank));
 }
 
 /* Block by block, in a block in the order of the family's rows, A before B. */
-static void lay_out(struct lora *lora, const struct targets *targets)
+static void lay_out(struct lora *lora, const struct targets *targets,
+		    const struct shapes *shapes)
 {
 	const struct model_config *config = targets->config;
 	int places = config->blocks * targets->rows;
@@ -127,15 +152,19 @@ static void lay_out(struct lora *lora, const struct targets *targets)
 	for (int i = 0; i < places; i++) {
 		const struct tensor_row *row = targets->row[i % targets->rows];
 		int rows = dim_size(config, row->rows), cols = dim_size(config, row->cols);
-		int block = i / targets->rows;
+		const struct lora_tensor shape = {
+		    .block = i / targets->rows,
+		    .slot = row->slot,
+		    .rank = (int)shapes->rank[i],
+		    .alpha = shapes->alpha[i],
+		    .scale = scale_of(shapes->rank[i], shapes->alpha[i], lora->rslora),
+		};
 
 		if (!targets->chosen[i])
 			continue;
-		module_path(path, config, row, block);
-		add_tensor(lora, path, row, block, false, lora->rank,
-			   row->transposed ? rows : cols);
-		add_tensor(lora, path, row, block, true, row->transposed ? cols : rows,
-			   lora->rank);
+		module_path(path, config, row, shape.block);
+		add_tensor(lora, path, &shape, false, row->transposed ? rows : cols);
+		add_tensor(lora, path, &shape, true, row->transposed ? cols : rows);
 	}
 }
 
@@ -159,14 +188,35 @@ static struct safetensors *open_init(const struct lora *lora)
 	return file;
 }
 
+/*
+ * A tensor as PEFT writes it, or as PEFT reads it too: with the adapter's name ("default") in
+ * it, as in a model's own state, or without the prefix of the wrapping PeftModel.
+ */
+static const struct safetensor *find_spelled(const struct safetensors *file, const char *name)
+{
+	static const char prefix[] = "base_model.model.", end[] = ".weight";
+	char other[MODULE_ROOM + 64];
+	const struct safetensor *found = safetensors_find(file, name);
+
+	if (!found)
+		found = safetensors_find(file, name + strlen(prefix));
+	snprintf(other, sizeof(other), "%.*s.default%s", (int)(strlen(name) - strlen(end)), name,
+		 end);
+	if (!found)
+		found = safetensors_find(file, other);
+	return found ? found : safetensors_find(file, other + strlen(prefix));
+}
+
 /* The tensor in the adapter's file, checked; null after an error. */
 static const struct safetensor *find_init(const struct safetensors *file,
 					  const struct lora_tensor *tensor)
 {
-	const struct safetensor *found = safetensors_find(file, tensor->name);
+	const struct safetensor *found = find_spelled(file, tensor->name);
 
 	if (!found)
-		return error_null(EXIT_DATA, "cannot use '%s': tensor \"%s\" is missing",
+		return error_null(EXIT_DATA,
+				  "cannot use '%s': tensor \"%s\" is missing (is it an adapter "
+				  "for another model?)",
 				  file->path, tensor->name);
 	if (found->dims != 2 || found->shape[0] != tensor->rows ||
 	    found->shape[1] != tensor->cols)
@@ -174,9 +224,9 @@ static const struct safetensor *find_init(const struct safetensors *file,
 		    EXIT_DATA,
 		    "cannot use '%s': tensor \"%s\" has %d dimensions "
 		    "(%lld, %lld, ..), but the model and the adapter's rank ask for "
-		    "(%d, %d)",
-		    file->path, tensor->name, found->dims, found->shape[0], found->shape[1],
-		    tensor->rows, tensor->cols);
+		    "(%d, %d) (is it an adapter for another model?)",
+		    file->path, found->name, found->dims, found->dims > 0 ? found->shape[0] : 0,
+		    found->dims > 1 ? found->shape[1] : 0, tensor->rows, tensor->cols);
 	if (!found->known || found->dtype == DTYPE_I32 || found->dtype == DTYPE_I64)
 		return error_null(EXIT_DATA, "cannot use '%s': tensor \"%s\" is of type %s",
 				  file->path, tensor->name, found->dtype_text);
@@ -200,7 +250,8 @@ static int check_tensors(const struct lora *lora, const struct safetensors *file
 		if (!ours[i])
 			return error(EXIT_DATA,
 				     "cannot use '%s': tensor \"%s\" belongs to none of "
-				     "the adapter's target_modules",
+				     "the adapter's target_modules (is it an adapter for "
+				     "another model?)",
 				     file->path, file->tensor[i].name);
 	return 0;
 }
@@ -224,15 +275,17 @@ struct lora *lora_resolve(const struct model_config *config, const struct lora_c
 	struct targets targets;
 
 	targets_init(&targets, config, "lora.targets");
-	int rc =
-	    want->init ? resolve_init(lora, &targets, want) : resolve_job(lora, &targets, want);
+	size_t places = (size_t)config->blocks * (size_t)targets.rows;
+	struct shapes shapes = {xzalloc(2 * places, sizeof(double)), NULL};
+	shapes.alpha = shapes.rank + places;
+	int rc = want->init ? resolve_init(lora, &targets, &shapes, want)
+			    : resolve_job(lora, &targets, &shapes, want);
 	if (rc == 0) {
 		lora->fan_in_fan_out = config->family->gpt2;
-		lora->scale =
-		    (float)(lora->alpha / (lora->rslora ? sqrt(lora->rank) : lora->rank));
 		targets_names(&targets, &lora->arena, &lora->module, &lora->modules);
-		lay_out(lora, &targets);
+		lay_out(lora, &targets, &shapes);
 	}
+	free(shapes.rank);
 	targets_release(&targets);
 	if (rc == 0 && lora->init)
 		rc = check_init(lora);
@@ -252,6 +305,24 @@ void lora_range(const struct lora *lora, int first_block, int blocks, int *from,
 	while (i < lora->count && lora->tensor[i].block < first_block + blocks)
 		i++;
 	*to = i;
+}
+
+static void add_numbers(struct text *text, const char *what, const struct module_numbers *numbers)
+{
+	for (int i = 0; i < numbers->count; i++)
+		text_add(text, "%s%s %s=%.17g", text->bytes ? " " : "", what, numbers->item[i].key,
+			 numbers->item[i].number);
+}
+
+const char *lora_patterns(const struct lora *lora, struct arena *arena)
+{
+	struct text text = {0};
+
+	add_numbers(&text, "rank", &lora->ranks);
+	add_numbers(&text, "alpha", &lora->alphas);
+	const char *copy = arena_copy(arena, text.data ? text.data : "", text.bytes);
+	text_release(&text);
+	return copy;
 }
 
 /* -- values -------------------------------------------------------------------------------- */
@@ -279,11 +350,16 @@ static void draw(float *values, const struct lora_tensor *tensor, uint64_t seed)
 static int load(const struct safetensors *file, float *values, const struct lora_tensor *tensor)
 {
 	const struct safetensor *found = find_init(file, tensor);
+	size_t count = (size_t)tensor->rows * (size_t)tensor->cols;
 
 	if (!found)
 		return -1;
-	convert_to_f32(values, found->data, found->dtype,
-		       (size_t)tensor->rows * (size_t)tensor->cols);
+	convert_to_f32(values, found->data, found->dtype, count);
+	for (size_t i = 0; i < count; i++)
+		if (!isfinite(values[i]))
+			return error(EXIT_DATA,
+				     "cannot use '%s': number %zu of tensor \"%s\" is %f",
+				     file->path, i, found->name, (double)values[i]);
 	return 0;
 }
 

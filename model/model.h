@@ -58,6 +58,14 @@ struct safetensors_entry {
 int safetensors_write(const char *path, const struct safetensors_entry *entry, int count,
 		      const char *const *metadata);
 
+/* The same, piece by piece: the header of these tensors, then their bytes in order with safetensors_put. Path must last.
+ * Null after an error. safetensors_end fsyncs and closes. */
+struct safetensors_writer;
+struct safetensors_writer *safetensors_create(const char *path, const struct safetensor *const *tensor, int count,
+					      const char *const *metadata);
+int safetensors_put(struct safetensors_writer *writer, const void *data, size_t bytes);
+int safetensors_end(struct safetensors_writer *writer);
+
 /* -- config.c ------------------------------------------------------------------------------ */
 
 enum rope_kind { ROPE_NONE, ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
@@ -194,12 +202,20 @@ struct lora_config {
 	bool rank_given, alpha_given, dropout_given, rslora_given, targets_given;
 };
 
+/* Numbers of modules. key: a module's name, as the end of its path, or a regular expression for such an end; the first
+ * that matches counts. */
+struct module_number { const char *key; double number; };
+struct module_numbers { struct module_number *item; int count; };
+
 /* One adapter tensor: A (rank, in) or B (out, rank), of one linear of one block. */
 struct lora_tensor {
 	const char *name;	/* PEFT's: base_model.model.transformer.h.0.attn.c_attn.lora_A.weight */
 	int block;
 	enum slot slot;
 	bool is_b;
+	int rank;
+	double alpha;
+	float scale;		/* alpha / rank, or alpha / sqrt(rank) with rslora */
 	int rows, cols;
 	size_t offset;		/* elements, from the start of the whole set */
 };
@@ -209,16 +225,19 @@ struct lora_tensor {
  * (adapters, gradients, moments): checkpoints and messages are plain ranges of floats.
  */
 struct lora {
-	int rank;
+	int rank;			/* of most modules; so is alpha. Every tensor has its own */
 	double alpha, dropout;
 	bool rslora, fan_in_fan_out;
-	float scale;			/* alpha / rank, or alpha / sqrt(rank) with rslora */
+	/* The modules that have another rank or alpha, shortest names first found; each one's path or, of all blocks alike,
+	 * its path inside a block. PEFT's rank_pattern and alpha_pattern, which adapter_write writes. */
+	struct module_numbers ranks, alphas;
 	const char **module;		/* target_modules, e.g. "c_attn" (last part of the path) */
 	int modules;
 	struct lora_tensor *tensor;
 	int count;
 	size_t elements;
 	const char *init;
+	const char *base;		/* of init, what it calls its model; null or "": nothing */
 	struct arena arena;
 };
 /* Resolves targets against the model (and reads adapter_config.json of init). Null after an error:
@@ -226,6 +245,8 @@ struct lora {
 struct lora *lora_resolve(const struct model_config *config, const struct lora_config *want);
 /* No adapters at all, for the model as it is: forward alone. */
 struct lora *lora_none(void);
+/* What single modules have that others have not, "rank attn.c_proj=7 alpha c_fc=3"; "" where all are alike. */
+const char *lora_patterns(const struct lora *lora, struct arena *arena);
 /* Tensors of blocks [first, first+blocks): indexes [*from, *to) into lora->tensor. */
 void lora_range(const struct lora *lora, int first_block, int blocks, int *from, int *to);
 /*
@@ -243,18 +264,44 @@ void lora_free(struct lora *lora);
 /* What a PEFT adapter_config.json says. Fields that change the meaning and are not built are refused
  * by name. Null after an error. The arena owns it. */
 struct adapter_config {
-	int rank;
+	int rank;			/* of modules that rank_pattern does not name; so is alpha */
 	double alpha, dropout;
 	bool rslora, fan_in_fan_out;
 	struct texts targets;		/* as written; a regular expression is one item */
 	bool targets_are_pattern;	/* target_modules was a text: a regular expression */
 	const char *base;		/* base_model_name_or_path; "" where it is not said */
+	long long *layer;		/* layers_to_transform; layers 0: all blocks */
+	int layers;
+	struct texts layers_pattern;	/* what stands before the block's number; none: anything */
+	struct module_numbers ranks, alphas;	/* rank_pattern, alpha_pattern */
 };
 struct adapter_config *adapter_config_read(struct arena *arena, const char *folder);
+/* What an adapter directory says of itself. base: of what model it is, null: config's folder; readme: its
+ * README.md, null: none. */
+struct adapter_about { const char *base, *readme; };
 /* Writes a PEFT adapter directory atomically: FOLDER.tmp, fsync, rename (an older FOLDER is replaced).
- * values: lora->elements floats in global order. */
+ * values: lora->elements floats in global order; about may be null. */
 int adapter_write(const char *folder, const struct lora *lora, const struct model_config *config,
-		  const float *values);
+		  const float *values, const struct adapter_about *about);
+
+/* -- merged.c, merged_files.c -------------------------------------------------------------- */
+
+/*
+ * Writes a model directory with the adapter in its weights, as FOLDER.tmp which is then moved: W + scale B A, computed
+ * in F32 and rounded once to W's own type; tensors without an adapter byte for byte; what else lies in the
+ * model's folder, but for other files of weights. Weights above shard_bytes become several files with an index. One
+ * piece of a tensor is in memory at a time. progress, where not null, is called with what was written so far and
+ * all that will be. -1 after an error: EXIT_CREATE where the disk has no room.
+ */
+struct merged_model {
+	const struct weights *weights;
+	const struct lora *lora;
+	const float *values;		/* lora->elements */
+	double shard_bytes;
+	void (*progress)(void *arg, double done_bytes, double all_bytes);
+	void *arg;
+};
+int merged_write(const char *folder, const struct merged_model *merge);
 
 /* -- tokenizer.c --------------------------------------------------------------------------- */
 

@@ -55,8 +55,6 @@ static struct run run_of(const struct stage *stage, const struct micro_batch *mi
 		.config = stage->config,
 		.work = &stage->work,
 		.rows = stage->n,
-		.rank = stage->lora->rank,
-		.lora_scale = stage->lora->scale,
 		.dropout = micro->train ? (float)stage->lora->dropout : 0,
 		.seed = micro->seed,
 		.step = micro->step,

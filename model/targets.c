@@ -6,15 +6,11 @@
  * name "attn.c_proj" the first. A set with the first alone must therefore be written as
  * "attn.c_proj".
  */
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/internal.h"
 
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#define PATTERN_STEPS 20000 /* of PCRE2's matcher for one path, against "(a+)+$" */
 
 /* -- modules ------------------------------------------------------------------------------- */
 
@@ -22,6 +18,11 @@
 static int module_bytes(const struct tensor_row *row)
 {
 	return (int)(strrchr(row->name, '.') - row->name);
+}
+
+void module_inside(char inside[MODULE_ROOM], const struct tensor_row *row)
+{
+	snprintf(inside, MODULE_ROOM, "%.*s", module_bytes(row), row->name);
 }
 
 void module_path(char path[MODULE_ROOM], const struct model_config *config,
@@ -218,43 +219,14 @@ static int add_list(struct targets *t, const struct texts *names)
 
 /* -- regular expressions ------------------------------------------------------------------- */
 
-struct pattern {
-	const struct targets *targets;
-	const char *text;
-	pcre2_code *code;
-	pcre2_match_data *match;
-	pcre2_match_context *limits;
-};
-
-static int pattern_error(const struct pattern *p, int code)
-{
-	PCRE2_UCHAR why[128] = "";
-
-	pcre2_get_error_message(code, why, sizeof(why));
-	return error(EXIT_DATA, "%s: the pattern \"%s\" in target_modules cannot be used: %s",
-		     p->targets->where, p->text, (const char *)why);
-}
-
-/* 1 where the pattern matches the whole path (Python's re.fullmatch), 0 where not, -1 after an
- * error. */
-static int pattern_matches(const struct pattern *p, const char *path)
-{
-	int rc = pcre2_match(p->code, (PCRE2_SPTR)path, strlen(path), 0,
-			     PCRE2_ANCHORED | PCRE2_ENDANCHORED, p->match, p->limits);
-
-	if (rc >= 0)
-		return 1;
-	return rc == PCRE2_ERROR_NOMATCH ? 0 : pattern_error(p, rc);
-}
-
-static int match_linears(const struct pattern *p, struct targets *t)
+static int match_linears(const struct regex *regex, struct targets *t, const char *text)
 {
 	char path[MODULE_ROOM];
 	int found = 0;
 
 	for (int i = 0; i < t->config->blocks * t->rows; i++) {
 		module_path(path, t->config, t->row[i % t->rows], i / t->rows);
-		int rc = pattern_matches(p, path);
+		int rc = regex_matches(regex, path, true);
 		if (rc < 0)
 			return -1;
 		t->chosen[i] |= rc == 1;
@@ -264,12 +236,12 @@ static int match_linears(const struct pattern *p, struct targets *t)
 		return error(EXIT_CONFIG,
 			     "%s: the pattern \"%s\" in target_modules matches no linear "
 			     "of this model",
-			     t->where, p->text);
+			     t->where, text);
 	return 0;
 }
 
 /* PEFT adapts everything that matches: more than linears inside blocks is not built. */
-static int match_others(const struct pattern *p, const struct targets *t)
+static int match_others(const struct regex *regex, const struct targets *t)
 {
 	const struct tensor_row *row;
 	char path[MODULE_ROOM];
@@ -278,7 +250,7 @@ static int match_others(const struct pattern *p, const struct targets *t)
 		if (row->slot > SLOT_HEAD || row->linear)
 			continue;
 		module_path(path, t->config, row, 0);
-		int rc = pattern_matches(p, path);
+		int rc = regex_matches(regex, path, true);
 		if (rc != 0)
 			return rc < 0 ? -1 : refuse_other(t, path, row);
 	}
@@ -287,23 +259,94 @@ static int match_others(const struct pattern *p, const struct targets *t)
 
 static int add_pattern(struct targets *t, const char *text)
 {
-	struct pattern p = {.targets = t, .text = text};
-	PCRE2_SIZE at;
-	int code, rc;
+	struct regex *regex = regex_open(text, t->where, "target_modules");
+	int rc = regex ? match_others(regex, t) : -1;
 
-	p.code = pcre2_compile((PCRE2_SPTR)text, strlen(text), PCRE2_UTF, &code, &at, NULL);
-	if (!p.code)
-		return pattern_error(&p, code);
-	p.match = pcre2_match_data_create_from_pattern(p.code, NULL);
-	p.limits = pcre2_match_context_create(NULL);
-	pcre2_set_match_limit(p.limits, PATTERN_STEPS);
-	pcre2_set_heap_limit(p.limits, 1 << 14);
-	rc = match_others(&p, t);
 	if (rc == 0)
-		rc = match_linears(&p, t);
-	pcre2_match_context_free(p.limits);
-	pcre2_match_data_free(p.match);
-	pcre2_code_free(p.code);
+		rc = match_linears(regex, t, text);
+	regex_close(regex);
+	return rc;
+}
+
+/* -- layers_to_transform ------------------------------------------------------------------- */
+
+/* PEFT's patterns for the number of a module's block; the first that matches counts. */
+static int open_layers(struct arena *arena, const struct targets *t,
+		       const struct adapter_config *adapter, struct regex **regex)
+{
+	const struct texts *patterns = &adapter->layers_pattern;
+
+	if (patterns->count == 0) {
+		regex[0] = regex_open(".*?\\.[^.]*\\.(?P<idx>\\d+)\\.", t->where, "layers_pattern");
+		return regex[0] ? 1 : -1;
+	}
+	for (int i = 0; i < patterns->count; i++) {
+		const char *text = arena_format(arena, "(?:^|.*?\\.)%s\\.(?P<idx>\\d+)\\.",
+						patterns->item[i]);
+
+		regex[i] = regex_open(text, t->where, "layers_pattern");
+		if (!regex[i])
+			return -1;
+	}
+	return patterns->count;
+}
+
+/* Whether a module is of a block that is to be transformed: 1, 0, or -1 after an error. */
+static int is_wanted(struct regex *const *regex, int count, const struct adapter_config *adapter,
+		     const char *path)
+{
+	int rc = 0;
+
+	for (int i = 0; i < adapter->targets.count; i++)
+		if (strcmp(path, adapter->targets.item[i]) == 0)
+			return 1; /* a whole path stands above the list of blocks */
+	for (int i = 0; i < count && rc == 0; i++) {
+		rc = regex_matches(regex[i], path, false);
+		if (rc != 1)
+			continue;
+		long long block = regex_number(regex[i], path, "idx");
+		for (int k = 0; k < adapter->layers; k++)
+			if (block == adapter->layer[k])
+				return 1;
+	}
+	return rc < 0 ? -1 : 0;
+}
+
+static int drop_others(struct targets *t, struct regex *const *regex, int count,
+		       const struct adapter_config *adapter)
+{
+	char path[MODULE_ROOM];
+	int found = 0;
+
+	for (int i = 0; i < t->config->blocks * t->rows; i++) {
+		if (!t->chosen[i])
+			continue;
+		module_path(path, t->config, t->row[i % t->rows], i / t->rows);
+		int rc = is_wanted(regex, count, adapter, path);
+		if (rc < 0)
+			return -1;
+		t->chosen[i] = rc == 1;
+		found += rc;
+	}
+	if (found == 0)
+		return error(EXIT_CONFIG, "%s: layers_to_transform names no block of this model",
+			     t->where);
+	return 0;
+}
+
+/* Takes back what is chosen in other blocks than those of layers_to_transform. */
+static int keep_layers(struct targets *t, const struct adapter_config *adapter)
+{
+	size_t patterns = (size_t)adapter->layers_pattern.count + 1;
+	struct regex **regex = xzalloc(patterns, sizeof(struct regex *));
+	struct arena arena = {0};
+	int count = open_layers(&arena, t, adapter, regex);
+	int rc = count < 0 ? -1 : drop_others(t, regex, count, adapter);
+
+	for (size_t i = 0; i < patterns; i++)
+		regex_close(regex[i]);
+	free(regex);
+	arena_release(&arena);
 	return rc;
 }
 
@@ -311,8 +354,10 @@ int targets_add_adapter(struct targets *targets, const struct adapter_config *ad
 {
 	static const char *const all[] = {"all"};
 
+	if (!adapter->targets_are_pattern && add_list(targets, &adapter->targets) < 0)
+		return -1;
 	if (!adapter->targets_are_pattern)
-		return add_list(targets, &adapter->targets);
+		return adapter->layers ? keep_layers(targets, adapter) : 0;
 	/* PEFT's own word for every linear but the head */
 	if (strcasecmp(adapter->targets.item[0], "all-linear") == 0)
 		return add_word(targets, all[0]);

@@ -105,7 +105,7 @@ static int write_adapter(struct loop *loop)
 	wait_begins(loop, WATCH_STATE, "at the adapter", "rank 0 or its disk", t->steps);
 	if (loop->logging &&
 	    adapter_write(path_join(&arena, t->run, "adapter"), t->lora, t->model,
-			  t->checkpoint.value))
+			  t->checkpoint.value, NULL))
 		status = error_code() ? error_code() : EXIT_IO;
 	arena_release(&arena);
 	status = same_status(loop, status);

@@ -192,7 +192,7 @@ static size_t even_rank(const struct model *m, int block, const enum slot *slot,
 	for (int i = from; i < to; i++)
 		for (int k = 0; k < slots; k++)
 			if (m->lora->tensor[i].slot == slot[k] && !m->lora->tensor[i].is_b)
-				rank += (size_t)m->lora->rank;
+				rank += (size_t)m->lora->tensor[i].rank;
 	return rank + rank % 2;
 }
 

@@ -15,8 +15,8 @@
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 #define GOLDEN TESTS_FOLDER "/golden"
 
-static const char *const golden_cases[] = {"gpt2",    "gpt2-exact", "llama", "llama3",
-					   "mistral", "qwen2",      "qwen3", "qwen3-long"};
+static const char *const golden_cases[] = {"gpt2",  "gpt2-exact", "gpt2-pattern", "llama",	  "llama3",
+					   "mistral", "qwen2", "qwen2-pattern", "qwen3", "qwen3-long"};
 
 /* The folder of this run, made before the tests fork and removed after them. */
 static char scratch[256];

@@ -74,6 +74,20 @@ CASES = {
                                                  layer_types=[f"{kind}_attention" for kind in
                                                               ("sliding", "full", "sliding", "full", "full")]),
                    ["q_proj", "k_proj", "v_proj"], False),
+    # ranks and alphas of single modules, some blocks without adapters
+    "qwen2-pattern": (Qwen2ForCausalLM, Qwen2Config(**SMALL, num_key_value_heads=2),
+                      ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"], False),
+    "gpt2-pattern": (GPT2LMHeadModel, GPT2Config(vocab_size=41, n_positions=16, n_embd=20, n_layer=5, n_head=4),
+                     ["c_attn", "c_proj", "c_fc"], False),
+}
+# What LoraConfig is told besides.
+ADAPTERS = {
+    "qwen2-pattern": dict(layers_to_transform=[0, 2, 3, 4], layers_pattern="layers",
+                          rank_pattern={"q_proj": 3, "layers.2.self_attn.v_proj": 6, r"^model\.layers\.[03]\.mlp.*": 1},
+                          alpha_pattern={"k_proj": 5, r"(o|down)_proj": 1.5}),
+    "gpt2-pattern": dict(layers_to_transform=[1, 3],
+                         rank_pattern={"attn.c_proj": 7, r"h\.3\.mlp\.(c_fc|c_proj)": 2},
+                         alpha_pattern={"1.attn.c_attn": 11, "c_attn": 3}),
 }
 LENGTHS = {"qwen3-long": 272}
 STORED = {"qwen3-long": dict(dtype=torch.bfloat16, max_shard_size="6KB")}
@@ -120,7 +134,7 @@ def batches(case, vocabulary):
 
 def adapt(model, case, targets, rslora):
     config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, use_rslora=rslora, task_type="CAUSAL_LM",
-                        fan_in_fan_out=model.config.model_type == "gpt2")
+                        fan_in_fan_out=model.config.model_type == "gpt2", **ADAPTERS.get(case, {}))
     model = get_peft_model(model, config)
     with torch.no_grad():
         for name, p in model.named_parameters():
