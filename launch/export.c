@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "launch/launch.h"
+#include "launch/readme.h"
 #include "model/model.h"
 
 static const char export_help[] =
@@ -17,20 +18,29 @@ static const char export_help[] =
 	"  edgepipe export runs/campus --format peft\n"
 	"  edgepipe export runs/campus --format peft --step 150 --out campus-150\n"
 	"  edgepipe export adapters/from-a-friend --model campus/model --format peft\n"
+	"  edgepipe export runs/campus --format merged --out campus-tuned\n"
 	"\n"
-	"Usage: edgepipe export RUN_DIR|ADAPTER_DIR --format peft [options]\n"
+	"Usage: edgepipe export RUN_DIR|ADAPTER_DIR --format peft|merged [options]\n"
 	"  RUN_DIR         what `train` left: its adapter, or, where it has none yet, its newest checkpoint that verifies\n"
 	"  ADAPTER_DIR     any LoRA adapter with adapter_config.json and adapter_model.safetensors\n"
 	"      --format F  peft: an adapter directory, which Python's peft, vLLM and llama.cpp load\n"
+	"                  merged: a whole model directory with the adapter in its weights, which transformers and all that\n"
+	"                  reads its models load; in the weights' own type, rounded once from fp32\n"
 	"      --step N    of a run: its checkpoint of that step\n"
 	"      --model DIR the base model, where it is not the directory that the adapter or the run names\n"
 	"      --out DIR   the directory to make (default: the source's name with the format behind it)\n"
-	"      --overwrite replace an adapter that is at --out\n"
+	"      --overwrite replace the adapter (merged: the model) that is at --out\n"
+	"      --shard-size SIZE  merged: the most bytes of tensors in one file of weights (default: 4 GB)\n"
 	"  -h, --help      this text\n"
 	"\n"
 	"The directory appears whole or not at all.\n";
 
-enum { OPTION_FORMAT = 256, OPTION_STEP, OPTION_MODEL, OPTION_OUT, OPTION_OVERWRITE };
+#define SHARD_BYTES 4e9
+#define PROGRESS_S 3.0
+#define VLLM_RANK 16		/* its standard --max-lora-rank */
+
+enum { OPTION_FORMAT = 256, OPTION_STEP, OPTION_MODEL, OPTION_OUT, OPTION_OVERWRITE,
+       OPTION_SHARD };
 
 static const struct option long_options[] = {
 	{"format", required_argument, NULL, OPTION_FORMAT},
@@ -38,6 +48,7 @@ static const struct option long_options[] = {
 	{"model", required_argument, NULL, OPTION_MODEL},
 	{"out", required_argument, NULL, OPTION_OUT},
 	{"overwrite", no_argument, NULL, OPTION_OVERWRITE},
+	{"shard-size", required_argument, NULL, OPTION_SHARD},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
 };
@@ -47,14 +58,22 @@ struct export {
 	const char *source, *format, *folder, *out;
 	long long step;			/* -1: not given */
 	bool overwrite;
+	double shard_bytes;
 	/* what is exported */
 	const char *adapter;		/* its directory; null: from a checkpoint */
 	struct job job;			/* of a run, for a checkpoint */
 	struct model_config *model;
+	struct weights *weights;	/* merged */
 	struct lora *lora;
 	float *values;
+	double said_s;			/* when the last line about progress was */
 	struct arena arena;
 };
+
+static bool merges(const struct export *e)
+{
+	return !strcmp(e->format, "merged");
+}
 
 /* -- options ------------------------------------------------------------------------------- */
 
@@ -68,6 +87,17 @@ static int take_step(struct export *e, const char *text)
 	return 0;
 }
 
+static int take_shard(struct export *e, const char *text)
+{
+	char why[160];
+
+	if (unit_read(text, UNIT_BYTES, &e->shard_bytes, why, sizeof(why)))
+		return error(EXIT_USAGE, "export: --shard-size: %s", why);
+	if (e->shard_bytes < 1)
+		return error(EXIT_USAGE, "export: --shard-size: '%s' is nothing", text);
+	return 0;
+}
+
 /* Takes one option. 0, 1 for --help, -1 after an error. */
 static int take_option(struct export *e, int option, char **argv)
 {
@@ -77,6 +107,7 @@ static int take_option(struct export *e, int option, char **argv)
 	case OPTION_MODEL: e->folder = optarg; return 0;
 	case OPTION_OUT: e->out = optarg; return 0;
 	case OPTION_OVERWRITE: e->overwrite = true; return 0;
+	case OPTION_SHARD: return take_shard(e, optarg);
 	case 'h': return 1;
 	default: return option_error("export", long_options, option, argv);
 	}
@@ -84,16 +115,16 @@ static int take_option(struct export *e, int option, char **argv)
 
 static int check_format(const char *format)
 {
-	static const char *const formats[] = {"peft"};
+	static const char *const formats[] = {"peft", "merged"};
 	const int count = sizeof(formats) / sizeof(*formats);
 
 	if (!format)
-		return error(EXIT_USAGE, "export: which --format? There is peft");
+		return error(EXIT_USAGE, "export: which --format? There are peft and merged");
 	for (int i = 0; i < count; i++)
 		if (!strcmp(format, formats[i]))
 			return 0;
 	const char *near = nearest_word(format, formats, count);
-	return error(EXIT_USAGE, "export: unknown format '%s'%s%s%s (there is peft)", format,
+	return error(EXIT_USAGE, "export: unknown format '%s'%s%s%s (there are peft and merged)", format,
 		     near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
@@ -253,17 +284,82 @@ static int check_out(struct export *e)
 	if (lies_in(e->source, e->out) || lies_in(e->model->folder, e->out))
 		return error(EXIT_CREATE, "cannot replace '%s', which is read here: choose another --out",
 			     e->out);
-	if (!has(e, e->out, "adapter_config.json"))
-		return error(EXIT_CREATE, "'%s' is not an adapter, which --overwrite would replace: "
-			     "choose another --out", e->out);
+	if (!has(e, e->out, merges(e) ? "config.json" : "adapter_config.json"))
+		return error(EXIT_CREATE, "'%s' is not %s, which --overwrite would replace: choose "
+			     "another --out", e->out, merges(e) ? "a model" : "an adapter");
 	return 0;
+}
+
+/* Its README.md: the adapter's own, or what the run's files say; null: there is none. The caller frees. */
+static char *readme_of(struct export *e)
+{
+	const struct readme readme = {e->source, &e->job, e->model, e->lora, e->step};
+	const char *path = e->adapter ? path_join(&e->arena, e->adapter, "README.md") : NULL;
+
+	if (!e->adapter)
+		return readme_make(&readme);
+	return path_exists(path) ? file_read(path, &(size_t){0}) : NULL;
+}
+
+/* What another tool asks for is said here rather than there. */
+static void warn_rank(const struct lora *lora)
+{
+	int most = 0;
+
+	for (int i = 0; i < lora->count; i++)
+		if (lora->tensor[i].rank > most)
+			most = lora->tensor[i].rank;
+	if (most > VLLM_RANK)
+		warn("the adapter has rank %d: vLLM takes ranks above %d only with --max-lora-rank", most, VLLM_RANK);
+	if (lora->ranks.count || lora->alphas.count)
+		warn("modules have ranks or alphas of their own (rank_pattern, alpha_pattern): PEFT reads that, other tools "
+		     "may not");
+}
+
+static int write_adapter(struct export *e)
+{
+	char *readme = readme_of(e);
+	/* Somebody else's adapter goes on being of the model that it names. */
+	bool names = e->adapter && e->lora->base && e->lora->base[0];
+	struct adapter_about about = {names ? e->lora->base : NULL, readme};
+	warn_rank(e->lora);
+	int rc = adapter_write(e->out, e->lora, e->model, e->values, &about);
+
+	free(readme);
+	return rc;
+}
+
+/* A line every few seconds, and none where all is done in less. */
+static void say_progress(void *arg, double done_bytes, double all_bytes)
+{
+	struct export *e = arg;
+	double now = clock_s();
+	char a[32], b[32];
+
+	if (now - e->said_s < PROGRESS_S)
+		return;
+	e->said_s = now;
+	say("merged  %s of %s", unit_write(done_bytes, UNIT_BYTES, a, sizeof(a)),
+	    unit_write(all_bytes, UNIT_BYTES, b, sizeof(b)));
+	fflush(stdout);
+}
+
+static int write_merged(struct export *e)
+{
+	struct merged_model merge = {.lora = e->lora, .values = e->values, .shard_bytes = e->shard_bytes,
+			      .progress = say_progress, .arg = e};
+
+	e->weights = weights_open(e->model);
+	merge.weights = e->weights;
+	e->said_s = clock_s();
+	return e->weights ? merged_write(e->out, &merge) : -1;
 }
 
 static int export_it(struct export *e)
 {
 	if (find_source(e) || (e->adapter ? open_adapter(e) : open_checkpoint(e)) || check_out(e))
 		return -1;
-	if (adapter_write(e->out, e->lora, e->model, e->values))
+	if (merges(e) ? write_merged(e) : write_adapter(e))
 		return -1;
 	if (e->adapter)
 		say("export  %s, the adapter '%s'", e->out, e->adapter);
@@ -274,7 +370,7 @@ static int export_it(struct export *e)
 
 int command_export(int argc, char **argv)
 {
-	struct export e = {.step = -1};
+	struct export e = {.step = -1, .shard_bytes = SHARD_BYTES};
 	int status = read_options(&e, argc, argv);
 
 	if (status > 0)
@@ -284,6 +380,7 @@ int command_export(int argc, char **argv)
 	if (status >= 0 && fflush(stdout))
 		status = error(EXIT_IO, "cannot write to standard output");
 	free(e.values);
+	weights_close(e.weights);
 	lora_free(e.lora);
 	model_config_free(e.model);
 	job_release(&e.job);

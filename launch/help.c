@@ -15,7 +15,7 @@ static const char general[] =
 	"  eval TOPOLOGY.yaml      loss and perplexity on held-out data, with or without an adapter\n"
 	"  generate TOPOLOGY.yaml  text from the model, on one machine or split over the nodes\n"
 	"  report RUN_DIR          report.html of a run, made again from its files\n"
-	"  export RUN_DIR          the adapter for Hugging Face PEFT and others\n"
+	"  export RUN_DIR          the adapter for Hugging Face PEFT and others, alone or merged into the model\n"
 	"  data tokenize|detokenize  text to token ids and back\n"
 	"  help [COMMAND|config]   this text, a command's, or every key of a topology file\n"
 	"\n"

@@ -10,12 +10,13 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "launch/readme.h"
 #include "launch/session.h"
 
 /* What a run writes, and --overwrite removes. Nothing else in the directory is ever touched. */
 static const char *const run_files[] = {
 	"config.resolved.yaml", "plan.json", "profile.json", "profile.measured.json", "ops.json",
-	"metrics.jsonl", "trace.json", "log", "ckpt", "adapter", "report.html",
+	"samples.md", "metrics.jsonl", "trace.json", "log", "ckpt", "adapter", "report.html",
 };
 
 /* A process that was killed may hold the lock until the launcher has torn its job down. */
@@ -132,6 +133,8 @@ int rundir_begin(struct session *s)
 	config_write(&s->job.config, &s->job, &config);
 	plan_write(&s->plan, &s->problem, &plan);
 	if (write_text(s, "config.resolved.yaml", &config) | write_text(s, "plan.json", &plan))
+		return -1;
+	if (readme_samples(s->run, s->train, s->model->folder))
 		return -1;
 	if (!s->profile)
 		return 0;

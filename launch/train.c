@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "launch/readme.h"
 #include "launch/session.h"
 
 static const char train_help[] =
@@ -260,6 +261,26 @@ static void say_outcome(struct session *s, struct measured *measured)
 		warn("'%s/profile.measured.json' was not written", s->run);
 }
 
+/* What the adapter's directory says of itself, on rank 0; an adapter without it is as good. */
+static void make_readme(const struct session *s)
+{
+	const struct readme readme = {s->run, &s->job, s->model, s->lora, -1};
+	struct arena arena = {0};
+	char *text;
+
+	if (s->comm->rank != 0)
+		return;
+	wait_begins(s, WATCH_STATE, 3, "at the adapter's README.md", "this rank's disk");
+	text = readme_make(&readme);
+	if (file_replace(arena_format(&arena, "%s/adapter/README.md", s->run), text, strlen(text))) {
+		warn("there is no '%s/adapter/README.md'", s->run);
+		error_clear();
+	}
+	wait_ends(s);
+	free(text);
+	arena_release(&arena);
+}
+
 /* report.html, on rank 0; a run without one is as good. */
 static void make_report(const struct session *s)
 {
@@ -294,6 +315,7 @@ static int run_training(struct session *s, struct training *t)
 	if (status || share_ops(s) || share_memory(s) || share_logs(s))
 		return status ? status : EXIT_RETRY;
 	say("adapter %s/adapter (loads in Hugging Face PEFT)", s->comm->rank == 0 ? s->run : "");
+	make_readme(s);
 	make_report(s);
 	return 0;
 }

@@ -47,7 +47,7 @@ logits() {
 		"$goldens/$1/batches.safetensors" dump/step-00000001.safetensors
 }
 
-for name in gpt2 llama3 qwen3; do
+for name in gpt2 llama3 gpt2-pattern qwen2-pattern; do
 	job $name
 	does "$name trains" "$EDGEPIPE" train $name.yaml --out $name
 	does "$name exports" "$EDGEPIPE" export $name --format peft --out "$name-peft"
@@ -74,6 +74,14 @@ does "before a damaged checkpoint" "$EDGEPIPE" export killed --format peft --ove
 cmp killed-peft/adapter_model.safetensors gpt2-step-2-peft/adapter_model.safetensors ||
 	fail "a damaged checkpoint is not skipped"
 
+# the README.md of an adapter: what it is, the samples, the figures up to its step
+for words in "For the gpt2 model" "Rank 4, alpha 8" "| steps | 2 of 4, 4 sequences of 12 tokens" "| tokens | 96 |" \
+	"| loss | 4." "n0 blocks 0 to 4" "no tokenizer lies beside"; do
+	grep -qF "$words" gpt2-step-2-peft/README.md || fail "the README.md of step 2 does not say \"$words\""
+done
+grep -qF "| steps | 4 of 4" gpt2/adapter/README.md || fail "the README.md of the end"
+cmp gpt2-peft/README.md gpt2/adapter/README.md || fail "an export has another README.md than its run"
+
 # an adapter of others, whose base is elsewhere
 cp -r "$goldens/gpt2/initial" friend
 refused "no base" 66 "name its directory with --model" export friend --format peft
@@ -81,6 +89,54 @@ does "a friend's adapter exports" "$EDGEPIPE" export friend --model "$goldens/gp
 refused "another model's adapter" 78 "c_attn" export friend --model "$goldens/llama3/model" --format peft --out no
 refused "another size's adapter" 65 "ask for" export friend --model "$goldens/gpt2-exact/model" --format peft --out no
 logits gpt2 friend-peft
+
+# merged: the tensors' types and shards, the other files, logits
+for name in gpt2 qwen3-long gpt2-pattern; do
+	does "$name merges" "$EDGEPIPE" export "$goldens/$name/initial" --model "$goldens/$name/model" --format merged \
+		--out "$name-merged"
+	cmp "$goldens/$name/model/config.json" "$name-merged/config.json" || fail "$name: config.json is not copied"
+	[ ! -e "$name-merged/model.safetensors.index.json" ] || fail "$name: an index of one file"
+	$compare || continue
+	rm -rf dump
+	[ -e "$name.yaml" ] || job "$name"
+	does "$name with its adapter" "$EDGEPIPE" train "$name.yaml" --out logits --overwrite --set train.steps=1 --dump dump
+	# numbers of a BF16 model are rounded once more
+	most=1e-4
+	[ $name != qwen3-long ] || most=0.5
+	does "logits of $name merged" "$python" "$checkout/tests/peft_logits.py" "$name-merged" - \
+		"$goldens/$name/batches.safetensors" dump/step-00000001.safetensors $most
+done
+cp -r "$goldens/gpt2/model" model
+mkdir model/folder
+touch model/pytorch_model.bin model/tokenizer.model model/.hidden
+ln -s config.json model/generation_config.json
+does "in shards" "$EDGEPIPE" export friend --model model --format merged --shard-size "40 kB"
+[ "$(ls friend-merged)" = "config.json
+generation_config.json
+model-00001-of-00003.safetensors
+model-00002-of-00003.safetensors
+model-00003-of-00003.safetensors
+model.safetensors.index.json
+tokenizer.model" ] || fail "files of a merged model: $(ls friend-merged)"
+does "again, of one file" "$EDGEPIPE" export friend --model model --format merged --overwrite
+cmp friend-merged/model.safetensors gpt2-merged/model.safetensors || fail "shards were left, or other bytes"
+# shards are read back by edgepipe itself
+does "shards" "$EDGEPIPE" export friend --model model --format merged --shard-size "40 kB" --out shards
+does "shards train" "$EDGEPIPE" train gpt2.yaml --out logits --overwrite --set model.path=shards --set train.steps=1
+does "one file trains" "$EDGEPIPE" train gpt2.yaml --out again --overwrite --set model.path=friend-merged \
+	--set train.steps=1
+[ "$(sed -n 's/.*"kind":"step".*"loss":\([^,]*\).*/\1/p' logits/metrics.jsonl)" = \
+	"$(sed -n 's/.*"kind":"step".*"loss":\([^,]*\).*/\1/p' again/metrics.jsonl)" ] || fail "shards hold other numbers"
+refused "the model itself" 73 "read here" export friend --model model --format merged --out model --overwrite
+refused "a folder around it" 73 "read here" export friend --model model --format merged --out . --overwrite
+refused "no model" 73 "is not a model" export friend --model model --format merged --out gpt2-peft --overwrite
+refused "a size without a unit" 2 "--shard-size" export friend --model model --format merged --shard-size 40
+
+# what other tools ask for
+"$EDGEPIPE" export gpt2-pattern --format peft --out ranks 2>&1 | grep -q "rank_pattern" || fail "no word about patterns"
+sed 's/^lora: .*/lora: {rank: 17, targets: c_fc}/' gpt2.yaml > wide.yaml
+does "rank 17" "$EDGEPIPE" train wide.yaml --out wide --set train.steps=1
+"$EDGEPIPE" export wide --format peft 2>&1 | grep -q -e "--max-lora-rank" || fail "no word about rank 17"
 
 # what is refused
 refused "no source" 2 "which run or adapter" export --format peft
