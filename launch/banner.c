@@ -58,6 +58,8 @@ static void say_dataset(const char *head, const struct dataset *d)
 		say("        %zu samples were longer and lost %zu tokens", d->cut, d->cut_tokens);
 	if (d->skipped > 0)
 		say("        %zu samples have no token to train on and were skipped", d->skipped);
+	if (d->kept)
+		say("        they were tokenised before (%s)", d->cache);
 	if (d->template)
 		say("        chats are written with the template %s", d->template);
 }

@@ -10,6 +10,8 @@ static const struct action {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } actions[] = {
+	{"show", data_show},
+	{"check", data_check},
 	{"tokenize", data_tokens},
 	{"detokenize", data_tokens},
 };
@@ -19,9 +21,13 @@ static const char usage[] =
 	"edgepipe data - what the data files hold\n"
 	"\n"
 	"Examples:\n"
+	"  edgepipe data show topologies/campus.yaml -n 3\n"
+	"  edgepipe data check train.jsonl --model gpt2\n"
 	"  edgepipe data tokenize --tokenizer campus/model texts.jsonl > ids.jsonl\n"
 	"\n"
 	"Usage: edgepipe data ACTION ...\n"
+	"  show              samples as they will be trained on\n"
+	"  check             every error of a data file, and what its samples are like\n"
 	"  tokenize          text to token ids, for scripts\n"
 	"  detokenize        token ids to text\n"
 	"  -h, --help        this text; after an action, what it takes\n";

@@ -7,6 +7,8 @@
 #include "launch/launch.h"
 
 /* Each takes what follows `data` (argv[0] is the action) and returns an exit code. */
+int data_show(int argc, char **argv);	/* data_show.c */
+int data_check(int argc, char **argv);	/* data_check.c */
 int data_tokens(int argc, char **argv); /* data_tokens.c: tokenize, detokenize */
 
 #endif

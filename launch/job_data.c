@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-void job_check_data(struct job *job)
+static void check_template(struct job *job)
 {
 	const char *name = job->data.template, *near;
 	struct text list = {0};
@@ -22,4 +22,14 @@ void job_check_data(struct job *job)
 			     list.data, near ? " (did you mean \"" : "", near ? near : "",
 			     near ? "\"?)" : "");
 	text_release(&list);
+}
+
+void job_check_data(struct job *job)
+{
+	const char *cache = job->data.cache;
+
+	check_template(job);
+	if (cache && cache[0] != '/' && strcmp(cache, "none") != 0)
+		config_error(&job->config, "data.cache",
+			     "\"%s\" is neither none nor a path from the root", cache);
 }

@@ -111,6 +111,8 @@ static const struct field rows[] = {
 	{"data.shuffle", FIELD_FLAG, AT(data.shuffle), "true", .help = "anew in every epoch"},
 	{"data.pack", FIELD_FLAG, AT(data.pack), NULL, .given = AT(data.pack_given),
 	 .help = "several samples in a sequence, unseen by each other (without it: padded; text is cut)"},
+	{"data.cache", FIELD_TEXT, AT(data.cache),
+	 .help = "folder where tokenised data are kept, or none (without it: ~/.cache/edgepipe/data)"},
 	COLUMN(text, COLUMN_TEXT),
 	COLUMN(prompt, COLUMN_PROMPT),
 	COLUMN(completion, COLUMN_COMPLETION),

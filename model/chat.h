@@ -72,7 +72,9 @@ int encode_rendered(struct tokenizer *tokenizer, const struct chat_template *t,
 
 /* -- chat.c -------------------------------------------------------------------------------- */
 
+/* A turn more; the text stays its owner's. */
 void chat_add(struct chat *chat, enum chat_role role, const char *text, size_t bytes);
+/* Frees the turns, not their texts. */
 void chat_release(struct chat *chat);
 
 #endif

@@ -15,6 +15,8 @@ struct jsonl {
 	struct text line;
 	size_t bytes, number; /* of the last line, without its end; from 1 */
 	struct json *map;
+	size_t blank; /* empty lines before the last one, which is still to come */
+	bool failed; /* no more lines can be read */
 };
 
 struct jsonl *jsonl_open(const char *path)
@@ -40,9 +42,9 @@ void jsonl_close(struct jsonl *lines)
 
 /* -- errors -------------------------------------------------------------------------------- */
 
-size_t jsonl_line(const struct jsonl *lines)
+bool jsonl_failed(const struct jsonl *lines)
 {
-	return lines->number;
+	return lines->failed;
 }
 
 int jsonl_error(const struct jsonl *lines, int code, const char *where, const char *fmt, ...)
@@ -97,34 +99,55 @@ static int parse_line(struct jsonl *lines)
 	return 1;
 }
 
+/* Reads up to a line that is not empty: 1, 0 at the end, -1. */
+static int read_line(struct jsonl *lines)
+{
+	int more;
+
+	lines->blank = 0;
+	while ((more = input_line(lines->input, &lines->line)) > 0) {
+		lines->number++;
+		if (!is_blank(&lines->line))
+			break;
+		lines->blank++;
+	}
+	lines->failed = more < 0;
+	return more;
+}
+
+/* Says that a line before the one that was read is empty; that one comes next. */
+static int refuse_blank(struct jsonl *lines)
+{
+	size_t number = lines->number;
+
+	lines->number -= lines->blank;
+	lines->bytes = 0;
+	jsonl_error(lines, EXIT_DATA, "", "the line is empty");
+	lines->number = number;
+	return -1;
+}
+
 int jsonl_next(struct jsonl *lines, const struct json **map)
 {
 	struct text *line = &lines->line;
-	size_t blank = 0;
-	int more;
 
 	json_free(lines->map);
 	lines->map = NULL;
-	while ((more = input_line(lines->input, line)) > 0) {
-		lines->number++;
-		if (!is_blank(line))
-			break;
-		if (blank == 0)
-			blank = lines->number;
+	if (lines->blank == 0) {
+		int more = read_line(lines);
+
+		if (more <= 0)
+			return more;
+		if (lines->blank > 0)
+			return refuse_blank(lines);
 	}
-	if (more <= 0)
-		return more;
-	if (blank > 0) {
-		lines->number = blank;
-		lines->bytes = 0;
-		return jsonl_error(lines, EXIT_DATA, "", "the line is empty");
-	}
+	lines->blank = 0;
 	lines->bytes = line->bytes;
 	while (lines->bytes > 0 && strchr("\r\n", line->data[lines->bytes - 1]))
 		lines->bytes--;
-	more = parse_line(lines);
+	int done = parse_line(lines);
 	*map = lines->map;
-	return more;
+	return done;
 }
 
 const char *jsonl_text(const struct jsonl *lines, const char *key, size_t *bytes)

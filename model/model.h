@@ -346,9 +346,10 @@ void tokenizer_close(struct tokenizer *tokenizer);
 struct jsonl;
 struct jsonl *jsonl_open(const char *path);
 /* The next line: 1 with its map, which lasts until the next call; 0 at the end; -1 after an error, said with
- * its position. Empty lines may stand at the end only. After EXIT_DATA one may go on with the next line. */
+ * its position. Empty lines may stand at the end only. One may go on with the next line
+ * unless jsonl_failed. */
 int jsonl_next(struct jsonl *lines, const struct json **map);
-size_t jsonl_line(const struct jsonl *lines);		/* the number of the last line, from 1 */
+bool jsonl_failed(const struct jsonl *lines);		/* the last -1 was no line's fault: there are no more */
 /* The text at a key of the last line, which may hold NULs; null after an error. */
 const char *jsonl_text(const struct jsonl *lines, const char *key, size_t *bytes);
 /* Says an error about the value that `where` names in the last line ("messages[2].role", "" for the line), as
@@ -406,11 +407,13 @@ struct data_config {
 	int mask;			/* enum data_mask */
 	const char *template;		/* null: the model's own */
 	const char *column[DATA_COLUMNS];	/* null: its own name */
+	const char *cache;		/* folder for what was tokenised, "none"; null: the user's */
 	bool shuffle;
 	bool pack, pack_given;		/* several samples in a sequence; see dataset_packs */
 };
 
-/* Samples of exactly `tokens` ids and labels, in host memory. Rank 0 alone opens one. */
+struct store;
+/* Samples of exactly `tokens` ids and labels, in a mapped file. Rank 0 alone opens one. */
 struct dataset {
 	const char *path;
 	size_t samples;
@@ -420,9 +423,10 @@ struct dataset {
 	size_t skipped;			/* samples of lines without a trained token, left out */
 	const char *template;		/* that chats were written with; null: none was needed */
 	struct digest digest;		/* of the ids and labels */
-	int32_t *ids, *labels;		/* (samples, T); labels unshifted, -100 = not trained */
+	const char *cache;		/* the file that they are kept in; null: they are not */
+	bool kept;			/* they were there already */
+	struct store *store;
 	struct arena arena;
-	void *map;
 };
 /* T of text by the configuration alone, before anything is read. -1 where the model has fewer positions (EXIT_CONFIG). */
 int dataset_sequence(const struct data_config *data, const struct model_config *config);
@@ -438,11 +442,14 @@ bool dataset_packs(const struct data_config *data, const char *path);
  */
 struct dataset *dataset_open(const char *path, const char *kind, const struct data_config *data,
 			     const struct model_config *config);
+/* A sample of the file: its T ids and labels, unshifted, -100 = not trained. -1 as dataset_sample. */
+int dataset_row_length(const struct dataset *dataset, uint64_t row);	/* its ids without padding */
+int dataset_row(const struct dataset *dataset, uint64_t row, int32_t *ids, int32_t *labels);
 /*
  * The sample at a place of the endless stream: epoch after epoch, each in an order that is a function
  * of (seed, epoch) alone; file order without shuffle. Copies T ids and T labels *shifted*: label[t]
  * is what position t predicts (labels[t+1] of the file), -1 where untrained and at T-1. Returns how many
- * positions are trained.
+ * positions are trained; -1 (EXIT_RETRY) where the file was damaged after it was opened.
  */
 int dataset_sample(const struct dataset *dataset, uint64_t seed, bool shuffle, uint64_t place,
 		   int32_t *ids, int32_t *labels);
@@ -450,6 +457,20 @@ int dataset_sample(const struct dataset *dataset, uint64_t seed, bool shuffle, u
  * nothing that is trained. */
 int dataset_length(const struct dataset *dataset, uint64_t seed, bool shuffle, uint64_t place);
 void dataset_close(struct dataset *dataset);
+
+/* What a look through a data file found. */
+struct data_report {
+	bool bytes;			/* without a model: lengths are bytes, nothing is known of tokens */
+	int sequence;
+	size_t samples, errors, duplicates, skipped;
+	size_t shortest, median, p95, longest;	/* before samples are cut */
+	size_t all_tokens, kept_tokens, trained_tokens, cut, cut_tokens;
+	char form[48], template[32];
+};
+/* Says every error of a file (the first hundred in full) and counts them; config null: without a tokenizer. -1 where the
+ * file could not be read to its end. */
+int dataset_check(const char *path, const char *kind, const struct data_config *data,
+		  const struct model_config *config, struct data_report *report);
 
 /* -- packing.c ----------------------------------------------------------------------------- */
 
@@ -471,7 +492,7 @@ struct packed_sample {
 /*
  * The row at a place of the endless stream of rows: epoch after epoch, each in an order that is a function of (seed,
  * epoch) alone, or of the file without shuffle. Ids and labels (shifted) as dataset_sample; its samples, at most `most`,
- * one after the other, then padding. Returns how many positions are trained.
+ * one after the other, then padding. Returns how many positions are trained; -1 as dataset_sample.
  */
 int packing_row(struct packing *packing, uint64_t place, int32_t *ids, int32_t *labels,
 		struct packed_sample *sample, int *samples);

@@ -141,9 +141,11 @@ static void pack_window(struct packing *p, size_t window)
 
 	p->window = window;
 	p->samples = p->set->samples - first < WINDOW ? (int)(p->set->samples - first) : WINDOW;
-	for (int i = 0; i < p->samples; i++)
-		p->length[i] =
-		    dataset_length(p->set, p->seed, p->shuffle, first + (uint64_t)i);
+	for (int i = 0; i < p->samples; i++) {
+		int length = dataset_length(p->set, p->seed, p->shuffle, first + (uint64_t)i);
+
+		p->length[i] = length < 1 ? 1 : length; /* damaged: packing_row meets it again */
+	}
 	sort_lengths(p);
 	fit_samples(p);
 	order_rows(p);
@@ -268,7 +270,10 @@ int packing_row(struct packing *p, uint64_t place, int32_t *ids, int32_t *labels
 		int at = p->order[begin + i], length = p->length[at];
 		uint64_t number = (uint64_t)p->window * WINDOW + (uint64_t)at;
 
-		trained += dataset_sample(p->set, p->seed, p->shuffle, number, p->ids, p->labels);
+		int got = dataset_sample(p->set, p->seed, p->shuffle, number, p->ids, p->labels);
+		if (got < 0)
+			return -1;
+		trained += got;
 		memcpy(ids + used, p->ids, (size_t)length * sizeof *ids);
 		memcpy(labels + used, p->labels, (size_t)length * sizeof *labels);
 		sample[i] = (struct packed_sample){p->epoch * p->set->samples + number, length};

@@ -3,10 +3,15 @@
  * is tokenised. The last dimension is the sequence, the others are flattened in order.
  */
 #include "model/dataset.h"
+#include "model/input.h"
 
+#define FORGET_ROWS 1024
+
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool is_whole(const struct safetensor *tensor)
 {
@@ -66,6 +71,16 @@ static int copy_row(const struct reader *r, const struct safetensor *tensor, boo
 	return 0;
 }
 
+/* Gives back the pages of what was read. */
+static void forget_rows(const struct safetensor *ids, const struct safetensor *labels, size_t count)
+{
+	size_t width = ids->dtype == DTYPE_I32 ? 4 : 8;
+
+	safetensor_forget(ids, count * width);
+	if (labels)
+		safetensor_forget(labels, count * (labels->dtype == DTYPE_I32 ? 4 : 8));
+}
+
 static int copy_rows(struct reader *r, const struct safetensor *ids,
 		     const struct safetensor *labels)
 {
@@ -75,16 +90,52 @@ static int copy_rows(struct reader *r, const struct safetensor *ids,
 
 	for (int i = 0; i < ids->dims - 1; i++)
 		rows *= (size_t)ids->shape[i];
-	reader_room(r, rows);
 	for (size_t i = 0; i < rows && done == 0; i++) {
 		done = copy_row(r, ids, false, i, T, row);
 		if (done == 0 && labels)
 			done = copy_row(r, labels, true, i, T, row + T);
 		if (done == 0)
-			done = reader_add(r, row, labels ? row + T : NULL, T);
+			done = labels ? reader_add_own(r, row, row + T, T)
+				      : reader_add(r, row, NULL, T);
+		if (i % FORGET_ROWS == 0)
+			forget_rows(ids, labels, i * T);
 	}
 	free(row);
 	return done;
+}
+
+/* Unpacks a file into one without a name, which is mapped then. */
+static struct safetensors *open_packed(const struct reader *r)
+{
+	struct input *input = input_open(r->path);
+	int file = input ? file_nameless() : -1;
+	struct safetensors *tensors = NULL;
+	char path[64];
+	size_t bytes = file < 0 ? 0 : 1;
+
+	while (bytes > 0) {
+		const char *piece = input_piece(input, &bytes);
+
+		if (!piece)
+			goto end;
+		for (size_t at = 0; at < bytes;) {
+			ssize_t put = write(file, piece + at, bytes - at);
+
+			if (put <= 0) {
+				report(EXIT_IO, "cannot unpack '%s': %s", r->path, strerror(errno));
+				goto end;
+			}
+			at += (size_t)put;
+		}
+	}
+	snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+	if (file >= 0)
+		tensors = safetensors_open(path);
+end:
+	if (file >= 0)
+		close(file);
+	input_close(input);
+	return tensors;
 }
 
 int read_tensors(struct reader *r)
@@ -97,7 +148,7 @@ int read_tensors(struct reader *r)
 			     "data.mask is %s, but '%s' is tokenised already: "
 			     "its labels tell",
 			     mask_name(r), r->path);
-	struct safetensors *file = safetensors_open(r->path);
+	struct safetensors *file = path_is_gzip(r->path) ? open_packed(r) : safetensors_open(r->path);
 	if (!file)
 		return -1;
 	const struct safetensor *ids = safetensors_find(file, "input_ids");

@@ -48,6 +48,17 @@ const char *column_name(const struct reader *r, enum data_column column)
 
 /* -- samples ------------------------------------------------------------------------------- */
 
+/* Appends the ids of a text; without a tokenizer its bytes. */
+static int encode_text(struct reader *r, const char *text, size_t bytes)
+{
+	if (r->tokenizer)
+		return tokenizer_encode(r->tokenizer, text, bytes, true, &r->ids_of_line);
+	int32_t *id = ids_take(&r->ids_of_line, bytes);
+	for (size_t i = 0; i < bytes; i++)
+		id[i] = (uint8_t)text[i];
+	return 0;
+}
+
 static int encode_key(struct reader *r, struct jsonl *lines, enum data_column column)
 {
 	const char *key = column_name(r, column);
@@ -56,7 +67,7 @@ static int encode_key(struct reader *r, struct jsonl *lines, enum data_column co
 
 	if (!text)
 		return -1;
-	if (tokenizer_encode(r->tokenizer, text, bytes, true, &r->ids_of_line) == 0)
+	if (encode_text(r, text, bytes) == 0)
 		return 0;
 	return jsonl_error(lines, EXIT_DATA, key, "\"%s\" cannot be tokenised", key);
 }
@@ -64,11 +75,11 @@ static int encode_key(struct reader *r, struct jsonl *lines, enum data_column co
 /* Puts before the ids what the tokenizer puts before a text, unless the text says it itself. */
 static void put_before(struct reader *r)
 {
-	const int32_t *before;
-	size_t count = tokenizer_before(r->tokenizer, &before);
+	const int32_t *before = NULL;
+	size_t count = r->tokenizer ? tokenizer_before(r->tokenizer, &before) : 0;
 	struct ids *ids = &r->ids_of_line;
 
-	if (ids->count >= count && memcmp(ids->id, before, count * sizeof *before) == 0)
+	if (count == 0 || (ids->count >= count && memcmp(ids->id, before, count * sizeof *before) == 0))
 		return;
 	ids_take(ids, count);
 	memmove(ids->id + count, ids->id, (ids->count - count) * sizeof *before);
@@ -78,8 +89,8 @@ static void put_before(struct reader *r)
 /* Puts what comes after a text, and the end-of-text token, once. */
 static void put_after(struct reader *r)
 {
-	const int32_t *after;
-	size_t count = tokenizer_after(r->tokenizer, &after);
+	const int32_t *after = NULL;
+	size_t count = r->tokenizer ? tokenizer_after(r->tokenizer, &after) : 0;
 	struct ids *ids = &r->ids_of_line;
 
 	if (count > 0)
@@ -168,6 +179,16 @@ static int read_turns(struct reader *r, struct jsonl *lines, const struct json *
 	return turns_of_pair(r, lines, key);
 }
 
+/* Without a tokenizer: what was said, one turn behind the other. */
+static int add_bare_chat(struct reader *r)
+{
+	for (int i = 0; i < r->chat.count; i++) {
+		if (encode_text(r, r->chat.turn[i].text, r->chat.turn[i].bytes) < 0)
+			return -1;
+	}
+	return add_line(r, NULL);
+}
+
 static int add_chat(struct reader *r, struct jsonl *lines, const struct json *map)
 {
 	char where[96];
@@ -176,6 +197,8 @@ static int add_chat(struct reader *r, struct jsonl *lines, const struct json *ma
 
 	if (read_turns(r, lines, map) < 0)
 		return -1;
+	if (!r->template)
+		return add_bare_chat(r);
 	if (render_chat(r->template, &r->chat, &r->rendered, &turn, &why) < 0) {
 		turns_place(r, turn, where, sizeof where);
 		return jsonl_error(lines, EXIT_DATA, where, "turn %d: %s (template %s)", turn,
@@ -262,6 +285,8 @@ static int check_form(struct reader *r, const struct line_form *form)
 		return error(EXIT_CONFIG,
 			     "data.template is %s, but the lines of '%s' hold texts, no chats",
 			     name, r->path);
+	if (!r->tokenizer)
+		return 0;
 	if (!name && form->key[0] == COLUMN_INSTRUCTION)
 		name = "alpaca";
 	if (form->chat || name) {
@@ -276,6 +301,22 @@ static int check_form(struct reader *r, const struct line_form *form)
 	return 0;
 }
 
+static int add_next(struct reader *r, struct jsonl *lines, const struct json *map)
+{
+	if (!r->form) {
+		r->form = form_of(r, map);
+		r->form_column = r->form ? r->form->key[0] : DATA_COLUMNS;
+		if (!r->form)
+			return no_form(r, lines, map);
+		r->unfit = check_form(r, r->form) < 0;
+	}
+	if (r->unfit)
+		return -1;
+	r->ids_of_line.count = 0;
+	return r->form->add(r, lines, map);
+}
+
+/* A survey goes on behind a broken line. */
 int read_jsonl(struct reader *r)
 {
 	struct jsonl *lines = jsonl_open(r->path);
@@ -283,17 +324,28 @@ int read_jsonl(struct reader *r)
 	int more = lines ? 1 : -1;
 
 	r->skips = true;
-	while (more > 0 && (more = jsonl_next(lines, &map)) > 0) {
-		if (!r->form) {
-			r->form = form_of(r, map);
-			r->form_column = r->form ? r->form->key[0] : DATA_COLUMNS;
-			more = r->form ? check_form(r, r->form) : no_form(r, lines, map);
-			if (more < 0)
-				break;
+	while (more > 0) {
+		more = jsonl_next(lines, &map);
+		if (more > 0 && add_next(r, lines, map) < 0)
+			more = -1;
+		if (more < 0 && r->survey && !jsonl_failed(lines) && !r->unfit) {
+			survey_error(r->survey);
+			more = 1;
 		}
-		r->ids_of_line.count = 0;
-		more = r->form->add(r, lines, map) < 0 ? -1 : 1;
 	}
 	jsonl_close(lines);
 	return more;
+}
+
+const char *reader_form(const struct reader *r)
+{
+	static const char *const names[] = {
+		"prompt and completion", "messages",	    "conversations (ShareGPT)",
+		"instruction (Alpaca)",	 "question and answer", "text",
+	};
+
+	if (!r->extension || strcmp(r->extension, ".jsonl") != 0)
+		return r->extension && strcmp(r->extension, ".txt") == 0 ? "plain text, packed"
+									  : "tokens";
+	return r->form ? names[r->form - line_forms] : "unknown";
 }

@@ -125,7 +125,7 @@ static void fill_empty(int32_t *ids, int32_t *labels, size_t count)
 	}
 }
 
-static void fill_packed(const struct feed *feed, struct feed_batch *batch, const struct training *t,
+static int fill_packed(const struct feed *feed, struct feed_batch *batch, const struct training *t,
 			const struct feed_source *source, uint64_t place)
 {
 	size_t T = (size_t)t->tokens, row = 0;
@@ -137,32 +137,40 @@ static void fill_packed(const struct feed *feed, struct feed_batch *batch, const
 		struct cursor at = {batch->segment + (size_t)m * room,
 				    feed->number + (size_t)m * room, 0, 0};
 
-		for (int i = 0; i < t->sequences; i++, row++)
-			batch->labels->trained +=
-				fill_row(feed, source, place + row, t->tokens, batch->ids + row * T,
-					 batch->labels->label + row * T, &at);
+		for (int i = 0; i < t->sequences; i++, row++) {
+			int trained = fill_row(feed, source, place + row, t->tokens,
+					       batch->ids + row * T,
+					       batch->labels->label + row * T, &at);
+
+			if (trained < 0)
+				return -1;
+			batch->labels->trained += trained;
+		}
 	}
 	number_samples(feed, batch);
+	return 0;
 }
 
-static void fill(const struct feed *feed, struct feed_batch *batch, const struct training *t,
+static int fill(const struct feed *feed, struct feed_batch *batch, const struct training *t,
 		 const struct feed_source *source, uint64_t place)
 {
 	size_t T = (size_t)t->tokens;
 
 	batch->labels->trained = 0;
-	if (source->packing) {
-		fill_packed(feed, batch, t, source, place);
-		return;
-	}
+	if (source->packing)
+		return fill_packed(feed, batch, t, source, place);
 	for (size_t i = 0; i < feed->count; i += T, place++) {
-		if (place < source->end)
-			batch->labels->trained += dataset_sample(
-				source->dataset, (uint64_t)t->config->seed, source->shuffle, place,
-				batch->ids + i, batch->labels->label + i);
-		else
+		if (place >= source->end) {
 			fill_empty(batch->ids + i, batch->labels->label + i, T);
+			continue;
+		}
+		int trained = dataset_sample(source->dataset, (uint64_t)t->config->seed, source->shuffle,
+					     place, batch->ids + i, batch->labels->label + i);
+		if (trained < 0)
+			return -1;
+		batch->labels->trained += trained;
 	}
+	return 0;
 }
 
 /* -- travelling ---------------------------------------------------------------------------- */
@@ -215,8 +223,8 @@ int feed_start(struct feed *feed, const struct training *t, const struct feed_so
 
 	if (wait_batch(feed, batch))
 		return -1;
-	if (feed->comm->rank == 0)
-		fill(feed, batch, t, source, place);
+	if (feed->comm->rank == 0 && fill(feed, batch, t, source, place) < 0)
+		return -1;
 	if (share(feed, feed->first_rank, feed->ids_tag, batch->ids, ids_bytes(feed),
 		  &batch->ids_request) ||
 	    share(feed, feed->last_rank, feed->labels_tag, batch->labels, labels_bytes(feed),

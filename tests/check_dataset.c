@@ -28,7 +28,7 @@ static void set_up(void)
 	ck_assert_ptr_nonnull(mkdtemp(folder));
 	config = (struct model_config){
 		.folder = GOLDEN, .vocabulary = 403, .positions = 1024, .end_token = -1};
-	data = (struct data_config){.sequence = 16};
+	data = (struct data_config){.sequence = 16, .cache = "none"};
 }
 
 static void tear_down(void)
@@ -66,6 +66,20 @@ static struct dataset *opened(const char *path)
 	return set;
 }
 
+/* All ids and labels of a set, (samples, T). */
+struct rows {
+	int32_t *ids, *labels;
+};
+static struct rows rows_of(const struct dataset *set)
+{
+	size_t T = (size_t)set->tokens, bytes = set->samples * T * sizeof(int32_t);
+	struct rows rows = {arena_take(&arena, bytes), arena_take(&arena, bytes)};
+
+	for (size_t i = 0; i < set->samples; i++)
+		ck_assert_int_eq(dataset_row(set, i, rows.ids + i * T, rows.labels + i * T), 0);
+	return rows;
+}
+
 /* Opens a file that must be refused. */
 static void refused(const char *path, int code, const char *message)
 {
@@ -94,9 +108,10 @@ static void check_row(const struct dataset *set, size_t row, const struct ids *w
 		      size_t untrained)
 {
 	size_t T = (size_t)set->tokens;
+	struct rows rows = rows_of(set);
 
 	for (size_t t = 0; t < T; t++) {
-		int32_t id = set->ids[row * T + t], label = set->labels[row * T + t];
+		int32_t id = rows.ids[row * T + t], label = rows.labels[row * T + t];
 		bool inside = t < want->count;
 
 		ck_assert_int_eq(id, inside ? want->id[t] : END);
@@ -202,10 +217,10 @@ START_TEST(end_token)
 	config.end_token = 33;
 	struct dataset *set = opened(put_file("train.jsonl", "{\"text\": \"1\"}\n"));
 
-	ck_assert_int_eq(set->ids[1], 33);
-	ck_assert_int_eq(set->labels[1], 33);
-	ck_assert_int_eq(set->ids[2], 33); /* padding */
-	ck_assert_int_eq(set->labels[2], -100);
+	ck_assert_int_eq(rows_of(set).ids[1], 33);
+	ck_assert_int_eq(rows_of(set).labels[1], 33);
+	ck_assert_int_eq(rows_of(set).ids[2], 33); /* padding */
+	ck_assert_int_eq(rows_of(set).labels[2], -100);
 	dataset_close(set);
 }
 END_TEST
@@ -236,8 +251,8 @@ START_TEST(no_end_token)
 	put_endless(false);
 	refused(put_file("train.jsonl", pairs), EXIT_CONFIG, "end-of-text");
 	struct dataset *set = opened(put_file("train.jsonl", "{\"text\": \"12\"}\n"));
-	ck_assert_int_eq(set->ids[2], 0);
-	ck_assert_int_eq(set->labels[2], -100);
+	ck_assert_int_eq(rows_of(set).ids[2], 0);
+	ck_assert_int_eq(rows_of(set).labels[2], -100);
 	ck_assert_uint_eq(set->trained_tokens, 1);
 	dataset_close(set);
 
@@ -299,9 +314,10 @@ static void chats(const char *template, int mask)
 static const char *trained_digits(const struct dataset *set, size_t row, char digits[65])
 {
 	size_t count = 0;
+	struct rows rows = rows_of(set);
 
 	for (size_t t = 0; t < 64; t++) {
-		int32_t label = set->labels[row * 64 + t];
+		int32_t label = rows.labels[row * 64 + t];
 		if (label >= 17 && label < 26) /* the tokens of 1..9 */
 			digits[count++] = (char)(label - 17 + '1');
 	}
@@ -546,8 +562,8 @@ START_TEST(tensors_as_they_are)
 	struct dataset *set = opened(put_tensors(entries, 3));
 	ck_assert_uint_eq(set->samples, 4);
 	ck_assert_int_eq(set->tokens, 2);
-	ck_assert_mem_eq(set->ids, four, sizeof four);
-	ck_assert_mem_eq(set->labels, labels, sizeof labels);
+	ck_assert_mem_eq(rows_of(set).ids, four, sizeof four);
+	ck_assert_mem_eq(rows_of(set).labels, labels, sizeof labels);
 	ck_assert_uint_eq(set->trained_tokens, 3);
 	struct digest digest = set->digest;
 	dataset_close(set);
@@ -556,7 +572,7 @@ START_TEST(tensors_as_they_are)
 	refused(put_tensors(&alone, 1), EXIT_DATA, "input_ids[0, 0] is -100");
 
 	set = opened(put_tensors(entries + 2, 1));
-	ck_assert_mem_eq(set->labels, four, sizeof four);
+	ck_assert_mem_eq(rows_of(set).labels, four, sizeof four);
 	ck_assert_uint_eq(set->trained_tokens, 4);
 	ck_assert(!digest_equal(set->digest, digest));
 	dataset_close(set);
@@ -574,15 +590,15 @@ START_TEST(tensors_cut_and_padded)
 	data.sequence = 2;
 	struct dataset *set = opened(put_tensors(&entry, 1));
 	ck_assert_int_eq(set->tokens, 2);
-	ck_assert_mem_eq(set->ids, cut, sizeof cut);
+	ck_assert_mem_eq(rows_of(set).ids, cut, sizeof cut);
 	ck_assert_uint_eq(set->cut, 2);
 	ck_assert_uint_eq(set->cut_tokens, 2);
 	dataset_close(set);
 
 	data.sequence = 5;
 	set = opened(in_folder("train.safetensors"));
-	ck_assert_mem_eq(set->ids, padded, sizeof padded);
-	ck_assert_mem_eq(set->labels, labels, sizeof labels);
+	ck_assert_mem_eq(rows_of(set).ids, padded, sizeof padded);
+	ck_assert_mem_eq(rows_of(set).labels, labels, sizeof labels);
 	ck_assert_uint_eq(set->cut, 0);
 	ck_assert_uint_eq(set->trained_tokens, 4);
 	dataset_close(set);
@@ -790,7 +806,7 @@ START_TEST(real_texts)
 	ck_assert_int_eq(set->tokens, 256);
 	ck_assert_uint_eq(set->samples, 1321);
 	ck_assert_uint_eq(set->trained_tokens, 1320 * 255 + 104);
-	ck_assert_int_eq(set->ids[1320 * 256 + 105], 50256);
+	ck_assert_int_eq(rows_of(set).ids[1320 * 256 + 105], 50256);
 	dataset_close(set);
 	set = opened(shared("text/gsm8k/test.jsonl"));
 	ck_assert_uint_eq(set->samples + set->skipped, 1319);

@@ -62,10 +62,9 @@ static void put_template(const char *jinja)
 
 	text_add(&text, "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"</s>\", "
 			"\"chat_template\": ");
-	json_add_text(&text, jinja ? jinja : "");
-	text_add(&text, "}");
-	if (!jinja)
-		text.bytes = (size_t)sprintf(text.data, "{\"bos_token\": \"<s>\", \"eos_token\": \"</s>\"}");
+	if (jinja)
+		json_add_text(&text, jinja);
+	text_add(&text, jinja ? "}" : "null}");
 	put_file("tokenizer_config.json", text.data, text.bytes);
 	text_release(&text);
 }

@@ -49,7 +49,7 @@ struct golden {
 
 static inline void golden_batch(struct golden *g, const char *name)
 {
-	struct data_config data = {.shuffle = false};
+	struct data_config data = {.shuffle = false, .cache = "none"};
 	struct dataset *set = dataset_open(
 		arena_format(&g->arena, "%s/%s/batches.safetensors", GOLDEN, name), "train", &data,
 		g->config);

@@ -62,7 +62,7 @@ static const struct model_config *open_model(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	const struct model_config *config = open_model();
-	struct data_config want = {.sequence = 32};
+	struct data_config want = {.sequence = 32, .cache = "none"};
 	char path[128];
 
 	fuzz_file("data.jsonl", data, bytes, path);

@@ -1,0 +1,91 @@
+#!/bin/sh
+# `edgepipe data show` and `edgepipe data check`: what they print, how they end, and that training finds again what they
+# tokenised.
+#
+#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/data_test.sh
+set -eu
+: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+. "$EDGEPIPE_SOURCE/tests/suite.sh"
+campus=$EDGEPIPE_SOURCE/topologies/campus.yaml
+unset NO_COLOR || true
+
+# prints NAME CODE WORDS ARGUMENTS...: the program must end with CODE and say WORDS on standard output
+prints() {
+	name=$1 code=$2 words=$3
+	shift 3
+	status=0
+	"$EDGEPIPE" "$@" > "$work/stdout" 2> "$work/stderr" || status=$?
+	if [ $status != "$code" ] || ! grep -qF -e "$words" "$work/stdout"; then
+		fail "$name: exit $status instead of $code, or \"$words\" is not printed"
+		sed 's/^/    /' "$work/stdout" "$work/stderr"
+	fi
+}
+
+# printed NAME PATTERN COUNT: so many lines of the last output match
+printed() {
+	count=$(grep -c -e "$2" "$work/stdout" || true)
+	[ "$count" = "$3" ] || fail "$1: $count lines match '$2', not $3"
+}
+
+prints "show" 0 'Answer:[ The glass hall closes at 22:00 on weekdays.<|endoftext|>]' data show "$campus" -n 2
+printed "show" '^-- sample' 2
+if grep -q "$(printf '\033')" "$work/stdout"; then fail "colours without a terminal"; fi
+prints "show from" 0 'sample 3039:' data show "$campus" --from 3038
+printed "show from" '^-- sample' 2
+prints "show ids" 0 '"Question"' data show "$campus" -n 1 --ids
+printed "show ids" ' trained ' 12
+printed "show the special token" ' trained special  "<|endoftext|>"' 1
+prints "show json" 0 '{"sample": 0, "ids": [332, 26, ' data show "$campus" -n 1 --json
+prints "show valid" 0 'valid.jsonl: 228 samples' data show "$campus" -n 1 --valid
+refused "show nothing" 2 'topology file is missing' data show
+refused "show beyond" 2 'there are 3040 samples' data show "$campus" --from 3040
+refused "show zero" 2 "-n '0'" data show "$campus" -n 0
+refused "show a wrong option" 2 "'--ids'" data show "$campus" --idz
+refused "show what is not there" 66 'nowhere.yaml' data show "$work/nowhere.yaml"
+refused "show in a template that is unknown" 78 'did you mean "chatml"' data show "$campus" --set data.template=chatlm
+refused "keep where nothing can be" 78 'neither none nor a path from the root' data show "$campus" --set data.cache=here
+
+cat > "$work/chat.jsonl" << 'END'
+{"messages": [{"role": "user", "content": "Hi <|im_end|>"}, {"role": "assistant", "content": "Hello"}]}
+END
+prints "show a chat" 0 '[Hello<|im_end|>]' data show "$campus" --set "data.train=$work/chat.jsonl" \
+	--set data.template=chatml --set data.sequence=96
+grep -q 'spells it out' "$work/stderr" || fail "a token that is missing is not warned of"
+
+prints "check a topology" 0 'samples     3040, 0 of them duplicates' data check "$campus"
+printed "check a topology" 'errors      0' 2
+printf '{"text": "abcde"}\r\n{"text": "abcde"}' > "$work/twice.jsonl"
+prints "check a file" 0 'lengths     5 at least, 5 median, 5 at 95 %, 5 at most (bytes' data check "$work/twice.jsonl"
+prints "check for duplicates" 0 '2, 1 of them duplicates' data check "$work/twice.jsonl"
+prints "check with a model" 0 'truncation  2 samples are longer than 3' data check "$work/twice.jsonl" \
+	--model "$EDGEPIPE_SOURCE/topologies/campus/model" --sequence 3
+printf '{"text": "a"}\n{"text": 5}\n\n{"text": "b"}\n{"text": "\\ud800"}\n{"txt": "c"}\n{"text": 1e400}\n' > "$work/bad.jsonl"
+prints "check a bad file" 65 'errors      5' data check "$work/bad.jsonl"
+for place in 2:10 3:1 5:17 6:1 7:; do
+	grep -q "bad.jsonl:$place" "$work/stderr" || fail "the error at $place is not said"
+done
+i=0
+while [ $i -lt 300 ]; do
+	echo '{"text": 5}'
+	i=$((i + 1))
+done > "$work/many.jsonl"
+echo '{"text": "a"}' | cat - "$work/many.jsonl" > "$work/most.jsonl"
+prints "check many errors" 65 'errors      300' data check "$work/most.jsonl"
+[ "$(grep -c 'is no text' "$work/stderr")" = 100 ] || fail "not a hundred errors are said"
+grep -q '300 errors, the first 100' "$work/stderr" || fail "the other errors are not counted"
+refused "check a file that is not there" 66 'nowhere.jsonl' data check "$work/nowhere.jsonl"
+refused "check an unknown kind" 78 'no data file by its name' data check "$EDGEPIPE_SOURCE/README.md"
+refused "check a wrong mask" 2 "assistant-only" data check "$work/twice.jsonl" --mask some
+for action in show check; do
+	prints "help" 0 'Examples:' data $action --help
+done
+
+# What was tokenised is found again, by train too.
+XDG_CACHE_HOME=$work/cache
+export XDG_CACHE_HOME
+"$EDGEPIPE" data show "$campus" -n 1 > /dev/null
+before=$(ls "$work/cache/edgepipe/data")
+"$EDGEPIPE" data show "$campus" -n 1 > /dev/null
+[ "$before" = "$(ls "$work/cache/edgepipe/data")" ] || fail "the data are tokenised again"
+[ "$(ls "$work/cache/edgepipe/data" | grep -c ids)" = 1 ] || fail "the data are not kept"
+finish
