@@ -2,11 +2,13 @@
  * model/spelled.c - the ids of a chat that was written out.
  *
  * The template's own tokens become their ids where the template wrote them and nowhere else: an
- * "<|im_end|>" that a user typed stays six or so tokens of text. What lies between two of them
- * is encoded as one text, as transformers does, since words may reach over the border of header
- * and content; the first token with a byte of the content is where the content begins.
+ * "<|im_end|>" that a user typed stays six or so tokens of text. So a chat in which nobody typed
+ * a special token is encoded whole, as transformers does, and one in which somebody did is cut at
+ * the template's tokens first. Words may reach over the border of header and content: the first
+ * token with a byte of the content is where the content begins.
  */
 #include "model/chat.h"
+#include "model/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@ struct spelling {
 	const struct rendered *rendered;
 	struct ids *ids, part; /* part: scratch */
 	size_t base;	       /* ids that were there before */
+	bool whole;	       /* the text was encoded as one */
 	struct mark *mark;
 	size_t marks, room;
 };
@@ -41,7 +44,8 @@ static size_t token_at(const struct spelling *s, size_t at, size_t end, int *id)
 		    memcmp(s->rendered->text.data + at, tokens[i], bytes) != 0)
 			continue;
 		int found = tokenizer_find(s->tokenizer, tokens[i]);
-		if (found >= 0) {
+		if (found >= 0 &&
+		    s->tokenizer->vocabulary.token[found].kind != TOKEN_MODEL) {
 			longest = bytes;
 			*id = found;
 		}
@@ -49,9 +53,29 @@ static size_t token_at(const struct spelling *s, size_t at, size_t end, int *id)
 	return longest;
 }
 
+/* Whether a special token stands in what people wrote. */
+static bool is_typed(const struct spelling *s)
+{
+	const struct spans *content = &s->rendered->content;
+	const struct tokenizer *t = s->tokenizer;
+
+	for (size_t i = 0; i < 2 * content->count; i++) {
+		const struct span *span = &content->item[i / 2];
+		struct added_match match = {0};
+
+		while (added_next(&t->added, i % 2, true, s->rendered->text.data + span->from,
+				  span->to - span->from, &match)) {
+			if (t->vocabulary.token[match.id].kind == TOKEN_SPECIAL)
+				return true;
+			match.done = match.end;
+		}
+	}
+	return false;
+}
+
 static int add_text(struct spelling *s, size_t from, size_t to)
 {
-	if (from == to)
+	if (from == to || s->whole)
 		return 0;
 	return tokenizer_encode(s->tokenizer, s->rendered->text.data + from, to - from, false,
 				s->ids);
@@ -63,10 +87,19 @@ static void add_mark(struct spelling *s, size_t from, size_t to, int id)
 		s->room = s->room ? 2 * s->room : 32;
 		s->mark = xrealloc(s->mark, s->room * sizeof *s->mark);
 	}
-	s->mark[s->marks++] = (struct mark){from, to, s->ids->count};
-	*ids_take(s->ids, 1) = id;
+	size_t at = s->ids->count;
+	if (s->whole) {
+		/* The ids are there: this is the next of its kind. */
+		at = s->marks > 0 ? s->mark[s->marks - 1].id + 1 : s->base;
+		while (at < s->ids->count && s->ids->id[at] != id)
+			at++;
+	} else {
+		*ids_take(s->ids, 1) = id;
+	}
+	s->mark[s->marks++] = (struct mark){from, to, at};
 }
 
+/* Finds the template's tokens, and encodes what is not encoded yet. */
 static int encode_all(struct spelling *s)
 {
 	const struct spans *content = &s->rendered->content;
@@ -109,10 +142,11 @@ static int border(struct spelling *s, size_t at, size_t *id)
 			high = middle;
 	}
 	mark = low > 0 ? &s->mark[low - 1] : NULL;
-	size_t from = mark ? mark->to : 0, first = mark ? mark->id + 1 : s->base;
+	size_t from = !mark ? 0 : s->whole ? mark->from : mark->to;
+	size_t first = !mark ? s->base : s->whole ? mark->id : mark->id + 1;
 	s->part.count = 0;
 	if (at > from && tokenizer_encode(s->tokenizer, s->rendered->text.data + from, at - from,
-					  false, &s->part) < 0)
+					  s->whole, &s->part) < 0)
 		return -1;
 	while (same < s->part.count && first + same < s->ids->count &&
 	       s->part.id[same] == s->ids->id[first + same])
@@ -126,8 +160,14 @@ int encode_rendered(struct tokenizer *tokenizer, const struct chat_template *t,
 {
 	struct spelling s = {.tokenizer = tokenizer, .t = t, .rendered = rendered, .ids = ids,
 			     .base = ids->count};
-	int done = encode_all(&s);
+	int done = 0;
 
+	s.whole = !is_typed(&s);
+	if (s.whole)
+		done = tokenizer_encode(tokenizer, rendered->text.data, rendered->text.bytes, true,
+					ids);
+	if (done == 0)
+		done = encode_all(&s);
 	for (size_t i = 0; i < rendered->answer.count && done == 0; i++) {
 		struct span *span = &rendered->answer.item[i];
 
