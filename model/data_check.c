@@ -4,6 +4,7 @@
  */
 #include "model/dataset.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,7 +102,7 @@ static size_t length_at(const struct data_survey *s, double part)
 int dataset_check(const char *path, const char *kind, const struct data_config *data,
 		  const struct model_config *config, struct data_report *report)
 {
-	static const struct model_config none = {.vocabulary = 256, .end_token = -1};
+	static const struct model_config none = {.vocabulary = INT_MAX, .end_token = -1};
 	struct data_survey survey = {.report = report};
 	struct reader r = {.data = data, .config = config ? config : &none, .survey = &survey};
 	struct arena arena = {0};
@@ -112,6 +113,8 @@ int dataset_check(const char *path, const char *kind, const struct data_config *
 	done = reader_run(&r, &arena, path, kind);
 	if (survey.muted)
 		error_unmute();
+	if (r.extension && strcmp(r.extension, ".safetensors") == 0)
+		report->bytes = false;
 	report->sequence = r.tokens;
 	report->cut = r.cut;
 	report->cut_tokens = r.cut_tokens;
