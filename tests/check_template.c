@@ -154,6 +154,46 @@ START_TEST(as_transformers)
 }
 END_TEST
 
+/* Real tokenizers with the templates that they bring. */
+START_TEST(real_tokenizers)
+{
+	static const char *const names[] = {"qwen2", "llama2"};
+	const char *root = getenv("EDGEPIPE_SHARED");
+	struct json *real = json_read(GOLDEN "/real.json");
+
+	if (!root)
+		printf("skipped: EDGEPIPE_SHARED names no folder with data/tokenizers\n");
+	for (size_t n = 0; root && n < 2; n++) {
+		const char *where = arena_format(&arena, "%s/data/tokenizers/%s", root, names[n]);
+		struct tokenizer *tiny = tokenizer;
+
+		tokenizer = tokenizer_open(where);
+		ck_assert_ptr_nonnull(tokenizer);
+		struct chat_template *t = template_open(where, NULL, tokenizer, NULL);
+		ck_assert_ptr_nonnull(t);
+		for (size_t i = 0; i < json_size(json_find(answers, "chats")); i++) {
+			const struct json *list = json_at(json_find(real, names[n]), i);
+			const char *why;
+			int turn;
+
+			take_chat(json_at(json_find(answers, "chats"), i));
+			ck_assert_int_eq(render_chat(t, &chat, &rendered, &turn, &why), 0);
+			ids.count = 0;
+			ck_assert_int_eq(encode_rendered(tokenizer, t, &rendered, &ids), 0);
+			ck_assert_msg(ids.count == json_size(list), "%s, chat %zu: %zu ids, not %zu",
+				      names[n], i, ids.count, json_size(list));
+			for (size_t k = 0; k < ids.count; k++)
+				ck_assert_msg(ids.id[k] == json_as_integer(json_at(list, k), -1),
+					      "%s, chat %zu: id %zu is %d", names[n], i, k, ids.id[k]);
+		}
+		template_close(t);
+		tokenizer_close(tokenizer);
+		tokenizer = tiny;
+	}
+	json_free(real);
+}
+END_TEST
+
 /* What is trained of every answer, as text. */
 static void check_answers(const char *name, const char *const *want)
 {
@@ -288,6 +328,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_add_test(tcase, as_transformers);
+	tcase_add_test(tcase, real_tokenizers);
 	tcase_add_test(tcase, answers_and_their_ends);
 	tcase_add_test(tcase, nobody_speaks_for_another);
 	tcase_add_test(tcase, templates_that_are_unknown);

@@ -1,4 +1,4 @@
-"""Writes tokenizer.json and answers.json: what transformers makes of chats with the well-known
+"""Writes tokenizer.json, answers.json and, with EDGEPIPE_SHARED, real.json: what transformers makes of chats with the well-known
 templates, as text and as ids, for check_template.c.
 
     python tests/golden/templates/make_templates.py      (transformers, tokenizers, jinja2)
@@ -7,9 +7,10 @@ The templates are written down here in short: the same text for user, assistant 
 models' own, without their branches for tools.
 """
 import json
+import os
 import pathlib
 
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 HERE = pathlib.Path(__file__).parent
 ALTERNATE = (
@@ -225,6 +226,19 @@ def main():
             cases.append({"text": text, "ids": list(ids)})
         answers["templates"].append({"recognised": recognised, "name": name, "jinja": jinja, "cases": cases})
     (HERE / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+    if "EDGEPIPE_SHARED" in os.environ:
+        write_real(answers["chats"])
+
+
+def write_real(chats):
+    """The ids of real tokenizers, with the templates that they bring."""
+    lists = []
+    for name in ("qwen2", "llama2"):
+        folder = pathlib.Path(os.environ["EDGEPIPE_SHARED"]) / "data" / "tokenizers" / name
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        rows = [list(tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False)) for chat in chats]
+        lists.append(f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "]")
+    (HERE / "real.json").write_text("{\n" + ",\n".join(lists) + "}\n")
 
 
 main()
