@@ -27,7 +27,7 @@ static const char usage[] =
 	"  -h, --help        this text\n"
 	"\n"
 	"Errors are file:line:column on standard error, the first hundred in full; with one, the\n"
-	"exit code is 65.\n";
+	"exit code is 65, or 78 where a thing is not built.\n";
 
 struct check {
 	const char *file, *model;

@@ -123,7 +123,7 @@ static const char *standard_message(struct arena *arena, const char *jinja)
 
 	for (const char *at = strstr(jinja, head); at; at = strstr(at, head)) {
 		at += strlen(head);
-		at += strncmp(at, "\\n", 2) == 0 ? 2 : *at == '\n' ? 1 : 0;
+		at += strncmp(at, "\\n", 2) == 0 ? 2 : 0;
 		const char *end = strstr(at, "<|im_end|>");
 		size_t bytes = end ? (size_t)(end - at) : 0;
 
@@ -175,6 +175,19 @@ static const struct template_row *recognise(const char *jinja)
 	if (has(jinja, "[INST]"))
 		return recognise_inst(jinja);
 	return recognise_bars(jinja);
+}
+
+/* A template with its newlines spelled out: both ways stand in literals. */
+static const char *flattened(struct arena *arena, const char *jinja)
+{
+	struct text flat = {0};
+
+	text_put(&flat, "", 0);
+	for (; *jinja; jinja++)
+		text_put(&flat, *jinja == '\n' ? "\\n" : jinja, *jinja == '\n' ? 2 : 1);
+	const char *copy = arena_copy(arena, flat.data, flat.bytes);
+	text_release(&flat);
+	return copy;
 }
 
 /* Takes a row, and what a model's own template says beyond it. */
@@ -309,8 +322,10 @@ static int unknown_template(const char *folder, bool any)
 static int choose_row(struct chat_template *t, const char *folder, const char *name,
 		      const char *jinja)
 {
-	const struct template_row *row = name ? find_row(name) : jinja ? recognise(jinja) : NULL;
+	const struct template_row *row;
 
+	jinja = jinja ? flattened(&t->arena, jinja) : NULL;
+	row = name ? find_row(name) : jinja ? recognise(jinja) : NULL;
 	if (!row)
 		return name ? unknown_name(name) : unknown_template(folder, jinja != NULL);
 	take_row(t, row, name ? NULL : jinja);
