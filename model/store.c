@@ -1,8 +1,8 @@
 /*
  * model/store.c - tokenised samples in a mapped file.
  *
- * Pages go back to the system as soon as a sample is copied out of them: what is resident does
- * not depend on how many samples there are. The pieces of a file up to VERIFY_BYTES are compared
+ * Pages go back to the system after some reads: what is resident does not depend on how many
+ * samples there are. The pieces of a file up to VERIFY_BYTES are compared
  * with their checksums when it is opened, those of a larger one when they are first read.
  */
 #include "model/store.h"
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define VERIFY_BYTES ((uint64_t)1 << 30)
-#define AROUND ((uint64_t)1 << 18) /* the system maps some pages around one that is touched */
+#define READS_MOST 64 /* each leaves some 64 KiB around what it touched, or a piece */
 
 struct store {
 	char *map;
@@ -24,18 +24,18 @@ struct store {
 	const uint64_t *sum;
 	uint64_t pieces;
 	bool *verified;
+	int reads; /* since the pages were given back */
 };
 
 /* -- trust --------------------------------------------------------------------------------- */
 
-/* Gives the pages of a range back; they can be read again. */
-static void forget(const struct store *s, uint64_t from, uint64_t to)
+/* To be called after each read: gives all pages back now and then; they can be read again. */
+static void forget(struct store *s)
 {
-	from = from / AROUND * AROUND;
-	to = (to + AROUND - 1) / AROUND * AROUND;
-	if (to > s->bytes)
-		to = s->bytes;
-	(void)madvise(s->map + from, (size_t)(to - from), MADV_DONTNEED);
+	if (++s->reads < READS_MOST)
+		return;
+	s->reads = 0;
+	(void)madvise(s->map, s->bytes, MADV_DONTNEED);
 }
 
 /* Whether the pieces of a range of the file are what was written. */
@@ -51,7 +51,7 @@ static bool verify(struct store *s, uint64_t from, uint64_t to)
 		if (end > s->head.sums_at)
 			end = s->head.sums_at;
 		s->verified[i] = checksum(s->map + at, (size_t)(end - at), i) == s->sum[i];
-		forget(s, at, end);
+		forget(s);
 		if (!s->verified[i])
 			return false;
 	}
@@ -146,7 +146,6 @@ static int find(struct store *s, uint64_t sample, struct words *words)
 	if (!verify(s, at, at + sizeof bound))
 		return -1;
 	memcpy(bound, s->map + at, sizeof bound);
-	forget(s, at, at + sizeof bound);
 	if (bound[0] > bound[1] || bound[1] > s->head.facts.words)
 		return -1;
 	words->from = STORE_HEAD + bound[0] * sizeof(uint32_t);
@@ -180,7 +179,7 @@ int store_reach(struct store *s, uint64_t sample)
 					 : !((uint32_t)label & STORE_UNTRAINED))
 			break;
 	}
-	forget(s, words.from, words.to);
+	forget(s);
 	return reach < 1 ? 1 : (int)reach;
 }
 
@@ -196,7 +195,7 @@ int store_sample(struct store *s, uint64_t sample, int32_t *ids, int32_t *labels
 	if (facts->labels)
 		memcpy(labels, s->map + words.from + words.count * sizeof *ids,
 		       words.count * sizeof *labels);
-	forget(s, words.from, words.to);
+	forget(s);
 	for (size_t t = 0; t < words.count && !facts->labels; t++) {
 		bool trained = !((uint32_t)ids[t] & STORE_UNTRAINED);
 

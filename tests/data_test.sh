@@ -8,6 +8,8 @@ set -eu
 . "$EDGEPIPE_SOURCE/tests/suite.sh"
 campus=$EDGEPIPE_SOURCE/topologies/campus.yaml
 unset NO_COLOR || true
+XDG_CACHE_HOME=$work/cache
+export XDG_CACHE_HOME
 
 # prints NAME CODE WORDS ARGUMENTS...: the program must end with CODE and say WORDS on standard output
 prints() {
@@ -81,8 +83,7 @@ for action in show check; do
 done
 
 # What was tokenised is found again, by train too.
-XDG_CACHE_HOME=$work/cache
-export XDG_CACHE_HOME
+rm -rf "$work/cache"
 "$EDGEPIPE" data show "$campus" -n 1 > /dev/null
 before=$(ls "$work/cache/edgepipe/data")
 "$EDGEPIPE" data show "$campus" -n 1 > /dev/null
