@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define VERIFY_BYTES ((uint64_t)1 << 30)
-#define READS_MOST 64 /* each leaves some 64 KiB around what it touched, or a piece */
+#define READS_MOST 32 /* each leaves some 64 KiB around what it touched, or a piece */
 
 struct store {
 	char *map;

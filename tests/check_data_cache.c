@@ -303,7 +303,7 @@ START_TEST(constant_memory)
 		       names[i + 1], kib[i + 1][0], kib[i + 1][1]);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 		ck_assert_int_lt(kib[i + 1][0], kib[i][0] + 6 * 1024);
-		ck_assert_int_lt(kib[i + 1][1], kib[i][1] + 2 * 1024);
+		ck_assert_int_lt(kib[i + 1][1], kib[i][1] + 4 * 1024);
 #endif
 	}
 }
