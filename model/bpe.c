@@ -427,7 +427,7 @@ static int encode_new(struct bpe *bpe, const char *word, size_t bytes, struct id
 static void remember(struct word *slot, const char *word, size_t bytes, const int32_t *id,
 		     size_t count)
 {
-	if (count == 0 || count > WORD_IDS)
+	if (count > WORD_IDS)
 		return;
 	slot->used = 1;
 	slot->bytes = (uint8_t)bytes;
@@ -449,7 +449,8 @@ static int encode_piece(struct bpe *bpe, const char *word, size_t bytes, struct 
 	}
 	if (encode_new(bpe, word, bytes, ids) < 0)
 		return -1;
-	remember(slot, word, bytes, ids->id + before, ids->count - before);
+	if (ids->count > before)
+		remember(slot, word, bytes, ids->id + before, ids->count - before);
 	return 0;
 }
 
