@@ -36,10 +36,11 @@ static void add_block(struct text *text, const char *data, size_t bytes)
 /* A sample's tokens as text, what is trained on between marks; the padding behind the last trained one is left out. */
 static int render(struct tokenizer *tokenizer, const struct dataset *data, size_t sample, struct text *text)
 {
-	const int32_t *ids = data->ids + sample * (size_t)data->tokens;
-	const int32_t *labels = data->labels + sample * (size_t)data->tokens;
-	int last = data->tokens - 1, rc = 0;
+	int32_t *ids = xalloc(2 * (size_t)data->tokens * sizeof(*ids)), *labels = ids + data->tokens;
+	int last = data->tokens - 1, rc = dataset_row(data, sample, ids, labels);
 
+	if (rc < 0)
+		last = 0;
 	while (last > 0 && labels[last] < 0)
 		last--;
 	for (int from = 0, to; from <= last && rc == 0; from = to) {
@@ -53,6 +54,7 @@ static int render(struct tokenizer *tokenizer, const struct dataset *data, size_
 		if (trained)
 			text_add(text, "\u27e7");
 	}
+	free(ids);
 	return rc;
 }
 
@@ -74,7 +76,7 @@ int readme_samples(const char *run, const struct dataset *data, const char *mode
 
 	error_mute();
 	struct tokenizer *tokenizer = tokenizer_open(model);
-	if (tokenizer && data->labels) {
+	if (tokenizer) {
 		text_add(&text, "The first samples, as the model sees them; what is trained on stands between \u27e6 and "
 			 "\u27e7, the chat template is `%s`.\n", data->template ? data->template : "none");
 		add_samples(&text, tokenizer, data);
