@@ -2,7 +2,8 @@
  * The README.md of an adapter directory: of what model it is, how text was turned into tokens, and how the
  * run went, from the files of the run's directory alone, so that an export can write it too.
  *
- * RUN/samples.md holds the samples: it is written when the run begins, where the data is open anyway.
+ * RUN/samples.md holds the samples: they are made when the data has been read, since a tokenizer may take more memory
+ * than is left for it later.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -69,9 +70,8 @@ static void add_samples(struct text *text, struct tokenizer *tokenizer, const st
 	}
 }
 
-int readme_samples(const char *run, const struct dataset *data, const char *model)
+char *readme_samples(const struct dataset *data, const char *model)
 {
-	struct arena arena = {0};
 	struct text text = {0};
 
 	error_mute();
@@ -85,11 +85,8 @@ int readme_samples(const char *run, const struct dataset *data, const char *mode
 			 "show.\n");
 	}
 	error_unmute();
-	int rc = file_replace(path_join(&arena, run, "samples.md"), text.data, text.bytes);
 	tokenizer_close(tokenizer);
-	text_release(&text);
-	arena_release(&arena);
-	return rc;
+	return text.data;
 }
 
 /* -- the run ------------------------------------------------------------------------------- */

@@ -14,7 +14,7 @@ struct readme {
 };
 /* The text; the caller frees. */
 char *readme_make(const struct readme *readme);
-/* Writes RUN/samples.md: the first samples as text, with the tokenizer in the model's folder. -1 after an error. */
-int readme_samples(const char *run, const struct dataset *data, const char *model);
+/* What RUN/samples.md shall hold: the first samples as text, with the tokenizer in the model's folder. The caller frees. */
+char *readme_samples(const struct dataset *data, const char *model);
 
 #endif

@@ -10,7 +10,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "launch/readme.h"
 #include "launch/session.h"
 
 /* What a run writes, and --overwrite removes. Nothing else in the directory is ever touched. */
@@ -134,7 +133,7 @@ int rundir_begin(struct session *s)
 	plan_write(&s->plan, &s->problem, &plan);
 	if (write_text(s, "config.resolved.yaml", &config) | write_text(s, "plan.json", &plan))
 		return -1;
-	if (readme_samples(s->run, s->train, s->model->folder))
+	if (file_replace(path_join(&s->arena, s->run, "samples.md"), s->samples, strlen(s->samples)))
 		return -1;
 	if (!s->profile)
 		return 0;

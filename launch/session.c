@@ -148,6 +148,7 @@ void session_release(struct session *s)
 	free(s->frame);
 	free(s->values);
 	free(s->facts);
+	free(s->samples);
 	free(s->run);
 	arena_release(&s->arena);
 	error_clear();

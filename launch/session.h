@@ -85,6 +85,7 @@ struct session {
 	float *values;			/* rank 0: value, m, v of all adapters */
 	const char **identity, **circumstance;
 	struct watch *watch;		/* or null, where ranks are threads */
+	char *samples;			/* rank 0: of samples.md, see readme.h */
 	char *run;			/* the run directory, absolute: rank 0's, which alone uses it */
 	int lock;			/* rank 0: descriptor of its lock, or -1 */
 	bool began;			/* the run directory has been written to */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "launch/readme.h"
 #include "launch/session.h"
 
 /* -- job ----------------------------------------------------------------------------------- */
@@ -252,8 +253,10 @@ int setup_data(struct session *s)
 	bool trains = session_trains(s);
 	int status = s->comm->rank != 0 ? 0 : trains ? open_data(s) : open_evaluated(s), code;
 
-	if (s->comm->rank == 0 && !status && trains)
+	if (s->comm->rank == 0 && !status && trains) {
 		s->data.steps = total_steps(s);
+		s->samples = readme_samples(s->train, s->model->folder);
+	}
 	code = session_agree(s, status);
 	if (code)
 		return code;

@@ -82,6 +82,22 @@ done
 grep -qF "| steps | 4 of 4" gpt2/adapter/README.md || fail "the README.md of the end"
 cmp gpt2-peft/README.md gpt2/adapter/README.md || fail "an export has another README.md than its run"
 
+# samples as text, where there is a tokenizer; what is trained on stands between marks
+cat > text.jsonl << EOF
+{"prompt": "Where is the library?", "completion": " In the tower."}
+EOF
+cat > text.yaml << EOF
+version: 1
+nodes: [{name: n0, cores: 1}]
+model: {path: $checkout/topologies/campus/model}
+data: {train: text.jsonl, sequence: 32}
+train: {batch: 1, steps: 1}
+EOF
+does "text trains" "$EDGEPIPE" train text.yaml --out text
+for words in "Where is the library?⟦ In the tower." "the chat template is \`none\`"; do
+	grep -qF "$words" text/adapter/README.md || fail "the README.md of text does not say \"$words\""
+done
+
 # an adapter of others, whose base is elsewhere
 cp -r "$goldens/gpt2/initial" friend
 refused "no base" 66 "name its directory with --model" export friend --format peft
