@@ -115,6 +115,21 @@ static bool is_single(const char *text, size_t bytes, size_t start, size_t end)
 	       (end == bytes || !utf8_is_word(utf8_at(text + end, &size)));
 }
 
+/* Takes the spaces behind a match; a run of them is looked through once, however many matches
+ * begin in it. */
+static void take_right(const char *text, size_t bytes, struct added_match *match)
+{
+	size_t size;
+
+	if (match->end < match->space || match->end > match->space_end) {
+		match->space = match->space_end = match->end;
+		while (match->space_end < bytes &&
+		       utf8_is_space(utf8_at(text + match->space_end, &size)))
+			match->space_end += size;
+	}
+	match->end = match->space_end;
+}
+
 /* Takes the spaces at the sides that a token asks for, but none that the last match took. */
 static void take_spaces(const struct added *added, const char *text, size_t bytes,
 			struct added_match *match)
@@ -122,16 +137,14 @@ static void take_spaces(const struct added *added, const char *text, size_t byte
 	size_t size;
 
 	if (added->left) {
-		while (match->start > 0 &&
+		while (match->start > match->done &&
 		       utf8_is_space(utf8_last(text, match->start, &size)))
 			match->start -= size;
 		if (match->start < match->done)
 			match->start = match->done;
 	}
-	if (added->right) {
-		while (match->end < bytes && utf8_is_space(utf8_at(text + match->end, &size)))
-			match->end += size;
-	}
+	if (added->right)
+		take_right(text, bytes, match);
 }
 
 /* A token that does not count (special ones where none are asked for, one that must be a single

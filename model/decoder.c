@@ -47,7 +47,8 @@ int decoder_read(struct steps *steps, const char *path, const struct json *map)
 	if (strcmp(type, "Sequence") != 0)
 		return refuse_part(path, "the decoder", type);
 	for (size_t i = 0; i < json_size(list); i++) {
-		if (decoder_read(steps, path, json_at(list, i)) < 0)
+		if (steps_room(steps, path) < 0 ||
+		    decoder_read(steps, path, json_at(list, i)) < 0)
 			return -1;
 	}
 	return 0;
@@ -294,11 +295,14 @@ int decoder_run(const struct tokenizer *t, const int32_t *id, size_t count, bool
 	}
 	memset(pieces, 0, sizeof pieces);
 	add_tokens(t, id, count, special, &pieces[0]);
+	size_t from = pieces[0].text.bytes;
 	for (int i = 0; done == 0 && i < t->decoder.count; i++) {
 		struct pieces *out = &pieces[!now];
 
 		out->text.bytes = out->count = 0;
 		done = run_step(&t->decoder.step[i], &pieces[now], out, whole);
+		if (done == 0)
+			done = steps_growth(from, out->text.bytes);
 		now = !now;
 	}
 	if (done == 0)

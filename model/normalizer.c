@@ -78,7 +78,8 @@ int normalizer_read(struct steps *steps, const char *path, const struct json *ma
 	if (strcmp(type, "Sequence") != 0)
 		return refuse_part(path, "the normalizer", type);
 	for (size_t i = 0; i < json_size(list); i++) {
-		if (normalizer_read(steps, path, json_at(list, i)) < 0)
+		if (steps_room(steps, path) < 0 ||
+		    normalizer_read(steps, path, json_at(list, i)) < 0)
 			return -1;
 	}
 	return 0;
@@ -89,13 +90,15 @@ int normalizer_read(struct steps *steps, const char *path, const struct json *ma
 int step_replace(const struct step *step, const char *data, size_t bytes, struct text *out)
 {
 	struct matches m = {.text = data, .bytes = bytes};
-	size_t done = 0;
+	size_t done = 0, before = out->bytes;
 	int more;
 
 	while ((more = pattern_next(step->pattern, &m)) > 0) {
 		text_put(out, data + done, m.start - done);
 		text_put(out, step->text, step->bytes);
 		done = m.end;
+		if (steps_growth(bytes, out->bytes - before) < 0)
+			return -1;
 	}
 	text_put(out, data + done, bytes - done);
 	return more;
@@ -170,6 +173,7 @@ static int run_step(const struct step *step, const char *data, size_t bytes, str
 int normalizer_run(struct steps *steps, bool first, const char **text, size_t *bytes,
 		   struct text scratch[2])
 {
+	size_t from = *bytes;
 	int next = 0;
 
 	for (int i = 0; i < steps->count; i++) {
@@ -184,7 +188,7 @@ int normalizer_run(struct steps *steps, bool first, const char **text, size_t *b
 		    ((step->kind == STEP_NFC) && unicode_is_nfc(*text, *bytes)))
 			continue;
 		out->bytes = 0;
-		if (run_step(step, *text, *bytes, out) < 0)
+		if (run_step(step, *text, *bytes, out) < 0 || steps_growth(from, out->bytes) < 0)
 			return -1;
 		*text = out->data ? out->data : "";
 		*bytes = out->bytes;

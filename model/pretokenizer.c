@@ -15,6 +15,7 @@
 #define RUST_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
 #define PUNCTUATION "[\\p{P}\\x{21}-\\x{2f}\\x{3a}-\\x{40}\\x{5b}-\\x{60}\\x{7b}-\\x{7e}]"
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581 */
+#define SPELLED_MOST 4 /* ByteLevel in one pre-tokenizer; those in use have one */
 
 /* -- reading ------------------------------------------------------------------------------- */
 
@@ -68,6 +69,13 @@ static int read_byte_level(struct steps *steps, const char *path, const struct j
 	struct fields fields = {.path = path, .map = map};
 	bool prefix = fields_flag(&fields, "add_prefix_space", true);
 	bool cut = fields_flag(&fields, "use_regex", true);
+	int spelled = 0;
+
+	for (int i = 0; i < steps->count; i++)
+		spelled += steps->step[i].kind == STEP_SPELL;
+	if (spelled == SPELLED_MOST)
+		return error(EXIT_CONFIG, "'%s': more than %d times ByteLevel in a pre_tokenizer, each "
+			     "of which may double a text, is not built", path, SPELLED_MOST);
 	struct step *step = steps_add(steps, STEP_BYTE_LEVEL);
 
 	step->prefix = prefix ? PREFIX_ALWAYS : PREFIX_NEVER;
@@ -89,6 +97,7 @@ int metaspace_read(struct steps *steps, const char *path, const struct json *map
 	const char *scheme = fields_text(&fields, "prepend_scheme", "always");
 	bool prefix = fields_flag(&fields, "add_prefix_space", true);
 	bool cut = fields_flag(&fields, "split", true);
+	size_t size = 1;
 	int found = 0;
 
 	if (fields.failed)
@@ -97,6 +106,11 @@ int metaspace_read(struct steps *steps, const char *path, const struct json *map
 		found++;
 	if (found == 3)
 		return refuse_part(path, "the prepend_scheme", scheme);
+	if (mark[0])
+		utf8_at(mark, &size);
+	if (strlen(mark) != size)
+		return error(EXIT_DATA, "'%s': the replacement '%.40s' of a Metaspace is not one "
+			     "character", path, mark);
 	if (!prefix && fields_given(&fields, "prepend_scheme") && found != PREFIX_NEVER)
 		return error(EXIT_DATA, "'%s': \"add_prefix_space\" is false and \"prepend_scheme\" is "
 			     "\"%s\"", path, scheme);
@@ -156,7 +170,8 @@ static int read_punctuation(struct steps *steps, const char *path, const struct 
 static int read_list(struct steps *steps, const char *path, const struct json *list)
 {
 	for (size_t i = 0; i < json_size(list); i++) {
-		if (pretokenizer_read(steps, path, json_at(list, i)) < 0)
+		if (steps_room(steps, path) < 0 ||
+		    pretokenizer_read(steps, path, json_at(list, i)) < 0)
 			return -1;
 	}
 	return 0;

@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STEPS_MOST 64 /* those in use have five; a text goes through them one inside the other */
+#define GROWN_MOST ((size_t)16 << 20) /* bytes that a text may always grow to, and how many times */
+#define GROWN_TIMES 64
+
 struct step *steps_add(struct steps *steps, enum step_kind kind)
 {
 	if (steps->count == steps->room) {
@@ -16,6 +20,22 @@ struct step *steps_add(struct steps *steps, enum step_kind kind)
 	struct step *step = &steps->step[steps->count++];
 	*step = (struct step){.kind = kind};
 	return step;
+}
+
+int steps_room(const struct steps *steps, const char *path)
+{
+	if (steps->count < STEPS_MOST)
+		return 0;
+	return error(EXIT_CONFIG, "'%s': a normalizer, pre_tokenizer or decoder of more than %d steps "
+		     "is not built", path, STEPS_MOST);
+}
+
+int steps_growth(size_t from, size_t bytes)
+{
+	if (bytes <= GROWN_MOST || bytes / GROWN_TIMES <= from)
+		return 0;
+	return error(EXIT_DATA, "the steps of the tokenizer make a text of %zu bytes grow to %zu: "
+		     "something in them repeats itself", from, bytes);
 }
 
 void step_text(struct step *step, const char *text, size_t bytes)

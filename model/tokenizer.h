@@ -139,6 +139,10 @@ struct steps {
 struct step *steps_add(struct steps *steps, enum step_kind kind);
 void step_text(struct step *step, const char *text, size_t bytes);
 void steps_release(struct steps *steps);
+/* Refuses one step more where there are as many as any tokenizer could use (EXIT_CONFIG). */
+int steps_room(const struct steps *steps, const char *path);
+/* Refuses what steps make of a text where it has grown beyond all use (EXIT_DATA). */
+int steps_growth(size_t from, size_t bytes);
 /* Reads {"String": ..} or {"Regex": ..}; null after an error. */
 struct pattern *steps_pattern(const char *path, const struct json *value);
 /* Says that a part of a tokenizer is not built (EXIT_CONFIG). */
@@ -252,6 +256,7 @@ struct added_match {
 	size_t next;	   /* where to look on */
 	size_t done;	   /* what the matches before took */
 	size_t start, end; /* what this one takes */
+	size_t space, space_end; /* the last run of spaces that a token took at its right */
 	int32_t id;
 };
 int added_next(const struct added_tokens *tokens, bool normalized, bool special,

@@ -259,6 +259,84 @@ START_TEST(a_million_marks)
 }
 END_TEST
 
+#define LEVEL "{\"type\":\"ByteLevel\",\"use_regex\":false}"
+#define DOUBLED "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aa\"}"
+
+/* So many of one kind in a row. */
+static const char *row_of(const char *kind, const char *list, const char *one, int count)
+{
+	char *all = arena_format(&arena, "{\"type\":\"Sequence\",\"%s\":[%s", list, one);
+
+	for (int i = 1; i < count; i++)
+		all = arena_format(&arena, "%s,%s", all, one);
+	return arena_format(&arena, strcmp(kind, "normalizer") == 0 ? SMALL("%s]}", "null")
+								    : SMALL("null", "%s]}"), all);
+}
+
+/* More steps than the stack could hold, or than any tokenizer has, are refused. */
+START_TEST(too_many_steps)
+{
+	static const struct {
+		const char *kind, *list, *one, *message;
+		int count, code;
+	} rows[] = {
+		{"normalizer", "normalizers", "{\"type\":\"NFC\"}", "64 steps", 65, EXIT_CONFIG},
+		{"pre_tokenizer", "pretokenizers", "{\"type\":\"Whitespace\"}", "64 steps", 65, EXIT_CONFIG},
+		{"pre_tokenizer", "pretokenizers", LEVEL, "ByteLevel", 5, EXIT_CONFIG},
+		{"pre_tokenizer", "pretokenizers", "{\"type\":\"Metaspace\",\"replacement\":\"  \"}",
+		 "one character", 1, EXIT_DATA},
+	};
+
+	put_file("tokenizer.json", row_of(rows[_i].kind, rows[_i].list, rows[_i].one, rows[_i].count));
+	error_hold();
+	ck_assert_ptr_null(tokenizer_open(folder));
+	ck_assert_int_eq(error_code(), rows[_i].code);
+	ck_assert_msg(strstr(error_text(), rows[_i].message) != NULL, "%s", error_text());
+}
+END_TEST
+
+/* What doubles a text again and again ends before it takes the memory. */
+START_TEST(text_that_grows)
+{
+	struct ids ids = {0};
+
+	put_file("tokenizer.json", row_of("normalizer", "normalizers", DOUBLED, 40));
+	struct tokenizer *tokenizer = tokenizer_open(folder);
+	ck_assert_ptr_nonnull(tokenizer);
+	error_hold();
+	ck_assert_int_eq(tokenizer_encode(tokenizer, "a", 1, false, &ids), -1);
+	ck_assert_int_eq(error_code(), EXIT_DATA);
+	ck_assert_ptr_nonnull(strstr(error_text(), "text of 1 bytes grow"));
+	ids_release(&ids);
+	tokenizer_close(tokenizer);
+}
+END_TEST
+
+/* Every space is a token that takes the spaces beside it: each is looked at a few times alone. */
+START_TEST(spaces_taken_again)
+{
+	static const char *const side[] = {"lstrip", "rstrip"};
+	enum { SPACES = 200000 };
+	struct ids ids = {0};
+	char *text = xalloc(SPACES);
+
+	memset(text, ' ', SPACES);
+	put_file("tokenizer.json",
+		 arena_format(&arena, "{\"added_tokens\":[{\"id\":2,\"content\":\" \",\"normalized\":false,"
+			      "\"%s\":true}],\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0}}}",
+			      side[_i]));
+	struct tokenizer *tokenizer = tokenizer_open(folder);
+	ck_assert_ptr_nonnull(tokenizer);
+	double start = clock_s();
+	ck_assert_int_eq(tokenizer_encode(tokenizer, text, SPACES, false, &ids), 0);
+	ck_assert_double_lt(clock_s() - start, 2);
+	ck_assert_uint_eq(ids.count, SPACES);
+	free(text);
+	ids_release(&ids);
+	tokenizer_close(tokenizer);
+}
+END_TEST
+
 static const struct {
 	const char *data;
 	size_t bytes;
@@ -336,6 +414,9 @@ int main(void)
 	tcase_add_loop_test(tcase, long_text_of_pieces, 0, 3);
 	tcase_add_loop_test(tcase, patterns_that_take_for_ever, 0, 4);
 	tcase_add_test(tcase, a_million_marks);
+	tcase_add_loop_test(tcase, too_many_steps, 0, 4);
+	tcase_add_test(tcase, text_that_grows);
+	tcase_add_loop_test(tcase, spaces_taken_again, 0, 2);
 	tcase_add_loop_test(tcase, broken_models, 0, COUNT(models));
 	tcase_add_loop_test(tcase, classes_and_files, 0, 3);
 	suite_add_tcase(suite, tcase);
