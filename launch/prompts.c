@@ -65,10 +65,12 @@ static int add_text(struct reading *r, const char *text, size_t bytes, const cha
 {
 	struct ids *ids = &r->prompts->ids;
 	const int32_t *before;
-	size_t from = ids->count, count;
+	size_t from = ids->count, valid = utf8_valid(text, bytes), count;
 
 	if (r->source->ids)
 		return add_ids(r, text, bytes, where);
+	if (valid < bytes)
+		return error(EXIT_DATA, "%s:%zu: error: 0x%02X is not UTF-8", where, valid + 1, (uint8_t)text[valid]);
 	count = tokenizer_before(r->tokenizer, &before);
 	if (count > 0)
 		memcpy(ids_take(ids, count), before, count * sizeof(*before));
@@ -86,11 +88,16 @@ static int add_map(struct reading *r, const struct jsonl *lines, const struct js
 	size_t from = r->prompts->ids.count, bytes;
 	const char *text;
 
-	if (json_kind(list) == JSON_LIST) {
-		for (size_t i = 0; i < json_size(list); i++)
-			*ids_take(&r->prompts->ids, 1) = (int32_t)json_as_integer(json_at(list, i), -1);
-		return end_prompt(r, from, where);
+	for (size_t i = 0; json_kind(list) == JSON_LIST && i < json_size(list); i++) {
+		long long id = json_as_integer(json_at(list, i), -1);
+
+		if (id < 0 || id >= r->model->vocabulary)
+			return jsonl_error(lines, EXIT_DATA, "ids", "item %zu of \"ids\" is not in 0..%d", i,
+					   r->model->vocabulary - 1);
+		*ids_take(&r->prompts->ids, 1) = (int32_t)id;
 	}
+	if (json_kind(list) == JSON_LIST)
+		return end_prompt(r, from, where);
 	text = jsonl_text(lines, json_find(map, "prompt") ? "prompt" : "text", &bytes);
 	return text ? add_text(r, text, bytes, where) : -1;
 }
@@ -139,13 +146,21 @@ static int read_file(struct reading *r)
 
 /* -- the ends ------------------------------------------------------------------------------ */
 
+/* -1, which no token has, for what is no id. */
+static int32_t id_of(const struct json *value)
+{
+	long long id = json_as_integer(value, -1);
+
+	return id < 0 || id > INT32_MAX ? -1 : (int32_t)id;
+}
+
 /* A number or a list of them; false where the key is not there. */
 static bool take_ends(struct ids *ends, const struct json *value)
 {
 	if (json_kind(value) == JSON_WHOLE)
-		*ids_take(ends, 1) = (int32_t)json_as_integer(value, -1);
+		*ids_take(ends, 1) = id_of(value);
 	for (size_t i = 0; json_kind(value) == JSON_LIST && i < json_size(value); i++)
-		*ids_take(ends, 1) = (int32_t)json_as_integer(json_at(value, i), -1);
+		*ids_take(ends, 1) = id_of(json_at(value, i));
 	return json_kind(value) == JSON_WHOLE || json_kind(value) == JSON_LIST;
 }
 

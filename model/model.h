@@ -315,6 +315,8 @@ struct tokenizer;
 /* From FOLDER/tokenizer.json, else tokenizer.model, else vocab.json + merges.txt. Null after an error; what is not built is
  * refused by name with EXIT_CONFIG (docs/tokenizers.md lists what is). */
 struct tokenizer *tokenizer_open(const char *folder);
+/* How many bytes at the start are whole UTF-8 characters. */
+size_t utf8_valid(const char *text, size_t bytes);
 /* Appends the ids of a UTF-8 text, without special tokens at the ends; special tokens written in the
  * text become their ids only where special. -1 after an error. */
 int tokenizer_encode(struct tokenizer *tokenizer, const char *text, size_t bytes, bool special,

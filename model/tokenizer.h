@@ -35,8 +35,6 @@ uint32_t utf8_at(const char *text, size_t *size);
 /* The last character of a valid text that is not empty. */
 uint32_t utf8_last(const char *text, size_t bytes, size_t *size);
 void utf8_put(struct text *text, uint32_t character);
-/* How many bytes at the start are whole UTF-8 characters. */
-size_t utf8_valid(const char *text, size_t bytes);
 /* Adds bytes with U+FFFD for what is not UTF-8, one for each longest start of a character. */
 void utf8_repair(struct text *text, const char *data, size_t bytes);
 bool utf8_is_space(uint32_t character); /* White_Space */

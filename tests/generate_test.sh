@@ -66,6 +66,12 @@ refused "a share" 2 "'2' is not a number in 0..1" generate "$work/job.yaml" --pr
 refused "an empty prompt" 65 "the prompt is empty" generate "$work/job.yaml" --prompt ""
 refused "no id" 65 '"hello" is not a token id' generate "$work/job.yaml" --ids --prompt "1 hello"
 refused "an id out of range" 65 "id 99999 is not in 0.." generate "$work/job.yaml" --ids --prompt "1 99999"
+echo '{"ids": [1, 4294967297]}' > "$work/large.jsonl"
+refused "an id above 32 bits" 65 "$work/large.jsonl:1:9: error: item 1 of \"ids\" is not in 0.." \
+	generate "$work/job.yaml" --prompts "$work/large.jsonl"
+printf 'The\nab\377c\n' > "$work/bytes.txt"
+refused "bytes that are no text" 65 "$work/bytes.txt:2:3: error: 0xFF is not UTF-8" \
+	generate "$work/job.yaml" --prompts "$work/bytes.txt"
 echo '{"text": 5}' > "$work/wrong.jsonl"
 refused "a wrong line" 65 "$work/wrong.jsonl:1" generate "$work/job.yaml" --prompts "$work/wrong.jsonl"
 refused "no such file" 66 "$work/none.txt" generate "$work/job.yaml" --prompts "$work/none.txt"
