@@ -89,6 +89,9 @@ static int read_options(struct show *s, int argc, char **argv)
 		return error(EXIT_USAGE, "data show: one file at a time: '%s'", argv[optind + 1]);
 	if (!s->help && !s->topology)
 		return error(EXIT_USAGE, "data show: the topology file is missing");
+	if (!s->help && (strstr(s->topology, ".jsonl") || strstr(s->topology, ".safetensors")))
+		return error(EXIT_USAGE, "data show: '%s' is no topology file; name one, and the data with --set "
+			     "data.train=FILE", s->topology);
 	if (s->ids && s->json)
 		return error(EXIT_USAGE, "data show: --ids and --json exclude each other");
 	return 0;
@@ -105,12 +108,33 @@ static int decode(struct show *s, size_t from, size_t to, bool special, struct t
 	return tokenizer_decode(s->tokenizer, s->id + from, to - from, special, text);
 }
 
-/* A special token is written out on request alone. */
+/* The tokens as they are behind the one before them: a text's first token may lose its space. */
+static int decode_behind(struct show *s, size_t from, size_t to, struct text *text)
+{
+	struct text before = {0};
+	size_t back = from > 0;
+	int done = decode(s, from - back, from, true, &before);
+
+	if (done == 0)
+		done = decode(s, from - back, to, true, text);
+	if (done == 0 && text->bytes >= before.bytes && memcmp(text->data, before.data, before.bytes) == 0) {
+		text->bytes -= before.bytes;
+		memmove(text->data, text->data + before.bytes, text->bytes);
+		text_put(text, "", 0);
+	} else if (done == 0) {
+		done = decode(s, from, to, true, text);
+	}
+	text_release(&before);
+	return done;
+}
+
+/* A special token is written out on request alone; one that is a space and nothing else never is when it is alone. */
 static enum kind kind_of(struct show *s, size_t t)
 {
 	struct text text = {0};
 	bool trained = t > 0 && s->label[t] != -100;
-	bool special = decode(s, t, t + 1, false, &text) == 0 && text.bytes == 0;
+	bool special = decode(s, t, t + 1, false, &text) == 0 && text.bytes == 0 &&
+		       decode(s, t, t + 1, true, &text) == 0 && text.bytes > 0;
 
 	text_release(&text);
 	return (special ? SPECIAL : MASKED) + trained;
@@ -142,7 +166,7 @@ static int show_text(struct show *s)
 
 		for (to = from + 1; to < s->length && kind_of(s, to) == kind;)
 			to++;
-		done = decode(s, from, to, true, &text);
+		done = decode_behind(s, from, to, &text);
 		if (!s->colour && trained != inside)
 			putchar(trained ? '[' : ']');
 		inside = trained;
@@ -166,7 +190,7 @@ static int show_ids(struct show *s)
 	int done = 0;
 
 	for (size_t t = 0; t < s->length && done == 0; t++) {
-		done = decode(s, t, t + 1, true, &text);
+		done = decode_behind(s, t, t + 1, &text);
 		quoted.bytes = 0;
 		json_add_text(&quoted, text.data ? text.data : "");
 		printf("%6zu %7d  %-15s  %s\n", t, s->id[t], words[kind_of(s, t)], quoted.data);

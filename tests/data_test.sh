@@ -54,6 +54,21 @@ prints "show a chat" 0 '[Hello<|im_end|>]' data show "$campus" --set "data.train
 	--set data.template=chatml --set data.sequence=96
 grep -q 'spells it out' "$work/stderr" || fail "a token that is missing is not warned of"
 
+mkdir "$work/spaces"
+cp "$EDGEPIPE_SOURCE/topologies/campus/model/config.json" "$work/spaces"
+cat > "$work/spaces/tokenizer.json" << 'END'
+{"added_tokens": [{"id": 0, "content": "<|endoftext|>", "special": true}],
+ "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"},
+  {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
+ "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+  {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+ "model": {"type": "BPE", "vocab": {"<|endoftext|>": 0, "\u2581": 1, "a": 2, "b": 3}, "merges": []}}
+END
+printf '{"prompt": "a b", "completion": "b a"}\n' > "$work/spaces.jsonl"
+prints "show spaces" 0 'a b[ b a<|endoftext|>]' data show "$campus" --set "data.train=$work/spaces.jsonl" \
+	--set "model.path=$work/spaces"
+refused "show a data file" 2 'topology file' data show "$work/spaces.jsonl"
+
 prints "check a topology" 0 'samples     3040, 0 of them duplicates' data check "$campus"
 printed "check a topology" 'errors      0' 2
 printf '{"text": "abcde"}\r\n{"text": "abcde"}' > "$work/twice.jsonl"
