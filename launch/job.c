@@ -236,7 +236,7 @@ static int link_names(struct job *job, const struct link *link, int index, const
 		return -1;
 	}
 	for (int i = 0; i < 2; i++) {
-		char key[16];
+		char key[24];
 
 		snprintf(key, sizeof key, "nodes.%d", i);
 		name[i] = link->nodes.item[i];

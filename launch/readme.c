@@ -18,20 +18,24 @@ enum { SAMPLES = 3, SAMPLE_BYTES = 2000 };
 /* Text as an indented block, which nothing in it can end; what is too long is cut, and what is no text shown as \xNN. */
 static void add_block(struct text *text, const char *data, size_t bytes)
 {
-	size_t most = bytes < SAMPLE_BYTES ? bytes : SAMPLE_BYTES;
+	struct text clean = {0};
+	size_t most;
 
+	transcript_clean(&clean, data, bytes);
+	most = clean.bytes < SAMPLE_BYTES ? clean.bytes : utf8_valid(clean.data, SAMPLE_BYTES);
 	text_add(text, "\n    ");
 	for (size_t i = 0; i < most; i++) {
-		unsigned char c = (unsigned char)data[i];
+		unsigned char c = (unsigned char)clean.data[i];
 
 		if (c == '\n' && i + 1 < most)
 			text_add(text, "\n    ");
 		else if ((c < 32 && c != '\t' && c != '\n') || c == 127)
 			text_add(text, "\\x%02x", c);
 		else if (c != '\n')
-			text_put(text, &data[i], 1);
+			text_put(text, &clean.data[i], 1);
 	}
-	text_add(text, most < bytes ? " ..\n\n" : "\n\n");
+	text_add(text, most < clean.bytes ? " ..\n\n" : "\n\n");
+	text_release(&clean);
 }
 
 /* A sample's tokens as text, what is trained on between marks; the padding behind the last trained one is left out. */

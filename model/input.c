@@ -16,6 +16,7 @@
 #include <zlib.h>
 
 #define PIECE ((size_t)1 << 18)
+#define LINE_MOST ((size_t)64 << 20) /* a few hundred bytes of gzip may be a line of any length */
 #define GZIP_ALONE (15 + 16) /* inflateInit2: a gzip header, the largest window */
 
 struct input {
@@ -195,6 +196,10 @@ int input_line(struct input *input, struct text *line)
 
 		text_put(line, from, take);
 		input->at += take;
+		if (line->bytes > LINE_MOST)
+			return error(EXIT_DATA, "'%s': the line that begins at byte %zu is longer than %zu "
+				     "MiB", input->path, input->taken + input->at - line->bytes,
+				     LINE_MOST >> 20);
 		if (end || left == 0)
 			return line->bytes > 0;
 	}

@@ -197,7 +197,6 @@ static void KERNEL(rest)(activation_loop *loop, const struct matrix to[], int ou
 			KERNEL(rest)(KERNEL(name##_row), to, outs, from, ins, j);              \
 	}
 
-
 LOOP(gelu_tanh, 1, 1)
 LOOP(gelu_exact, 1, 1)
 LOOP(gelu_tanh_gradient, 1, 2)

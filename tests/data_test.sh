@@ -97,6 +97,14 @@ for action in show check; do
 	prints "help" 0 'Examples:' data $action --help
 done
 
+# A small file may hold a line of any length.
+{ printf '{"text": "'; head -c 70000000 /dev/zero | tr '\0' a; } | gzip -1 > "$work/bomb.jsonl.gz"
+status=0
+"$EDGEPIPE" data check "$work/bomb.jsonl.gz" > "$work/stdout" 2> "$work/stderr" || status=$?
+if [ $status != 65 ] || ! grep -q 'longer than 64 MiB' "$work/stdout" "$work/stderr"; then
+	fail "a line of 70 MB: exit $status, $(cat "$work/stderr")"
+fi
+
 # What was tokenised is found again, by train too.
 rm -rf "$work/cache"
 "$EDGEPIPE" data show "$campus" -n 1 > /dev/null
