@@ -409,7 +409,7 @@ int main(void)
 	TCase *tcase = tcase_create("tokenizers");
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 120);	/* sanitizers are slow */
+	tcase_set_timeout(tcase, 20);
 	tcase_add_loop_test(tcase, answers, 0, COUNT(kinds));
 	tcase_add_loop_test(tcase, long_text_of_pieces, 0, 3);
 	tcase_add_loop_test(tcase, patterns_that_take_for_ever, 0, 4);
