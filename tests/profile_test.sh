@@ -38,7 +38,7 @@ grep -q 'simulated from measured numbers' "$work/stdout" || fail "the plan does 
 grep -q 'measured$' "$work/stdout" || fail "the explanation does not say measured"
 "$EDGEPIPE" plan "$work/one.yaml" --profile "$work/one.json" -o - | grep -q '"profile_digest":"[0-9a-f]' || fail "no digest in the plan"
 
-sed 's/"build_digest":"./"build_digest":"x/; s/"build_digest":"x/"build_digest":"f/' "$work/one.json" > "$work/build.json"
+sed -e 's/"build_digest":"f/"build_digest":"0/; t' -e 's/"build_digest":"./"build_digest":"f/' "$work/one.json" > "$work/build.json"
 refused "other sources" 78 '(the sources differ)' plan "$work/one.yaml" --profile "$work/build.json"
 refused "what to do" 78 'measure again: edgepipe profile TOPOLOGY' plan "$work/one.yaml" --profile "$work/one.json" --set lora.rank=4
 "$EDGEPIPE" plan "$work/one.yaml" --profile "$work/one.json" --set data.sequence=48 > "$work/stdout" 2> "$work/stderr" &&
