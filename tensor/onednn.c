@@ -487,7 +487,8 @@ static bool same_shape(const struct onednn_shape *a, const struct onednn_shape *
 {
 	return a->rows == b->rows && a->cols == b->cols && a->inner == b->inner &&
 	       a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc && a->b_t == b->b_t &&
-	       a->bias == b->bias && a->add == b->add && a->out == b->out;
+	       a->bias == b->bias && a->add == b->add && a->out == b->out &&
+	       a->layout == b->layout;
 }
 
 struct onednn_product *onednn_product(struct onednn *onednn, const struct onednn_shape *shape)

@@ -1,8 +1,8 @@
 /*
  * tests/check_head.c - head and loss in one kernel, of BF16: losses and the gradient of the head's
- * input equal the reference, the same bits for any number of threads and behind far pointers.
- * Vocabularies of less than a panel, of whole ones and with rests; rows without a label; logits
- * that grow from panel to panel.
+ * input equal the reference, the same bits for any number of threads, behind far pointers and
+ * beside other products. Vocabularies of less than a panel, of whole ones and with rests; rows
+ * without a label; logits that grow from panel to panel.
  *
  * Skipped, and said, where the CPU or the build has no products of BF16.
  *
@@ -231,6 +231,49 @@ START_TEST(not_a_number_stays_in_its_row)
 }
 END_TEST
 
+/* y = h w for w (C, V), which is not packed: a product of the same sizes as the logits' of a tile. */
+static float *linear_of(struct call *c, const struct shape *s)
+{
+	struct device *dev = c->dev;
+	struct matrix w = numbers(dev, s->C, s->V, 1, 3, false), none = {0};
+	size_t bytes = (size_t)s->rows * (size_t)s->V * sizeof(float);
+	struct matrix y = matrix(dev->alloc(dev, bytes), s->rows, s->V);
+	float *got = xalloc(bytes);
+
+	dev->k.linear(dev, y, c->h, w, false, none, 0);
+	dev->download(dev, got, y.data, bytes);
+	dev->free(dev, w.data);
+	dev->free(dev, y.data);
+	return got;
+}
+
+/* A head of one tile and one panel, and a linear whose numbers differ from its products' in nothing
+ * but that its weights are not packed: whichever comes first, both are what they are alone. */
+START_TEST(packed_and_plain_products_are_told_apart)
+{
+	static const struct shape s = {128, 64, 256, 1, false};
+
+	if (!has_bf16())
+		return;
+	struct result head = result_of("cpu", 2, &s, true);
+	struct call alone = call_open("cpu", 2, &s), after = call_open("cpu", 2, &s);
+	float *want = linear_of(&alone, &s), *got;
+
+	call_run(&after, true);
+	got = linear_of(&after, &s);
+	ck_assert_mem_eq(got, want, (size_t)s.rows * (size_t)s.V * sizeof *got);
+	call_run(&alone, true);
+	ck_assert_mem_eq(alone.losses, head.losses, (size_t)s.rows * sizeof *head.losses);
+	ck_assert_mem_eq(alone.d_h.data, head.d_h,
+			 (size_t)s.rows * (size_t)s.C * sizeof *head.d_h);
+	free(want);
+	free(got);
+	call_close(&alone);
+	call_close(&after);
+	result_free(&head);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("head");
@@ -241,6 +284,7 @@ int main(void)
 	tcase_add_loop_test(loss, same_bits_on_any_threads_and_far, 0, SHAPES);
 	tcase_add_loop_test(loss, validates_alike, 0, SHAPES);
 	tcase_add_test(loss, not_a_number_stays_in_its_row);
+	tcase_add_test(loss, packed_and_plain_products_are_told_apart);
 	suite_add_tcase(suite, loss);
 	return run_suite(suite);
 }
