@@ -9,7 +9,6 @@
 #include "tensor/tensor.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* a (m, k), b (k, n) and c (m, n), rows of c are ldc apart; a and b are both of type `in`. */
 struct packed_shape {
@@ -19,8 +18,7 @@ struct packed_shape {
 };
 
 #ifdef EDGEPIPE_ONEDNN
-#include <dlfcn.h>
-#include <oneapi/dnnl/dnnl.h>
+#include "tensor/onednn_api.h"
 
 struct packed {
 	dnnl_engine_t engine;
@@ -29,85 +27,10 @@ struct packed {
 	dnnl_memory_t a, b, c;
 };
 
-#if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t packed_desc;
-typedef const_dnnl_memory_desc_t packed_desc_arg;
-
-static inline packed_desc_arg packed_desc_of(const packed_desc *desc)
-{
-	return *desc;
-}
-
-static inline dnnl_status_t packed_desc_any(packed_desc *desc, const dnnl_dims_t dims,
-					    dnnl_data_type_t type)
-{
-	return dnnl_memory_desc_create_with_tag(desc, 2, dims, type, dnnl_format_tag_any);
-}
-
-static inline dnnl_status_t packed_desc_rows(packed_desc *desc, const dnnl_dims_t dims,
-					     const dnnl_dims_t steps, dnnl_data_type_t type)
-{
-	return dnnl_memory_desc_create_with_strides(desc, 2, dims, type, steps);
-}
-
-static inline void packed_desc_close(packed_desc *desc)
-{
-	dnnl_memory_desc_destroy(*desc);
-}
-
-static inline dnnl_status_t packed_matmul(dnnl_primitive_desc_t *to, dnnl_engine_t engine,
-					  const packed_desc *a, const packed_desc *b,
-					  const packed_desc *c)
-{
-	return dnnl_matmul_primitive_desc_create(to, engine, *a, *b, NULL, *c, NULL);
-}
-#else
-typedef dnnl_memory_desc_t packed_desc;
-typedef const dnnl_memory_desc_t *packed_desc_arg;
-
-static inline packed_desc_arg packed_desc_of(const packed_desc *desc)
-{
-	return desc;
-}
-
-static inline dnnl_status_t packed_desc_any(packed_desc *desc, const dnnl_dims_t dims,
-					    dnnl_data_type_t type)
-{
-	return dnnl_memory_desc_init_by_tag(desc, 2, dims, type, dnnl_format_tag_any);
-}
-
-static inline dnnl_status_t packed_desc_rows(packed_desc *desc, const dnnl_dims_t dims,
-					     const dnnl_dims_t steps, dnnl_data_type_t type)
-{
-	return dnnl_memory_desc_init_by_strides(desc, 2, dims, type, steps);
-}
-
-static inline void packed_desc_close(packed_desc *desc)
-{
-	(void)desc;
-}
-
-static inline dnnl_status_t packed_matmul(dnnl_primitive_desc_t *to, dnnl_engine_t engine,
-					  const packed_desc *a, const packed_desc *b,
-					  const packed_desc *c)
-{
-	dnnl_matmul_desc_t op;
-
-	if (dnnl_matmul_desc_init(&op, a, b, NULL, c) != dnnl_success)
-		return dnnl_invalid_arguments;
-	return dnnl_primitive_desc_create(to, &op, NULL, engine, NULL);
-}
-#endif
-
 /* How many of oneDNN's own threads the calling thread may use. */
 static inline void packed_threads(int threads)
 {
-	void (*set)(int) = NULL;
-	void *symbol = dlsym(RTLD_DEFAULT, "omp_set_num_threads");
-
-	memcpy(&set, &symbol, sizeof set);
-	if (set)
-		set(threads);
+	own_threads(threads);
 }
 
 static inline const char *packed_describe(char *buffer, size_t bytes)
@@ -116,11 +39,6 @@ static inline const char *packed_describe(char *buffer, size_t bytes)
 
 	snprintf(buffer, bytes, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
 	return buffer;
-}
-
-static inline dnnl_data_type_t packed_type(enum dtype type)
-{
-	return type == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
 static inline void packed_close(struct packed *p)
@@ -137,18 +55,18 @@ static inline void packed_close(struct packed *p)
 }
 
 /* Copies the plain weights, row-major with ldb, to the packed ones. */
-static inline bool packed_fill(struct packed *p, const packed_desc *plain, void *b)
+static inline bool packed_fill(struct packed *p, const struct desc *plain, void *b)
 {
 	dnnl_primitive_desc_t pd = NULL;
 	dnnl_primitive_t reorder = NULL;
 	dnnl_memory_t from = NULL;
-	packed_desc_arg to;
+	desc_arg to;
 	bool done = false;
 
 	if (dnnl_memory_get_memory_desc(p->b, &to) != dnnl_success)
 		return false;
-	if (dnnl_memory_create(&from, packed_desc_of(plain), p->engine, b) == dnnl_success &&
-	    dnnl_reorder_primitive_desc_create(&pd, packed_desc_of(plain), p->engine, to,
+	if (dnnl_memory_create(&from, desc_of(plain), p->engine, b) == dnnl_success &&
+	    dnnl_reorder_primitive_desc_create(&pd, desc_of(plain), p->engine, to,
 					       p->engine, NULL) == dnnl_success &&
 	    dnnl_primitive_create(&reorder, pd) == dnnl_success) {
 		dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, p->b}};
@@ -167,44 +85,36 @@ static inline bool packed_fill(struct packed *p, const packed_desc *plain, void 
 static inline struct packed *packed_open(const struct packed_shape *s, void *a, void *b,
 					 size_t ldb, void *c)
 {
-	dnnl_dims_t a_dims = {s->m, s->k}, b_dims = {s->k, s->n}, c_dims = {s->m, s->n};
-	dnnl_dims_t a_steps = {s->k, 1}, b_steps = {(dnnl_dim_t)ldb, 1},
-		    c_steps = {(dnnl_dim_t)s->ldc, 1};
 	struct packed *p = xzalloc(1, sizeof *p);
-	dnnl_data_type_t in = packed_type(s->in), out = packed_type(s->out);
-	packed_desc a_desc, any, plain, c_desc;
+	struct desc a_desc = {0}, any = {0}, plain = {0}, c_desc = {0};
 	dnnl_primitive_desc_t pd = NULL;
 	bool done = false;
 
-	memset(&a_desc, 0, sizeof a_desc);
-	if (dnnl_engine_create(&p->engine, dnnl_cpu, 0) != dnnl_success ||
-	    dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags) !=
-		dnnl_success ||
-	    packed_desc_rows(&a_desc, a_dims, a_steps, in) != dnnl_success ||
-	    packed_desc_any(&any, b_dims, in) != dnnl_success ||
-	    packed_desc_rows(&plain, b_dims, b_steps, in) != dnnl_success ||
-	    packed_desc_rows(&c_desc, c_dims, c_steps, out) != dnnl_success) {
-		packed_close(p);
-		return NULL;
-	}
-	if (packed_matmul(&pd, p->engine, &a_desc, &any, &c_desc) == dnnl_success) {
-		packed_desc_arg b_desc =
-		    dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+	if (dnnl_engine_create(&p->engine, dnnl_cpu, 0) == dnnl_success &&
+	    dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags) ==
+		dnnl_success &&
+	    desc_open(&a_desc, s->m, s->k, (size_t)s->k, false, s->in) == dnnl_success &&
+	    desc_open_any(&any, s->k, s->n, s->in) == dnnl_success &&
+	    desc_open(&plain, s->k, s->n, ldb, false, s->in) == dnnl_success &&
+	    desc_open(&c_desc, s->m, s->n, s->ldc, false, s->out) == dnnl_success &&
+	    describe_matmul(&pd, p->engine, &a_desc, &any, NULL, &c_desc, NULL) ==
+		dnnl_success) {
+		desc_arg b_desc = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
 
 		done = dnnl_primitive_create(&p->primitive, pd) == dnnl_success &&
-		       dnnl_memory_create(&p->a, packed_desc_of(&a_desc), p->engine, a) ==
+		       dnnl_memory_create(&p->a, desc_of(&a_desc), p->engine, a) ==
 			   dnnl_success &&
 		       dnnl_memory_create(&p->b, b_desc, p->engine, DNNL_MEMORY_ALLOCATE) ==
 			   dnnl_success &&
-		       dnnl_memory_create(&p->c, packed_desc_of(&c_desc), p->engine, c) ==
+		       dnnl_memory_create(&p->c, desc_of(&c_desc), p->engine, c) ==
 			   dnnl_success &&
 		       packed_fill(p, &plain, b);
 	}
 	dnnl_primitive_desc_destroy(pd);
-	packed_desc_close(&a_desc);
-	packed_desc_close(&any);
-	packed_desc_close(&plain);
-	packed_desc_close(&c_desc);
+	desc_close(&a_desc);
+	desc_close(&any);
+	desc_close(&plain);
+	desc_close(&c_desc);
 	if (done)
 		return p;
 	packed_close(p);
