@@ -240,12 +240,9 @@ int compare_options_read(struct compare_options *o, int argc, char **argv)
 		status |= taken;
 	}
 	status |= check(o);
-	if (optind == argc)
-		status = error(EXIT_USAGE, "compare: the topology file is missing; see edgepipe compare --help");
-	else if (optind + 1 < argc)
-		status = error(EXIT_USAGE, "compare: one topology file at a time: '%s'", argv[optind + 1]);
-	else
-		o->topology = argv[optind];
+	o->topology = option_topology("compare", "edgepipe compare topologies/campus.yaml --hops 1..5", NULL, argc, argv);
+	if (!o->topology)
+		status = -1;
 	if (!o->codecs)
 		o->codecs = 1;
 	return status ? -1 : 0;

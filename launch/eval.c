@@ -68,13 +68,8 @@ static int read_options(struct eval_options *o, int argc, char **argv)
 		status = take_option(o, option, argv);
 	if (status)
 		return status;
-	if (optind == argc)
-		return error(EXIT_USAGE, "eval: which topology file? For example:\n"
-			     "    edgepipe eval topologies/campus.yaml --adapter runs/a");
-	if (argc - optind > 1)
-		return error(EXIT_USAGE, "eval: one topology file at a time; '%s' is a second one", argv[optind + 1]);
-	o->run.topology = argv[optind];
-	return 0;
+	o->run.topology = option_topology("eval", "edgepipe eval topologies/campus.yaml --adapter runs/a", NULL, argc, argv);
+	return o->run.topology ? 0 : -1;
 }
 
 /* -- the passes ---------------------------------------------------------------------------- */

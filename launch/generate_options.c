@@ -135,12 +135,10 @@ static int take_option(struct generate_options *o, int option, char **argv)
 
 static int check_options(struct generate_options *o, int argc, char **argv)
 {
-	if (optind == argc)
-		return error(EXIT_USAGE, "generate: which topology file? For example:\n"
-			     "    edgepipe generate topologies/campus.yaml --prompt 'Once upon a time'");
-	if (argc - optind > 1)
-		return error(EXIT_USAGE, "generate: one topology file at a time; '%s' is a second one (a prompt needs --prompt)",
-			     argv[optind + 1]);
+	o->run.topology = option_topology("generate", "edgepipe generate topologies/campus.yaml --prompt 'Once upon a time'",
+					  " (a prompt needs --prompt)", argc, argv);
+	if (!o->run.topology)
+		return -1;
 	if (o->source.texts == 0 && !o->source.file)
 		return error(EXIT_USAGE, "generate: --prompt TEXT or --prompts FILE is missing");
 	if (o->source.ids && o->stops > 0)
@@ -150,7 +148,6 @@ static int check_options(struct generate_options *o, int argc, char **argv)
 			return error(EXIT_USAGE, "generate: --stop needs a text, not \"\"");
 	if (o->sampling.temperature < 0)
 		o->sampling.temperature = o->sampling.top_k > 0 || o->sampling.top_p < 1 ? 1 : 0;
-	o->run.topology = argv[optind];
 	return 0;
 }
 

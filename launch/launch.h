@@ -95,6 +95,10 @@ struct option;		/* getopt.h */
  * Always -1. */
 int option_error(const char *command, const struct option *options, int option, char **argv);
 
+/* The one topology file behind the options that getopt_long has taken; null after an error, which shows `example` where there
+ * is none, and ends with `hint` (or null) where there are two. */
+const char *option_topology(const char *command, const char *example, const char *hint, int argc, char **argv);
+
 /* Whether this process is the one that speaks before the ranks are joined: rank 0, or the only one. */
 bool speaks_first(void);
 

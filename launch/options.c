@@ -1,4 +1,4 @@
-/* What is wrong with an option. */
+/* What is wrong with an option, or with the arguments behind the options. */
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,4 +33,14 @@ int option_error(const char *command, const struct option *options, int option, 
 			     given, near);
 	return error(EXIT_USAGE, "%s: unknown option '%s'; see edgepipe %s --help", command, given,
 		     command);
+}
+
+const char *option_topology(const char *command, const char *example, const char *hint, int argc, char **argv)
+{
+	if (optind + 1 == argc)
+		return argv[optind];
+	if (optind == argc)
+		return error_null(EXIT_USAGE, "%s: which topology file? For example:\n    %s", command, example);
+	return error_null(EXIT_USAGE, "%s: one topology file at a time; '%s' is a second one%s", command, argv[optind + 1],
+			  hint ? hint : "");
 }

@@ -142,11 +142,9 @@ static int read_options(struct plan_command *c, int argc, char **argv)
 		status = take_option(c, option, argv);
 	if (status)
 		return status;
-	if (optind == argc)
-		return error(EXIT_USAGE, "plan: the topology file is missing; see edgepipe plan --help");
-	if (optind + 1 < argc)
-		return error(EXIT_USAGE, "plan: one topology file at a time: '%s'", argv[optind + 1]);
-	c->topology = argv[optind];
+	c->topology = option_topology("plan", "edgepipe plan topologies/campus.yaml --explain", NULL, argc, argv);
+	if (!c->topology)
+		return -1;
 	if (c->top && (c->given || on_stdout(c->output)))
 		return error(EXIT_USAGE, "plan: --top %s", c->given ? "chooses plans, --plan gives one" :
 			     "writes several files: -o - cannot take them");

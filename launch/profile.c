@@ -61,13 +61,8 @@ static int read_options(struct train_options *o, int argc, char **argv)
 		status = take_option(o, option, argv);
 	if (status)
 		return status;
-	if (optind == argc)
-		return error(EXIT_USAGE, "profile: which topology file? For example:\n"
-			     "    mpirun -np 5 edgepipe profile topologies/campus.yaml");
-	if (optind + 1 < argc)
-		return error(EXIT_USAGE, "profile: one topology file at a time; '%s' is a second one", argv[optind + 1]);
-	o->topology = argv[optind];
-	return 0;
+	o->topology = option_topology("profile", "mpirun -np 5 edgepipe profile topologies/campus.yaml", NULL, argc, argv);
+	return o->topology ? 0 : -1;
 }
 
 /* -- the run ------------------------------------------------------------------------------- */

@@ -66,14 +66,11 @@ static int take_option(struct train_options *o, int option, char **argv)
 	}
 }
 
-static int check_options(const struct train_options *o, int argc, char **argv)
+static int check_options(struct train_options *o, int argc, char **argv)
 {
-	if (optind == argc)
-		return error(EXIT_USAGE, "train: which topology file? For example:\n"
-			     "    mpirun -np 5 edgepipe train topologies/campus.yaml");
-	if (argc - optind > 1)
-		return error(EXIT_USAGE, "train: one topology file at a time; '%s' is a second one",
-			     argv[optind + 1]);
+	o->topology = option_topology("train", "mpirun -np 5 edgepipe train topologies/campus.yaml", NULL, argc, argv);
+	if (!o->topology)
+		return -1;
 	if (o->out && !o->out[0])
 		return error(EXIT_USAGE, "train: --out needs a directory, not \"\"");
 	if (o->resume && o->overwrite)
@@ -91,11 +88,7 @@ static int read_options(struct train_options *o, int argc, char **argv)
 	optind = 1;
 	while (!status && (option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1)
 		status = take_option(o, option, argv);
-	if (!status)
-		status = check_options(o, argc, argv);
-	if (!status)
-		o->topology = argv[optind];
-	return status;
+	return status ? status : check_options(o, argc, argv);
 }
 
 /* -- the run ------------------------------------------------------------------------------- */

@@ -133,7 +133,7 @@ else
 	echo "skipped: reading JSON, CSV and SVG with another program: no python3"
 fi
 
-refused "no file" 2 "topology file is missing" compare
+refused "no file" 2 "which topology file" compare
 refused "two files" 2 "one topology file" compare a b
 refused "an unknown option" 2 "did you mean '--hops'" compare "$fig5" --hpos 3
 refused "an unknown codec" 2 "did you mean 'int8'" compare "$fig5" --codec bf16,int6

@@ -149,7 +149,7 @@ done
 sed 's/, compute: [0-9.]* GFLOPS//; /^emulate/d' "$work/campus.yaml" > "$work/blind.yaml"
 "$EDGEPIPE" plan "$work/blind.yaml" > "$work/stdout" || fail "without a speed: exit $?"
 grep -q 'planned uniformly: no node declares its compute; declare it, or measure' "$work/stdout" || fail "why uniformly is not said"
-refused "no file" 2 "topology file is missing" plan
+refused "no file" 2 "which topology file" plan
 refused "two files" 2 "one topology file" plan a b
 refused "an unknown option" 2 "--explain" plan "$work/campus.yaml" --explian
 refused "a file that is not there" 66 "none.yaml" plan none.yaml
