@@ -4,6 +4,7 @@
  * links: base
  */
 #include "base/base.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <errno.h>
@@ -28,31 +29,12 @@
 
 /* -- a folder for every test, and what it prints ------------------------------------------- */
 
-static char *folder;
-static struct arena arena;
-
-static void set_up(void)
-{
-	const char *where = getenv("TMPDIR");
-
-	folder = xcopy(arena_format(&arena, "%s/edgepipe-XXXXXX", where ? where : "/tmp"));
-	ck_assert_ptr_nonnull(mkdtemp(folder));
-}
-
 static void tear_down(void)
 {
-	error_clear();
 	log_level(LOG_NORMAL);
 	log_rank(-1);
 	free(log_take());
-	ck_assert_int_eq(folder_remove(folder), 0);
-	free(folder);
-	arena_release(&arena);
-}
-
-static char *in_folder(const char *name)
-{
-	return path_join(&arena, folder, name);
+	folder_close();
 }
 
 /* What speak() writes to a stream (1: stdout, 2: stderr), from the arena. */
@@ -1080,7 +1062,7 @@ static TCase *part(Suite *suite, const char *name)
 {
 	TCase *t = tcase_create(name);
 
-	tcase_add_checked_fixture(t, set_up, tear_down);
+	tcase_add_checked_fixture(t, folder_open, tear_down);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(suite, t);
 	return t;

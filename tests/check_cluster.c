@@ -5,6 +5,7 @@
  * links: profiler base
  */
 #include "profiler/internal.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <math.h>
@@ -100,27 +101,10 @@ END_TEST
 
 /* -- other machines ------------------------------------------------------------------------ */
 
-static struct arena arena;
-static char *root;
-
-static void set_up(void)
-{
-	const char *temporary = getenv("TMPDIR");
-
-	root = arena_format(&arena, "%s/check-cluster-XXXXXX", temporary ? temporary : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(root));
-}
-
-static void tear_down(void)
-{
-	ck_assert_int_eq(folder_remove(root), 0);
-	arena_release(&arena);
-}
-
-/* Puts a file below the root. */
+/* Puts a file below the folder, which stands for the root. */
 static void plant(const char *path, const char *text)
 {
-	char *name = arena_format(&arena, "%s%s", root, path);
+	char *name = arena_format(&arena, "%s%s", folder, path);
 
 	ck_assert_int_eq(folder_make(path_folder(&arena, name)), 0);
 	ck_assert_int_eq(file_write(name, text, strlen(text)), 0);
@@ -130,11 +114,11 @@ START_TEST(no_control_group_is_no_limit)
 {
 	struct allowance allowance;
 
-	cgroup_read(root, &allowance);
+	cgroup_read(folder, &allowance);
 	ck_assert(isinf(allowance.cpus) && isinf(allowance.memory_bytes));
 	ck_assert(isinf(allowance.memory_free_bytes));
 	plant("/proc/self/cgroup", "nonsense\n0::/user.slice\n::\n");
-	cgroup_read(root, &allowance);
+	cgroup_read(folder, &allowance);
 	ck_assert(isinf(allowance.cpus) && isinf(allowance.memory_bytes));
 }
 END_TEST
@@ -151,7 +135,7 @@ START_TEST(version_2_is_read_up_to_the_root)
 	plant("/sys/fs/cgroup/pod/box/memory.stat", "anon 90000\ninactive_file 200000\n");
 	plant("/sys/fs/cgroup/pod/memory.max", "2000000\n");
 	plant("/sys/fs/cgroup/pod/memory.current", "1900000\n");
-	cgroup_read(root, &allowance);
+	cgroup_read(folder, &allowance);
 	ck_assert_double_eq(allowance.cpus, 2.5);
 	ck_assert_double_eq(allowance.memory_bytes, 1000000);
 	/* The box leaves 900000 (idle pages count as free), the pod around it 100000. */
@@ -167,7 +151,7 @@ START_TEST(version_2_idle_pages_count_as_free)
 	plant("/sys/fs/cgroup/memory.max", "1000000\n");
 	plant("/sys/fs/cgroup/memory.current", "300000\n");
 	plant("/sys/fs/cgroup/memory.stat", "anon 90000\ninactive_file 200000\n");
-	cgroup_read(root, &allowance);
+	cgroup_read(folder, &allowance);
 	ck_assert_double_eq(allowance.memory_free_bytes, 900000);
 	ck_assert(isinf(allowance.cpus));
 }
@@ -180,7 +164,7 @@ START_TEST(version_2_in_a_container_is_the_mount_itself)
 	plant("/proc/self/cgroup", "0::/../../outside\n");
 	plant("/sys/fs/cgroup/cpu.max", "50000 100000\n");
 	plant("/sys/outside/cpu.max", "1000 100000\n");
-	cgroup_read(root, &allowance);
+	cgroup_read(folder, &allowance);
 	ck_assert_double_eq(allowance.cpus, 0.5);
 }
 END_TEST
@@ -198,7 +182,7 @@ START_TEST(version_1_is_read)
 	      "inactive_file 7\ntotal_inactive_file 500000\n");
 	plant("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
 	plant("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
-	cgroup_read(root, &allowance);
+	cgroup_read(folder, &allowance);
 	ck_assert_double_eq(allowance.cpus, 3);
 	ck_assert_double_eq(allowance.memory_bytes, 5000000);
 	ck_assert_double_eq(allowance.memory_free_bytes, 3500000);
@@ -214,7 +198,7 @@ START_TEST(version_1_says_unlimited_with_numbers)
 	plant("/sys/fs/cgroup/memory/memory.usage_in_bytes", "2000000\n");
 	plant("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
 	plant("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
-	cgroup_read(root, &allowance);
+	cgroup_read(folder, &allowance);
 	ck_assert(isinf(allowance.cpus) && isinf(allowance.memory_bytes));
 }
 END_TEST
@@ -223,16 +207,16 @@ START_TEST(memory_is_what_meminfo_calls_available)
 {
 	double total = 7, left = 8;
 
-	meminfo_read(root, &total, &left);
+	meminfo_read(folder, &total, &left);
 	ck_assert(total == 7 && left == 8);
 	plant("/proc/meminfo",
 	      "MemTotal:       1000 kB\nMemFree:  10 kB\nMemAvailable: 600 kB\n");
-	meminfo_read(root, &total, &left);
+	meminfo_read(folder, &total, &left);
 	ck_assert_double_eq(total, 1024000);
 	ck_assert_double_eq(left, 614400);
-	folder_remove(arena_format(&arena, "%s/proc", root));
+	folder_remove(arena_format(&arena, "%s/proc", folder));
 	plant("/proc/meminfo", "MemTotal:       1000 kB\nMemFree:  10 kB\n");
-	meminfo_read(root, &total, &left);
+	meminfo_read(folder, &total, &left);
 	ck_assert_double_eq(left, 10240);
 }
 END_TEST
@@ -253,7 +237,7 @@ START_TEST(isa_comes_from_the_kernel)
 
 	if (isas[_i].cpuinfo)
 		plant("/proc/cpuinfo", isas[_i].cpuinfo);
-	isa_read(root, isa, sizeof isa);
+	isa_read(folder, isa, sizeof isa);
 	ck_assert_str_eq(isa, isas[_i].isa);
 }
 END_TEST
@@ -264,7 +248,7 @@ START_TEST(isa_never_overflows)
 
 	plant("/proc/cpuinfo", "processor\t: 0\nflags\t: avx2 avx512f avx512_vnni amx_bf16\n");
 	memset(isa, '#', sizeof isa);
-	isa_read(root, isa, 12);
+	isa_read(folder, isa, 12);
 	ck_assert_str_eq(isa, "avx2 avx512");
 	for (size_t i = 12; i < sizeof isa; i++)
 		ck_assert_int_eq(isa[i], '#');
@@ -325,7 +309,7 @@ int main(void)
 	tcase_add_test(here, this_machine_is_sane);
 	tcase_add_test(here, binding_is_respected);
 	suite_add_tcase(suite, here);
-	tcase_add_checked_fixture(other, set_up, tear_down);
+	tcase_add_checked_fixture(other, folder_open, folder_close);
 	tcase_add_test(other, no_control_group_is_no_limit);
 	tcase_add_test(other, version_2_is_read_up_to_the_root);
 	tcase_add_test(other, version_2_idle_pages_count_as_free);

@@ -5,6 +5,7 @@
  */
 #include "launch/launch.h"
 #include "model/model.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <fcntl.h>
@@ -15,27 +16,10 @@
 
 #define GOLDEN TESTS_FOLDER "/golden/tokenizer"
 
-static char folder[256];
-static struct arena arena;
-
-static void set_up(void)
-{
-	const char *where = getenv("TMPDIR");
-
-	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
-}
-
-static void tear_down(void)
-{
-	error_clear();
-	ck_assert_int_eq(folder_remove(folder), 0);
-	arena_release(&arena);
-}
 
 static char *put_file(const char *name, const char *text, size_t bytes)
 {
-	char *path = path_join(&arena, folder, name);
+	char *path = in_folder(name);
 
 	unlink(path);
 	ck_assert_int_eq(file_write(path, text, bytes), 0);
@@ -44,7 +28,7 @@ static char *put_file(const char *name, const char *text, size_t bytes)
 
 static void redirect(const char *name, int flags, int stream)
 {
-	int file = open(path_join(&arena, folder, name), flags, 0600);
+	int file = open(in_folder(name), flags, 0600);
 
 	ck_assert_int_ge(file, 0);
 	ck_assert_int_eq(dup2(file, stream), stream);
@@ -54,7 +38,7 @@ static void redirect(const char *name, int flags, int stream)
 static const char *taken(const char *name)
 {
 	size_t bytes;
-	char *data = file_read(path_join(&arena, folder, name), &bytes);
+	char *data = file_read(in_folder(name), &bytes);
 	const char *copy = arena_copy(&arena, data, bytes);
 
 	free(data);
@@ -191,7 +175,7 @@ int main(void)
 	Suite *suite = suite_create("data");
 	TCase *tcase = tcase_create("data");
 
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_add_checked_fixture(tcase, folder_open, folder_close);
 	tcase_add_test(tcase, there_and_back);
 	tcase_add_test(tcase, half_a_character);
 	tcase_add_test(tcase, broken_lines);

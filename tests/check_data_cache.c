@@ -6,6 +6,7 @@
  * links: model
  */
 #include "model/model.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <dirent.h>
@@ -20,15 +21,8 @@
 
 #define GOLDEN TESTS_FOLDER "/golden/tokenizer"
 
-static char folder[256];
-static struct arena arena;
 static struct model_config config;
 static struct data_config data;
-
-static char *in_folder(const char *name)
-{
-	return path_join(&arena, folder, name);
-}
 
 static void copy_file(const char *from, const char *name)
 {
@@ -47,21 +41,11 @@ static char *put_file(const char *name, const char *text)
 
 static void set_up(void)
 {
-	const char *where = getenv("TMPDIR");
-
-	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
+	folder_open();
 	copy_file("tokenizer.json", "tokenizer.json");
 	config = (struct model_config){
 		.folder = in_folder(""), .vocabulary = 403, .positions = 1024, .end_token = -1};
 	data = (struct data_config){.sequence = 16, .cache = in_folder("cache")};
-}
-
-static void tear_down(void)
-{
-	error_clear();
-	ck_assert_int_eq(folder_remove(folder), 0);
-	arena_release(&arena);
 }
 
 /* Whether a file's data were there already. */
@@ -425,7 +409,7 @@ int main(void)
 	Suite *suite = suite_create("data_cache");
 	TCase *tcase = tcase_create("data_cache");
 
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_add_checked_fixture(tcase, set_up, folder_close);
 	tcase_set_timeout(tcase, 120);
 	tcase_add_test(tcase, found_again);
 	tcase_add_test(tcase, made_anew);

@@ -5,6 +5,7 @@
  * links: model
  */
 #include "model/model.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
@@ -15,32 +16,15 @@
 #define GOLDEN TESTS_FOLDER "/golden/tokenizer"
 #define END 0 /* <|endoftext|> of the tiny tokenizer */
 
-static char folder[256];
-static struct arena arena;
 static struct model_config config;
 static struct data_config data;
 
 static void set_up(void)
 {
-	const char *where = getenv("TMPDIR");
-
-	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
+	folder_open();
 	config = (struct model_config){
 		.folder = GOLDEN, .vocabulary = 403, .positions = 1024, .end_token = -1};
 	data = (struct data_config){.sequence = 16, .cache = "none"};
-}
-
-static void tear_down(void)
-{
-	error_clear();
-	ck_assert_int_eq(folder_remove(folder), 0);
-	arena_release(&arena);
-}
-
-static char *in_folder(const char *name)
-{
-	return path_join(&arena, folder, name);
 }
 
 static char *put_bytes(const char *name, const char *text, size_t bytes)
@@ -819,7 +803,7 @@ int main(void)
 	Suite *suite = suite_create("dataset");
 	TCase *tcase = tcase_create("dataset");
 
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_add_checked_fixture(tcase, set_up, folder_close);
 	tcase_set_timeout(tcase, 20);
 	tcase_add_loop_test(tcase, prompts_are_not_trained, 0, 3);
 	tcase_add_test(tcase, texts_are_trained_whole);

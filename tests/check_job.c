@@ -5,6 +5,7 @@
  * links: launch
  */
 #include "launch/launch.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <glob.h>
@@ -12,27 +13,20 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct arena arena;
-static char *folder;
 static struct job job;
 
 static void set_up(void)
 {
-	const char *where = getenv("TMPDIR");
-
-	folder = arena_format(&arena, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
+	folder_open();
 	/* Messages then begin with t.yaml alone. */
 	ck_assert_int_eq(chdir(folder), 0);
 }
 
 static void tear_down(void)
 {
-	error_clear();
 	job_release(&job);
 	ck_assert_int_eq(chdir("/"), 0);
-	ck_assert_int_eq(folder_remove(folder), 0);
-	arena_release(&arena);
+	folder_close();
 }
 
 /* Reads text as t.yaml into job; returns what was said. */
@@ -70,7 +64,7 @@ START_TEST(a_small_file_gets_the_documented_defaults)
 	ck_assert_double_eq(job.cluster.standard.bandwidth_bytes_s, 0);
 	ck_assert_double_eq(job.cluster.standard.latency_s, 0);
 	ck_assert_int_eq(job.cluster.standard.codec, CODEC_NONE);
-	ck_assert_str_eq(job.model, path_join(&arena, folder, "m"));
+	ck_assert_str_eq(job.model, in_folder("m"));
 	ck_assert_int_eq(job.lora.rank, 8);
 	ck_assert_double_eq(job.lora.alpha, 16);
 	ck_assert_double_eq(job.lora.dropout, 0);
@@ -176,7 +170,7 @@ START_TEST(every_key_reaches_its_place)
 	ck_assert_int_eq(link[3].codec, CODEC_BF16);
 	ck_assert(!link[4].bandwidth_given && !link[4].latency_given && !link[4].codec_given);
 	ck_assert_ptr_null(link[3].trace);
-	ck_assert_str_eq(link[4].trace, path_join(&arena, folder, "wifi.csv"));
+	ck_assert_str_eq(link[4].trace, in_folder("wifi.csv"));
 	ck_assert_double_eq(link[0].bandwidth_bytes_s, 50e6);
 	ck_assert_str_eq(link[1].from, "lab");
 	ck_assert_str_eq(link[1].to, "library");
@@ -186,10 +180,10 @@ START_TEST(every_key_reaches_its_place)
 	ck_assert_double_eq(job.lora.dropout, 0.1);
 	ck_assert(job.lora.rslora);
 	ck_assert_int_eq(job.lora.targets.count, 2);
-	ck_assert_str_eq(job.lora.init, path_join(&arena, folder, "before"));
+	ck_assert_str_eq(job.lora.init, in_folder("before"));
 	ck_assert(job.lora.rank_given && job.lora.alpha_given && job.lora.dropout_given);
 	ck_assert(job.lora.rslora_given && job.lora.targets_given);
-	ck_assert_str_eq(job.data.valid, path_join(&arena, folder, "b"));
+	ck_assert_str_eq(job.data.valid, in_folder("b"));
 	ck_assert_int_eq(job.data.sequence, 128);
 	ck_assert_int_eq(job.data.mask, MASK_PROMPT);
 	ck_assert(!job.data.shuffle);
@@ -218,7 +212,7 @@ START_TEST(every_key_reaches_its_place)
 	ck_assert_int_eq(cut[1].codec, CODEC_INT4);
 	ck_assert(job.emulate.links && job.emulate.compute);
 	ck_assert_double_eq(job.emulate.slowdown, 12.5);
-	ck_assert_str_eq(job.out, path_join(&arena, folder, "runs/one"));
+	ck_assert_str_eq(job.out, in_folder("runs/one"));
 }
 END_TEST
 
@@ -246,7 +240,7 @@ START_TEST(the_resolved_file_reads_back)
 		ck_assert_str_eq(written(), first);
 		ck_assert_int_eq(job.train.steps, i ? 0 : 100);
 		ck_assert_int_eq(job.train.seed, i ? 9007199254740993 : 1);
-		ck_assert_str_eq(job.model, path_join(&arena, folder, "m"));
+		ck_assert_str_eq(job.model, in_folder("m"));
 	}
 }
 END_TEST
@@ -667,8 +661,8 @@ START_TEST(any_value_can_be_set)
 	ck_assert_double_eq(job.train.epochs, 2);
 	ck_assert_int_eq(job.train.steps, 0);
 	ck_assert_int_eq(job.train.micro_batch, 0);
-	ck_assert_str_eq(job.data.train, path_join(&arena, folder, "t.jsonl"));
-	ck_assert_str_eq(job.out, path_join(&arena, folder, "run"));
+	ck_assert_str_eq(job.data.train, in_folder("t.jsonl"));
+	ck_assert_str_eq(job.out, in_folder("run"));
 	ck_assert_double_eq(job.cluster.standard.latency_s, 0.003);
 	ck_assert_int_eq(job.cluster.links.count, 1);
 }

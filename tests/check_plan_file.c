@@ -4,6 +4,7 @@
  * links: partition pipeline model profiler comm base
  */
 #include "partition/internal.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
@@ -19,7 +20,7 @@ static int threads[NODES] = {1, 1, 1}, window[BLOCKS];
 static double limit[NODES], overhead[NODES] = {1000, 1000, 1000};
 static struct problem problem;
 static struct plan plan;
-static char folder[32], path[64];
+static char path[300];
 
 /* Three nodes of 1, 2 and 1 GFLOPS, 10 Mbit/s and 5 ms between them; a small GPT-2 of 12 blocks. */
 static void set_up(void)
@@ -28,8 +29,7 @@ static void set_up(void)
 	struct lora_config lora = {.rank = 2, .alpha = 2};
 	static const char *targets[] = {"attention"};
 
-	snprintf(folder, sizeof folder, "/tmp/edgepipe-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
+	folder_open();
 	snprintf(path, sizeof path, "%s/plan.json", folder);
 	lora.targets = (struct texts){targets, 1};
 	for (int i = 0; i < NODES; i++)
@@ -54,8 +54,7 @@ static void set_up(void)
 static void tear_down(void)
 {
 	lora_free((struct lora *)problem.lora);
-	folder_remove(folder);
-	error_clear();
+	folder_close();
 }
 
 static void save(const char *text)

@@ -5,6 +5,7 @@
  * links: base
  */
 #include "base/base.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <math.h>
@@ -68,28 +69,22 @@ static const struct schema schema = { rows, sizeof rows / sizeof *rows };
 
 /* -- a folder for every test --------------------------------------------------------------- */
 
-static struct arena arena;
-static char *folder, *file;
+static char *file;
 static struct menu menu;
 
 static void set_up(void)
 {
-	const char *where = getenv("TMPDIR");
-
-	folder = arena_format(&arena, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
-	file = path_join(&arena, folder, "m.yaml");
+	folder_open();
+	file = in_folder("m.yaml");
 	/* Short names in messages: m.yaml, not the folder's. */
 	ck_assert_int_eq(chdir(folder), 0);
 }
 
 static void tear_down(void)
 {
-	error_clear();
 	config_release(&menu.config);
 	ck_assert_int_eq(chdir("/"), 0);
-	ck_assert_int_eq(folder_remove(folder), 0);
-	arena_release(&arena);
+	folder_close();
 }
 
 /* Reads text as m.yaml into menu; returns what was said. */
@@ -170,7 +165,7 @@ START_TEST(every_kind_is_read)
 	ck_assert_int_eq(menu.mood, 1);
 	ck_assert_str_eq(menu.style, "fancy");
 	ck_assert(menu.vegan);
-	ck_assert_str_eq(menu.notes, path_join(&arena, folder, "sub/notes.txt"));
+	ck_assert_str_eq(menu.notes, in_folder("sub/notes.txt"));
 	ck_assert_double_eq(menu.space, 0x1p33);
 	ck_assert_double_eq(menu.rate, 50e6);
 	ck_assert_double_eq(menu.wait, 0);
@@ -444,7 +439,7 @@ START_TEST(overrides_replace_and_create)
 	ck_assert_int_eq(menu.prices.count, 3);
 	ck_assert_int_eq(menu.cooks.count, 2);
 	ck_assert(menu.vegan);
-	ck_assert_str_eq(menu.notes, path_join(&arena, folder, "n.txt"));
+	ck_assert_str_eq(menu.notes, in_folder("n.txt"));
 	ck_assert(config_given(&menu.config, "kitchen.oven.wait"));
 	ck_assert(!config_given(&menu.config, "dishes.2.name"));
 	ck_assert_int_eq(config_line(&menu.config, "dishes.1.name"), 3);
@@ -479,7 +474,7 @@ START_TEST(paths_are_relative_to_where_they_stand)
 {
 	static const char *const set[] = {"kitchen.notes=n.txt"};
 	static const char text[] = "title: x\nkitchen: {notes: n.txt}\n";
-	char *sub = path_join(&arena, folder, "sub");
+	char *sub = in_folder("sub");
 
 	ck_assert_int_eq(folder_make(sub), 0);
 	ck_assert_int_eq(file_write("sub/m.yaml", text, strlen(text)), 0);
@@ -487,7 +482,7 @@ START_TEST(paths_are_relative_to_where_they_stand)
 	ck_assert_str_eq(menu.notes, path_join(&arena, sub, "n.txt"));
 	config_release(&menu.config);
 	ck_assert_int_eq(config_read(&menu.config, &schema, &menu, "sub/m.yaml", set, 1), 0);
-	ck_assert_str_eq(menu.notes, path_join(&arena, folder, "n.txt"));
+	ck_assert_str_eq(menu.notes, in_folder("n.txt"));
 	ck_assert_str_eq(said_of("title: x\nkitchen: {notes: /n.txt}\n"), "");
 	ck_assert_str_eq(menu.notes, "/n.txt");
 }

@@ -16,6 +16,7 @@
 #include "comm/internal.h"
 #include "tests/comm_cases.h"
 #include "tests/faulty.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 enum { TRIES = 20, RANKS_MOST = 5 };
@@ -680,15 +681,11 @@ END_TEST
 
 static struct link_trace *read_text(const char *text)
 {
-	const char *top = getenv("TMPDIR");
-	char folder[512], path[600];
 	struct link_trace *trace;
 
-	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", top ? top : "/tmp");
-	ck_assert(mkdtemp(folder) != NULL);
-	snprintf(path, sizeof path, "%s/trace.csv", folder);
-	ck_assert_int_eq(file_write(path, text, strlen(text)), 0);
-	trace = link_trace_read(path);
+	folder_open();
+	ck_assert_int_eq(file_write(in_folder("trace.csv"), text, strlen(text)), 0);
+	trace = link_trace_read(in_folder("trace.csv"));
 	ck_assert_int_eq(folder_remove(folder), 0);
 	return trace;
 }

@@ -6,6 +6,7 @@
  * links: model
  */
 #include "model/chat.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
@@ -14,8 +15,6 @@
 
 #define GOLDEN TESTS_FOLDER "/golden/templates"
 
-static char folder[256];
-static struct arena arena;
 static struct json *answers;
 static struct tokenizer *tokenizer;
 static struct chat chat;
@@ -24,16 +23,14 @@ static struct ids ids;
 
 static void put_file(const char *name, const char *text, size_t bytes)
 {
-	ck_assert_int_eq(file_replace(path_join(&arena, folder, name), text, bytes), 0);
+	ck_assert_int_eq(file_replace(in_folder(name), text, bytes), 0);
 }
 
 static void set_up(void)
 {
-	const char *where = getenv("TMPDIR");
 	size_t bytes;
 
-	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
+	folder_open();
 	char *text = file_read(GOLDEN "/tokenizer.json", &bytes);
 	put_file("tokenizer.json", text, bytes);
 	free(text);
@@ -45,14 +42,12 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-	error_clear();
-	ck_assert_int_eq(folder_remove(folder), 0);
 	tokenizer_close(tokenizer);
 	json_free(answers);
 	chat_release(&chat);
 	rendered_release(&rendered);
 	ids_release(&ids);
-	arena_release(&arena);
+	folder_close();
 }
 
 /* The folder's own template. */
@@ -311,7 +306,7 @@ START_TEST(template_files)
 	struct chat_template *t = template_open(folder, NULL, tokenizer, NULL);
 	ck_assert_str_eq(template_name(t), "chatml");
 	template_close(t);
-	unlink(path_join(&arena, folder, "chat_template.jinja"));
+	unlink(in_folder("chat_template.jinja"));
 	static const char list[] = "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, "
 				   "{\"name\": \"default\", \"template\": \"<start_of_turn>\"}]}";
 	put_file("chat_template.json", list, strlen(list));

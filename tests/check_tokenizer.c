@@ -6,6 +6,7 @@
  * links: model
  */
 #include "model/model.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
@@ -14,27 +15,10 @@
 
 #define GOLDEN TESTS_FOLDER "/golden/tokenizer"
 
-static char folder[256];
-static struct arena arena;
-
-static void set_up(void)
-{
-	const char *where = getenv("TMPDIR");
-
-	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
-}
-
-static void tear_down(void)
-{
-	error_clear();
-	ck_assert_int_eq(folder_remove(folder), 0);
-	arena_release(&arena);
-}
 
 static void put_file(const char *name, const char *data)
 {
-	ck_assert_int_eq(file_write(path_join(&arena, folder, name), data, strlen(data)), 0);
+	ck_assert_int_eq(file_write(in_folder(name), data, strlen(data)), 0);
 }
 
 static char *take_file(const char *path)
@@ -566,7 +550,7 @@ START_TEST(byte_without_token)
 	for (int i = 0; i < 3; i++) {
 		struct ids ids = {0};
 
-		unlink(path_join(&arena, folder, "tokenizer.json"));
+		unlink(in_folder("tokenizer.json"));
 		put_file("tokenizer.json", files[i]);
 		struct tokenizer *tokenizer = tokenizer_open(folder);
 		ck_assert_ptr_nonnull(tokenizer);
@@ -604,7 +588,7 @@ START_TEST(refused_folders)
 	ck_assert_ptr_nonnull(strstr(error_text(), "merges.txt:3:1: error:"));
 	error_clear();
 
-	unlink(path_join(&arena, folder, "merges.txt"));
+	unlink(in_folder("merges.txt"));
 	copy_file(GOLDEN, "merges.txt");
 	put_file("tokenizer_config.json", "{\"tokenizer_class\": \"BloomTokenizer\"}");
 	error_hold();
@@ -777,7 +761,7 @@ START_TEST(other_vectors)
 	if (cases[_i].alone) {
 		size_t bytes;
 		char *data = file_read(path_join(&arena, path, "tokenizer.model"), &bytes);
-		ck_assert_int_eq(file_write(path_join(&arena, folder, "tokenizer.model"), data,
+		ck_assert_int_eq(file_write(in_folder("tokenizer.model"), data,
 					    bytes), 0);
 		free(data);
 		path = folder;
@@ -798,7 +782,7 @@ int main(void)
 	Suite *suite = suite_create("tokenizer");
 	TCase *tcase = tcase_create("tokenizer");
 
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_add_checked_fixture(tcase, folder_open, folder_close);
 	tcase_set_timeout(tcase, 20);
 	tcase_add_test(tcase, answers_of_tokenizer_json);
 	tcase_add_test(tcase, answers_of_vocabulary_and_merges);

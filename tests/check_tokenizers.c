@@ -6,6 +6,7 @@
  * links: model
  */
 #include "model/model.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
@@ -13,27 +14,10 @@
 
 #define GOLDEN TESTS_FOLDER "/golden/tokenizers/"
 
-static char folder[256];
-static struct arena arena;
-
-static void set_up(void)
-{
-	const char *where = getenv("TMPDIR");
-
-	snprintf(folder, sizeof folder, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(folder));
-}
-
-static void tear_down(void)
-{
-	error_clear();
-	ck_assert_int_eq(folder_remove(folder), 0);
-	arena_release(&arena);
-}
 
 static void put_bytes(const char *name, const void *data, size_t bytes)
 {
-	ck_assert_int_eq(file_replace(path_join(&arena, folder, name), data, bytes), 0);
+	ck_assert_int_eq(file_replace(in_folder(name), data, bytes), 0);
 }
 
 static void put_file(const char *name, const char *data)
@@ -408,7 +392,7 @@ int main(void)
 	Suite *suite = suite_create("tokenizers");
 	TCase *tcase = tcase_create("tokenizers");
 
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_add_checked_fixture(tcase, folder_open, folder_close);
 	tcase_set_timeout(tcase, 20);
 	tcase_add_loop_test(tcase, answers, 0, COUNT(kinds));
 	tcase_add_loop_test(tcase, long_text_of_pieces, 0, 3);

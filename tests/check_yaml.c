@@ -5,13 +5,12 @@
  * links: base
  */
 #include "base/base.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static struct arena arena;
 
 static void set_up(void)
 {
@@ -307,22 +306,12 @@ END_TEST
 
 /* -- files --------------------------------------------------------------------------------- */
 
-/* Writes bytes to a new file in a new folder; both are removed by remove_file. */
+/* Writes bytes to a file in a new folder, which folder_remove removes. */
 static char *make_file(const char *data, size_t bytes)
 {
-	const char *where = getenv("TMPDIR");
-	char *folder = arena_format(&arena, "%s/edgepipe-XXXXXX", where ? where : "/tmp");
-	char *path;
-
-	ck_assert_ptr_nonnull(mkdtemp(folder));
-	path = path_join(&arena, folder, "t.yaml");
-	ck_assert_int_eq(file_write(path, data, bytes), 0);
-	return path;
-}
-
-static void remove_file(const char *path)
-{
-	ck_assert_int_eq(folder_remove(path_folder(&arena, path)), 0);
+	folder_open();
+	ck_assert_int_eq(file_write(in_folder("t.yaml"), data, bytes), 0);
+	return in_folder("t.yaml");
 }
 
 START_TEST(files_up_to_4_mib_are_read)
@@ -335,13 +324,13 @@ START_TEST(files_up_to_4_mib_are_read)
 	memcpy(data, "a: 1\n", 5);
 	path = make_file(data, bytes - 1);
 	ck_assert_str_eq(yaml_find(yaml_read(&arena, path), "a")->text, "1");
-	remove_file(path);
+	ck_assert_int_eq(folder_remove(folder), 0);
 	path = make_file(data, bytes);
 	ck_assert_ptr_null(yaml_read(&arena, path));
 	expected = arena_format(&arena, "edgepipe: error: '%s' is larger than 4 MiB: not a "
 				"configuration\n", path);
 	ck_assert_str_eq(error_text(), expected);
-	remove_file(path);
+	ck_assert_int_eq(folder_remove(folder), 0);
 	free(data);
 }
 END_TEST

@@ -6,6 +6,7 @@
 #define EDGEPIPE_TESTS_MODEL_FILES_H
 
 #include "model/model.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
@@ -15,25 +16,10 @@
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-/* The folder of this run, made before the tests fork and removed after them. */
-static char scratch[256];
+/* What is made for the tests of this program; it lives as long as the program. */
 static struct arena paths;
 
-static void scratch_open(void)
-{
-	const char *where = getenv("TMPDIR");
-
-	snprintf(scratch, sizeof scratch, "%s/edgepipe-test-XXXXXX", where ? where : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(scratch));
-}
-
-static void scratch_close(void)
-{
-	folder_remove(scratch);
-	arena_release(&paths);
-}
-
-/* A path inside the temporary folder; lives until scratch_close. */
+/* A path inside the temporary folder. */
 static inline char *at(const char *name)
 {
 	return path_join(&paths, scratch, name);

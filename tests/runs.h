@@ -6,6 +6,7 @@
 #define EDGEPIPE_TESTS_RUNS_H
 
 #include "launch/session.h"
+#include "tests/folder.h"
 #include "tests/suite.h"
 
 #include <stdlib.h>
@@ -17,23 +18,6 @@
 
 static const char *const golden_cases[] = {"gpt2",  "gpt2-exact", "gpt2-pattern", "llama",	  "llama3",
 					   "mistral", "qwen2", "qwen2-pattern", "qwen3", "qwen3-long"};
-
-/* The folder of this run, made before the tests fork and removed after them. */
-static char scratch[256];
-
-static inline void scratch_open(void)
-{
-	const char *where = getenv("TMPDIR");
-
-	snprintf(scratch, sizeof scratch, "%s/edgepipe-runs-XXXXXX", where ? where : "/tmp");
-	if (!mkdtemp(scratch))
-		abort();
-}
-
-static inline void scratch_close(void)
-{
-	folder_remove(scratch);
-}
 
 /* A job in BF16 is one in F32 where the CPU does not multiply it. */
 static inline void say_bf16_skipped(void)
