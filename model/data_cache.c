@@ -7,9 +7,14 @@
  * file's number, size and times: a file that looks untouched is not read again. The time of the
  * last change of its inode, which nobody can set, is among them, and nothing is noted of a file
  * that changed a moment ago.
+ *
+ * What turns bytes into tokens are the sources of model/ and the tables of libraries: MODEL_SOURCES,
+ * which the build computes, and the libraries' versions are in the digest.
  */
 #include "model/data_cache.h"
 #include "model/input.h"
+#include "model/tokenizer.h"
+#include "model_sources.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,7 +25,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DATA_VERSION 1 /* another number: what was kept before is made again */
 #define MOMENT_S 2     /* file systems and their clocks may be that coarse */
 #define DAY_S 86400
 #define UNUSED_S (30 * DAY_S)
@@ -118,33 +122,43 @@ static int add_digest(struct text *text, const char *path, const char *name)
 	return 0;
 }
 
+/* The files of the tokenizer and of its chat template. */
+static int add_tokenizer(struct text *text, const char *folder)
+{
+	struct arena arena = {0};
+	int done = 0;
+
+	for (size_t i = 0; i < sizeof tokenizer_files / sizeof tokenizer_files[0] && done == 0; i++) {
+		const char *path = path_join(&arena, folder, tokenizer_files[i]);
+
+		if (path_exists(path))
+			done = add_digest(text, path, tokenizer_files[i]);
+	}
+	arena_release(&arena);
+	return done;
+}
+
 int data_key(const struct reader *r, const char *extension, bool is_text, const char *folder,
 	     struct digest *key)
 {
 	const struct data_config *data = r->data;
-	struct arena arena = {0};
 	struct text text = {0};
 	struct digest source;
-	char hex[33];
-	int done = source_digest(r->path, folder, &source);
+	char hex[33], patterns[64];
 
-	text_add(&text, "edgepipe data %d\n%s%s\nfile %s\n", DATA_VERSION, extension,
-		 path_is_gzip(r->path) ? ".gz" : "", digest_write(source, hex));
+	pattern_version(patterns);
+	if (source_digest(r->path, folder, &source) < 0)
+		return -1;
+	text_add(&text, "edgepipe data %s, %s, %s\n%s%s\nfile %s\n", MODEL_SOURCES, unicode_version(),
+		 patterns, extension, path_is_gzip(r->path) ? ".gz" : "", digest_write(source, hex));
 	text_add(&text, "sequence %lld of %d, vocabulary %d, end %d\nmask %d, template '%s'\n",
 		 data->sequence, r->config->positions, r->config->vocabulary, r->config->end_token,
 		 data->mask, data->template ? data->template : "");
 	for (int i = 0; i < DATA_COLUMNS; i++)
 		text_add(&text, "'%s'\n", data->column[i] ? data->column[i] : "");
-	for (size_t i = 0; is_text && i < sizeof tokenizer_files / sizeof tokenizer_files[0]; i++) {
-		const char *name = tokenizer_files[i];
-		const char *path = path_join(&arena, r->config->folder, name);
-
-		if (done == 0 && path_exists(path))
-			done = add_digest(&text, path, name);
-	}
+	int done = is_text ? add_tokenizer(&text, r->config->folder) : 0;
 	*key = digest_of(text.data, text.bytes);
 	text_release(&text);
-	arena_release(&arena);
 	return done;
 }
 

@@ -441,3 +441,9 @@ int pattern_next(struct pattern *pattern, struct matches *m)
 	}
 	return 0;
 }
+
+void pattern_version(char version[64])
+{
+	version[0] = '\0';
+	pcre2_config(PCRE2_CONFIG_VERSION, version);
+}

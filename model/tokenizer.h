@@ -81,6 +81,7 @@ struct pattern *pattern_open(const char *path, const char *source);
 /* A text that is found as it is. */
 struct pattern *pattern_literal(const char *text, size_t bytes);
 void pattern_close(struct pattern *pattern);
+void pattern_version(char version[64]); /* of the library */
 
 /* The characters of a property ("L", "Nd", "word") that PCRE2's tables may lack, as they stand in
  * a class; null: none. (newer.c) */
@@ -168,6 +169,7 @@ void unicode_normal(enum step_kind form, const char *data, size_t bytes, struct 
 bool unicode_is_nfc(const char *data, size_t bytes);
 void unicode_lower(const char *data, size_t bytes, struct text *text);
 bool unicode_is_mark(uint32_t character); /* a combining mark: category M */
+const char *unicode_version(void); /* of the library, whose tables it has */
 
 /* -- pretokenizer.c ------------------------------------------------------------------------ */
 

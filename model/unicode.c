@@ -175,3 +175,8 @@ void unicode_lower(const char *data, size_t bytes, struct text *text)
 			utf8_put(text, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
 	}
 }
+
+const char *unicode_version(void)
+{
+	return utf8proc_version();
+}

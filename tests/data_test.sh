@@ -2,9 +2,9 @@
 # `edgepipe data show` and `edgepipe data check`: what they print, how they end, and that training finds again what they
 # tokenised.
 #
-#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. sh tests/data_test.sh
+#   EDGEPIPE=build/edgepipe EDGEPIPE_SOURCE=. EDGEPIPE_BUILD=build sh tests/data_test.sh
 set -eu
-: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}"
+: "${EDGEPIPE:?the program}" "${EDGEPIPE_SOURCE:?the checkout}" "${EDGEPIPE_BUILD:?its build folder}"
 . "$EDGEPIPE_SOURCE/tests/suite.sh"
 campus=$EDGEPIPE_SOURCE/topologies/campus.yaml
 unset NO_COLOR || true
@@ -112,4 +112,21 @@ before=$(ls "$work/cache/edgepipe/data")
 "$EDGEPIPE" data show "$campus" -n 1 > /dev/null
 [ "$before" = "$(ls "$work/cache/edgepipe/data")" ] || fail "the data are tokenised again"
 [ "$(ls "$work/cache/edgepipe/data" | grep -c ids)" = 1 ] || fail "the data are not kept"
+
+# What other sources tokenised has another name: the build's digest of them is that of these files, and of all of them.
+cmake=$(sed -n 's/^CMAKE_COMMAND:INTERNAL=//p' "$EDGEPIPE_BUILD/CMakeCache.txt")
+sources() {
+	"$cmake" "-DROOT=$1" "-DHEADER=$work/sources.h" -P "$EDGEPIPE_SOURCE/model/sources_digest.cmake"
+	cat "$work/sources.h"
+}
+mkdir "$work/sources" "$work/sources/base"
+cp -r "$EDGEPIPE_SOURCE/model" "$work/sources"
+cp "$EDGEPIPE_SOURCE/base/json.c" "$work/sources/base"
+now=$(sources "$work/sources")
+[ "$now" = "$(cat "$EDGEPIPE_BUILD/generated/model_sources.h")" ] || fail "the digest of the sources is not up to date"
+for file in model/utf8.c model/chat.h base/json.c; do
+	echo >> "$work/sources/$file"
+	[ "$now" != "$(sources "$work/sources")" ] || fail "$file does not count for the data that are kept"
+	now=$(sources "$work/sources")
+done
 finish
