@@ -35,6 +35,7 @@ struct template_row {
 	bool trim_joined;    /* the user's content is trimmed with the system's before it */
 	bool think;	     /* Qwen3's: the last answer begins with what was thought */
 	bool alpaca;	     /* Alpaca's: an input is a block of its own */
+	bool unempty;	     /* no empty messages of the system */
 	const char *token[6]; /* tokens that it writes, where the vocabulary has them; ended by null */
 };
 /* A template as a model's tokenizer is to read it. */
@@ -43,6 +44,21 @@ struct chat_template {
 	const char *bos, *eos; /* texts; null: there is none */
 	struct arena arena;
 };
+
+/* -- template_words.c ---------------------------------------------------------------------- */
+
+/* A Jinja template in one spelling, and the standard message of ChatML that it holds (null:
+ * none), which is left out of it. False where it breaks off. */
+bool template_in_words(struct arena *arena, const char *jinja, struct text *words,
+		       const char **standard);
+struct known_template {
+	const char *digest, *name;
+	bool today;   /* it writes the date of today */
+	bool unempty; /* it leaves empty messages of the system out */
+};
+/* What a Jinja template is, by its words, and these; null: none that is known. */
+const struct known_template *template_known(struct arena *arena, const char *jinja,
+					    const char **words, const char **standard);
 
 /* -- render.c ------------------------------------------------------------------------------ */
 

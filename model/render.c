@@ -112,6 +112,13 @@ static void put_form(const struct render *r, const struct turn_form *form,
 	put(r->out, r->t, form->after);
 }
 
+static void put_system_turn(const struct render *r, const struct turn_form *form,
+			    const struct chat_turn *turn)
+{
+	if (turn->bytes > 0 || !r->t->row.unempty)
+		put_form(r, form, turn);
+}
+
 /* The system's message at the start, where it is a turn of its own. */
 static void put_system(const struct render *r)
 {
@@ -127,7 +134,7 @@ static void put_system(const struct render *r)
 	if (row->system_way != SYSTEM_TURN)
 		return;
 	if (r->first > 0) {
-		put_form(r, &row->system, &chat->turn[0]);
+		put_system_turn(r, &row->system, &chat->turn[0]);
 		return;
 	}
 	if (!standard)
@@ -291,7 +298,7 @@ int render_chat(const struct chat_template *t, const struct chat *chat, struct r
 	put_system(&r);
 	for (int i = r.first; i < chat->count; i++) {
 		if (chat->turn[i].role == CHAT_SYSTEM)
-			put_form(&r, &later, &chat->turn[i]);
+			put_system_turn(&r, &later, &chat->turn[i]);
 		else if (chat->turn[i].role == CHAT_USER)
 			put_user(&r, i);
 		else if (t->row.think)

@@ -2,9 +2,9 @@
  * model/template.c - how chats are written for a model: the well-known templates, one row each,
  * and which of them a model's own chat_template is.
  *
- * There is no Jinja here. A model's template is recognised by the words that it must hold to
- * write what the row writes; what differs between models of a kind without changing the kind
- * (a standard system message, a BOS) is read out of it.
+ * There is no Jinja here. A model's template is recognised word for word (template_words.c);
+ * what differs between models of a kind without changing the kind (a standard system message, a
+ * BOS) is read out of it. One that is not known is refused, with the row that it resembles.
  */
 #include "model/chat.h"
 #include "model/internal.h"
@@ -98,7 +98,7 @@ static void add_names(struct text *list)
 		text_add(list, "%s%s", i ? ", " : "", rows[i].name);
 }
 
-/* -- recognising --------------------------------------------------------------------------- */
+/* -- resembling ---------------------------------------------------------------------------- */
 
 static bool has(const char *jinja, const char *words)
 {
@@ -115,26 +115,7 @@ static bool has_literal(const char *jinja, const char *text)
 	return has(jinja, one) || has(jinja, two);
 }
 
-/* The system message that stands in a template of ChatML's kind for chats that have none: what
- * follows the header inside one literal. Null: none. */
-static const char *standard_message(struct arena *arena, const char *jinja)
-{
-	static const char head[] = "<|im_start|>system";
-
-	for (const char *at = strstr(jinja, head); at; at = strstr(at, head)) {
-		at += strlen(head);
-		at += strncmp(at, "\\n", 2) == 0 ? 2 : 0;
-		const char *end = strstr(at, "<|im_end|>");
-		size_t bytes = end ? (size_t)(end - at) : 0;
-
-		if (bytes > 0 && !memchr(at, '\'', bytes) && !memchr(at, '"', bytes) &&
-		    !memchr(at, '{', bytes))
-			return arena_copy(arena, at, bytes);
-	}
-	return NULL;
-}
-
-static const struct template_row *recognise_inst(const char *jinja)
+static const struct template_row *resembling_inst(const char *jinja)
 {
 	if (has(jinja, "[SYSTEM_PROMPT]"))
 		return NULL;
@@ -149,7 +130,7 @@ static const struct template_row *recognise_inst(const char *jinja)
 	return NULL;
 }
 
-static const struct template_row *recognise_bars(const char *jinja)
+static const struct template_row *resembling_bars(const char *jinja)
 {
 	if (has(jinja, "'<|user|>\\n' + message['content'] + eos_token"))
 		return &rows[ZEPHYR];
@@ -159,8 +140,8 @@ static const struct template_row *recognise_bars(const char *jinja)
 	return NULL;
 }
 
-/* The row that writes what a template writes; null: none is known to. */
-static const struct template_row *recognise(const char *jinja)
+/* The row that a template of unknown words may be meant to write; null: none. */
+static const struct template_row *resembling(const char *jinja)
 {
 	if (has(jinja, "<|im_sep|>"))
 		return NULL;
@@ -173,8 +154,8 @@ static const struct template_row *recognise(const char *jinja)
 	if (has(jinja, "<start_of_turn>"))
 		return &rows[has(jinja, "first_user_prefix") ? GEMMA3 : GEMMA];
 	if (has(jinja, "[INST]"))
-		return recognise_inst(jinja);
-	return recognise_bars(jinja);
+		return resembling_inst(jinja);
+	return resembling_bars(jinja);
 }
 
 /* A template with its newlines spelled out: both ways stand in literals. */
@@ -190,27 +171,28 @@ static const char *flattened(struct arena *arena, const char *jinja)
 	return copy;
 }
 
-/* Takes a row, and what a model's own template says beyond it. */
-static void take_row(struct chat_template *t, const struct template_row *row, const char *jinja)
+/* Takes what a model's own template says beyond its row. */
+static void take_words(struct chat_template *t, const struct known_template *known,
+		       const char *words, const char *standard)
 {
-	t->row = *row;
-	if (!jinja)
-		return;
-	if (row == &rows[CHATML]) {
-		const char *standard = standard_message(&t->arena, jinja);
+	struct template_row *row = &t->row;
+	const char *name = row->name;
 
-		t->row.standard = standard;
+	if (strcmp(name, rows[CHATML].name) == 0) {
+		row->standard = standard;
 		for (int i = 0; standard && i < ROWS; i++) {
 			if (rows[i].standard && strcmp(rows[i].standard, standard) == 0)
-				t->row.name = rows[i].name;
+				row->name = rows[i].name;
 		}
-		t->row.bos = has(jinja, "bos_token");
+		row->bos = has(words, "bos_token");
 	}
-	if (row->bos && row != &rows[MISTRAL] && row != &rows[MISTRAL_V3])
-		t->row.bos = has(jinja, "bos_token");
+	if (row->bos && strcmp(name, rows[MISTRAL].name) != 0 &&
+	    strcmp(name, rows[MISTRAL_V3].name) != 0)
+		row->bos = has(words, "bos_token");
 	/* The first of Mistral's put a space between an answer and the next question. */
-	if (row == &rows[MISTRAL_V1] && has(jinja, "eos_token + ' '"))
-		t->row.assistant.after = " ";
+	if (strcmp(name, rows[MISTRAL_V1].name) == 0 && has(words, "eos_token + ' '"))
+		row->assistant.after = " ";
+	row->unempty = known->unempty;
 }
 
 /* -- a model's files ----------------------------------------------------------------------- */
@@ -305,16 +287,21 @@ static int unknown_name(const char *name)
 	return -1;
 }
 
-static int unknown_template(const char *folder, bool any)
+static int unknown_template(struct arena *arena, const char *folder, const char *jinja)
 {
+	const struct template_row *like = jinja ? resembling(flattened(arena, jinja)) : NULL;
 	struct text list = {0};
 
 	add_names(&list);
-	report(EXIT_CONFIG,
-	       any ? "the chat_template of '%s' is none that is known: name the one that is "
-		     "like it with data.template (%s)"
-		   : "'%s' has no chat_template: name one with data.template (%s)",
-	       folder, list.data);
+	if (!jinja)
+		report(EXIT_CONFIG, "'%s' has no chat_template: name one with data.template (%s)", folder,
+		       list.data);
+	else
+		report(EXIT_CONFIG,
+		       "the chat_template of '%s' is none that is known%s%s%s: name the one that writes "
+		       "the same with data.template (%s)",
+		       folder, like ? ", though it resembles \"" : "", like ? like->name : "",
+		       like ? "\"" : "", list.data);
 	text_release(&list);
 	return -1;
 }
@@ -322,13 +309,20 @@ static int unknown_template(const char *folder, bool any)
 static int choose_row(struct chat_template *t, const char *folder, const char *name,
 		      const char *jinja)
 {
-	const struct template_row *row;
+	const struct known_template *known = NULL;
+	const char *words = NULL, *standard = NULL;
 
-	jinja = jinja ? flattened(&t->arena, jinja) : NULL;
-	row = name ? find_row(name) : jinja ? recognise(jinja) : NULL;
+	if (!name && jinja)
+		known = template_known(&t->arena, jinja, &words, &standard);
+	const struct template_row *row = name ? find_row(name) : known ? find_row(known->name) : NULL;
 	if (!row)
-		return name ? unknown_name(name) : unknown_template(folder, jinja != NULL);
-	take_row(t, row, name ? NULL : jinja);
+		return name ? unknown_name(name) : unknown_template(&t->arena, folder, jinja);
+	t->row = *row;
+	if (known)
+		take_words(t, known, words, standard);
+	if (known && known->today)
+		warn("the chat_template of '%s' writes the date of the day; here it is 26 Jul 2024 "
+		     "always", folder);
 	return 0;
 }
 

@@ -282,10 +282,34 @@ static void refused(const char *name, const char *message)
 	error_clear();
 }
 
+/* The jinja of a golden template. */
+static const char *golden(size_t i)
+{
+	return json_as_text(json_find(json_at(json_find(answers, "templates"), i), "jinja"), "");
+}
+
+/* A text with another in place of every piece. */
+static const char *with(const char *text, const char *piece, const char *other)
+{
+	struct text out = {0};
+	const char *at;
+
+	text_put(&out, "", 0);
+	while ((at = strstr(text, piece))) {
+		text_put(&out, text, (size_t)(at - text));
+		text_add(&out, "%s", other);
+		text = at + strlen(piece);
+	}
+	text_add(&out, "%s", text);
+	const char *copy = arena_copy(&arena, out.data, out.bytes);
+	text_release(&out);
+	return copy;
+}
+
 START_TEST(templates_that_are_unknown)
 {
 	static const char *const unknown[] = {
-		"{{ messages }}", "{{'<|im_start|>user<|im_sep|>'}}",
+		"{{ messages }}", "{{'<|im_start|>user<|im_sep|>'}}", "{% if", "{{ 'x", "{#",
 		"{{'<|im_start|>'}}<think>", "[INST][SYSTEM_PROMPT]", "{{'<|user|>' + content}}",
 	};
 
@@ -294,22 +318,140 @@ START_TEST(templates_that_are_unknown)
 		put_template(unknown[i]);
 		refused(NULL, "is none that is known");
 	}
+	put_template("{{'<|im_start|>'}}");
+	refused(NULL, "is none that is known, though it resembles \"chatml\": name the one that");
 	refused("chatlm", "\"chatlm\" is none of chatml, qwen,");
 	refused("chatlm", "(did you mean \"chatml\"?)");
+}
+END_TEST
+
+/* What writes something else is refused: spaces trimmed or not, a word or the date more, another end, a condition. */
+START_TEST(templates_that_were_changed)
+{
+	static const char *const changes[][2] = {
+		{"message['content']", "message['content'] | trim"},
+		{"message.content", "message.content | trim"},
+		{"['content'] | trim", "['content']"},
+		{"['content']|trim", "['content']"},
+		{"content.strip()", "content"},
+		{"{% for message", "{{ strftime_now('%d %b %Y') }}{% for message"},
+		{"{%- for message", "{{- strftime_now('%d %b %Y') }}{%- for message"},
+		{"{% endfor %}", "x{% endfor %}"},
+		{"{%- endfor %}", "\n{%- endfor %}\n\n{{ 'x' }}"},
+		{"<|im_end|>", "<|im_end|> "},
+		{"26 Jul 2024", "27 Jul 2024"},
+		{"December 2023", "December 2024"},
+		{"\\n", "\\n\\n"},
+		{"!= 'system'", "== 'system'"},
+		{"[INST] ", "[INST]"},
+		{"bos_token", "eos_token"},
+	};
+	const struct json *list = json_find(answers, "templates");
+	size_t tried = 0;
+
+	for (size_t i = 0; i < json_size(list); i++) {
+		for (size_t k = 0; k < sizeof changes / sizeof changes[0]; k++) {
+			const char *jinja = with(golden(i), changes[k][0], changes[k][1]);
+
+			if (strcmp(jinja, golden(i)) == 0)
+				continue;
+			put_template(jinja);
+			refused(NULL, "is none that is known");
+			tried++;
+		}
+	}
+	ck_assert_uint_gt(tried, 60);
+}
+END_TEST
+
+/* What is spelled otherwise and writes the same is recognised. */
+START_TEST(templates_in_another_spelling)
+{
+	static const char *const spellings[][2] = {
+		{"message['content']", "message.content"}, {"message['role']", "message[\"role\"]"},
+		{" + ", "+"},	{"{{ ", "{{"},	    {"' + '", ""}, {"{% endfor %}", "{#- x '{{' -#}{%- endfor %}"},
+		{" = ", "  =\n"}, {"conversation roles must", "they must"},
+		{"{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", ""},
+	};
+	const struct json *list = json_find(answers, "templates");
+	size_t tried = 0;
+
+	for (size_t i = 0; i + 1 < json_size(list); i++) {
+		for (size_t k = 0; k < sizeof spellings / sizeof spellings[0]; k++) {
+			const char *jinja = with(golden(i), spellings[k][0], spellings[k][1]);
+
+			if (strcmp(jinja, golden(i)) == 0 || strstr(jinja, "\n{#-"))
+				continue;
+			put_template(jinja);
+			struct chat_template *t = template_open(folder, NULL, tokenizer, NULL);
+			ck_assert_msg(t != NULL, "template %zu, spelling %zu", i, k);
+			ck_assert_str_eq(template_name(t), json_as_text(json_find(json_at(list, i), "recognised"), ""));
+			check_cases(t, json_at(list, i), "spelled otherwise");
+			template_close(t);
+			tried++;
+		}
+	}
+	ck_assert_uint_gt(tried, 40);
+}
+END_TEST
+
+/* A standard message of anybody's is read out of ChatML. */
+START_TEST(standard_messages)
+{
+	const char *why;
+	int turn;
+
+	put_template(with(golden(4), "You are a helpful assistant.", "It\\'s \\\"me\\\" {{ }}."));
+	struct chat_template *t = template_open(folder, NULL, tokenizer, NULL);
+	ck_assert_ptr_nonnull(t);
+	ck_assert_str_eq(template_name(t), "chatml");
+	chat.count = 0;
+	chat_add(&chat, CHAT_USER, "a", 1);
+	ck_assert_int_eq(render_chat(t, &chat, &rendered, &turn, &why), 0);
+	ck_assert_str_eq(rendered.text.data, "<|im_start|>system\nIt's \"me\" {{ }}.<|im_end|>\n"
+					     "<|im_start|>user\na<|im_end|>\n");
+	template_close(t);
+}
+END_TEST
+
+/* A system message that is empty is left out where the template asks whether there is one. */
+START_TEST(empty_system_messages)
+{
+	const char *why;
+	int turn;
+
+	for (int asks = 0; asks < 2; asks++) {
+		put_template(with(golden(15), "== 'system' %}",
+				  asks ? "== 'system' and message['content'] %}" : "== 'system' %}"));
+		struct chat_template *t = template_open(folder, NULL, tokenizer, NULL);
+		ck_assert_ptr_nonnull(t);
+		chat.count = 0;
+		chat_add(&chat, CHAT_SYSTEM, "", 0);
+		chat_add(&chat, CHAT_USER, "a", 1);
+		ck_assert_int_eq(render_chat(t, &chat, &rendered, &turn, &why), 0);
+		ck_assert_str_eq(rendered.text.data,
+				 asks ? "<|user|>\na<|end|>\n</s>"
+				      : "<|system|>\n<|end|>\n<|user|>\na<|end|>\n</s>");
+		template_close(t);
+	}
 }
 END_TEST
 
 START_TEST(template_files)
 {
 	put_template("{{ messages }}");
-	put_file("chat_template.jinja", "{{'<|im_start|>'}}", 18);
+	put_file("chat_template.jinja", golden(0), strlen(golden(0)));
 	struct chat_template *t = template_open(folder, NULL, tokenizer, NULL);
 	ck_assert_str_eq(template_name(t), "chatml");
 	template_close(t);
 	unlink(in_folder("chat_template.jinja"));
-	static const char list[] = "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, "
-				   "{\"name\": \"default\", \"template\": \"<start_of_turn>\"}]}";
-	put_file("chat_template.json", list, strlen(list));
+	struct text list = {0};
+	text_add(&list, "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, "
+			"{\"name\": \"default\", \"template\": ");
+	json_add_text(&list, golden(13));
+	text_add(&list, "}]}");
+	put_file("chat_template.json", list.data, list.bytes);
+	text_release(&list);
 	t = template_open(folder, NULL, tokenizer, NULL);
 	ck_assert_str_eq(template_name(t), "gemma");
 	template_close(t);
@@ -327,6 +469,10 @@ int main(void)
 	tcase_add_test(tcase, answers_and_their_ends);
 	tcase_add_test(tcase, nobody_speaks_for_another);
 	tcase_add_test(tcase, templates_that_are_unknown);
+	tcase_add_test(tcase, templates_that_were_changed);
+	tcase_add_test(tcase, templates_in_another_spelling);
+	tcase_add_test(tcase, standard_messages);
+	tcase_add_test(tcase, empty_system_messages);
 	tcase_add_test(tcase, template_files);
 	suite_add_tcase(suite, tcase);
 	return run_suite(suite);
