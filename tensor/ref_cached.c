@@ -1,14 +1,14 @@
 /*
- * The scalar reference of what generating text needs besides training: products of few rows, and
- * attention of new tokens against keys and values that are kept. Sums in double.
+ * The scalar reference of what generating text needs besides training: products of few rows,
+ * and attention of new tokens against keys and values that are kept. Sums in double.
  *
- * Values lie as (sequences, G, room, D). Keys lie in panels of CACHED_KEYS tokens: (sequences, G,
- * room / CACHED_KEYS, D, CACHED_KEYS), so that a vector holds one number of each of a panel's keys
- * and no score needs a sum across a vector.
+ * Values lie as (sequences, G, room, D). Keys lie in panels of CACHED_KEYS tokens: (sequences,
+ * G, room / CACHED_KEYS, D, CACHED_KEYS), so that a vector holds one number of each of a
+ * panel's keys and no score needs a sum across a vector.
  */
 #include <math.h>
 
-#include "tensor/internal.h"
+#include "tensor/ref_values.h"
 
 static double number(const void *data, enum dtype dtype, size_t at)
 {
@@ -22,16 +22,6 @@ static void store(void *data, enum dtype dtype, size_t at, double x)
 		((uint16_t *)data)[at] = bf16_of((float)x);
 	else
 		((float *)data)[at] = (float)x;
-}
-
-static double element(struct matrix m, int i, int j)
-{
-	return number(m.data, m.dtype, (size_t)i * m.ld + (size_t)j);
-}
-
-static void set(struct matrix m, int i, int j, double x)
-{
-	store(m.data, m.dtype, (size_t)i * m.ld + (size_t)j, x);
 }
 
 size_t cached_bytes(const struct cached *c)
@@ -48,11 +38,11 @@ void ref_few(struct device *dev, struct matrix y, struct matrix x, struct matrix
 			double sum = 0;
 
 			for (int l = 0; l < x.cols; l++)
-				sum += element(x, i, l) * (w_t ? element(w, j, l) : element(w, l, j));
+				sum += value(x, i, l) * (w_t ? value(w, j, l) : value(w, l, j));
 			sum *= (double)alpha;
 			if (bias.data)
-				sum += element(bias, 0, j);
-			set(y, i, j, beta == 0 ? sum : sum + (double)beta * element(y, i, j));
+				sum += value(bias, 0, j);
+			set(y, i, j, beta == 0 ? sum : sum + (double)beta * value(y, i, j));
 		}
 }
 
@@ -66,9 +56,10 @@ void ref_keep(struct device *dev, const struct cached *c, struct matrix k, struc
 			size_t head = cached_head(c, c->sequence[i], j / D);
 			int t = c->position[i];
 
-			store(c->keys, c->dtype, head + cached_key(c, t, j % D), element(k, i, j));
+			store(c->keys, c->dtype, head + cached_key(c, t, j % D),
+			      value(k, i, j));
 			store(c->values, c->dtype,
-			      head + (size_t)t * (size_t)D + (size_t)(j % D), element(v, i, j));
+			      head + (size_t)t * (size_t)D + (size_t)(j % D), value(v, i, j));
 		}
 }
 
@@ -78,7 +69,7 @@ static double score(const struct cached *c, struct matrix q, int i, int h, size_
 	double sum = 0;
 
 	for (int d = 0; d < c->head_size; d++)
-		sum += element(q, i, h * c->head_size + d) *
+		sum += value(q, i, h * c->head_size + d) *
 		       number(c->keys, c->dtype, head + cached_key(c, t, d));
 	return (double)c->scale * sum;
 }
