@@ -92,6 +92,13 @@ static inline size_t cached_key(const struct cached *c, int t, int d)
 	return panel * CACHED_KEYS + (size_t)(t % CACHED_KEYS);
 }
 
+/* -- timed.c, timed_slots.c ---------------------------------------------------------------- */
+
+/* A call that began at start_s and is over now; flops and bytes are its own. */
+void timed_keep_call(struct device *dev, double start_s, const struct timed_op *call);
+/* Overwrites every slot that does work: attention_scratch and head_scratch are questions. */
+void timed_slots(struct kernels *k);
+
 /* -- views --------------------------------------------------------------------------------- */
 
 static inline int at_most(int x, int most)
