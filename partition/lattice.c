@@ -1,13 +1,16 @@
 /*
- * lattice.c - the dynamic program: plans are built from their last stage to their first, over sets of nodes.
+ * lattice.c - the dynamic program: plans are built from their last stage to their first, over
+ * sets of nodes.
  *
- * A label is a plan's end: a set of classes' members, the class of its first node, the block p it starts at, the sum of
- * its stages and ways. Of two labels with the same set, class and p one with a smaller sum can do whatever the other can:
- * counts in flight follow from the sum, and grow with it. (They are no function of the number of stages.) Where all
- * blocks are alike, so can one that starts at an earlier block, if what it costs more is less than those blocks would
- * cost on any node that is left: whatever stages stand before the other one, they stand before it too, with as many
- * blocks less, as long as that leaves each of them one. So only those labels are kept that none other beats. A label is dropped where what is left costs so much, at least (rest.c), that the whole is
- * not wanted.
+ * A label is a plan's end: a set of classes' members, the class of its first node, the block p
+ * it starts at, the sum of its stages and ways. Of two labels with the same set, class and p
+ * one with a smaller sum can do whatever the other can: counts in flight follow from the sum,
+ * and grow with it. (They are no function of the number of stages.) Where all blocks are alike,
+ * so can one that starts at an earlier block, if what it costs more is less than those blocks
+ * would cost on any node that is left: whatever stages stand before the other one, they stand
+ * before it too, with as many blocks less, as long as that leaves each of them one. So only
+ * those labels are kept that none other beats. A label is dropped where what is left costs so
+ * much, at least (rest.c), that the whole is not wanted.
  */
 #include "partition/lattice.h"
 
@@ -16,11 +19,11 @@
 #include <string.h>
 
 #define NONE UINT32_MAX
-enum { BISECTIONS = 60 };
 
 struct label {
 	double sum, least;		/* least: with what is left, at least */
-	double tail;			/* by the bound: the largest of Up_k + M tau_k, from this stage on */
+	/* by the bound: the largest of Up_k + M tau_k, from this stage on */
+	double tail;
 	uint64_t set;
 	uint32_t parent, next;		/* downstream; of the same set, class and p */
 	int16_t p, class;
@@ -32,15 +35,18 @@ struct lattice {
 	const struct instance *in;
 	struct classes classes;
 	struct rest rest;
-	double first_s, last_s;		/* what the first and the last stage do beside their blocks, at least */
+	/* what the first and the last stage do beside their blocks, at least */
+	double first_s, last_s;
 	bool tight;			/* memory may run out, so counts matter */
 	bool trims;			/* blocks and cuts are alike */
 	struct label *label;
 	size_t count, room;
 	uint32_t *bucket;		/* of the layer that grows, by set, class and p */
 	size_t buckets;
-	int *used, *placed;		/* members of classes: of the label that is extended; scratch */
-	/* Of the pass; promise: with a beam, the least of the layer's labels, a heap with the largest on top. */
+	/* members of classes: of the label that is extended; scratch */
+	int *used, *placed;
+	/* Of the pass; promise: with a beam, the least of the layer's labels, a heap with the
+	 * largest on top. */
 	double *promise;
 	int promises, promise_room;
 	const struct lattice_want *want;
@@ -53,7 +59,8 @@ struct lattice {
 static size_t bucket_of(const struct lattice *l, const struct label *label)
 {
 	uint64_t key = (label->set * (uint64_t)l->classes.count + (uint64_t)label->class) *
-			       (uint64_t)(l->in->blocks + 1) + (l->trims ? 0 : (uint64_t)label->p);
+			   (uint64_t)(l->in->blocks + 1) +
+		       (l->trims ? 0 : (uint64_t)label->p);
 
 	key ^= key >> 31;
 	key *= 0x9e3779b97f4a7c15u;
@@ -74,16 +81,19 @@ static void widen(struct lattice *l, size_t begin)
 	}
 }
 
-/* Whether whatever follows b could follow a too, at no higher cost. left: stages that may still come; unit_s: a block on
- * the fastest node that is left. */
-static bool beats(const struct lattice *l, const struct label *a, const struct label *b, int left, double unit_s)
+/* Whether whatever follows b could follow a too, at no higher cost. left: stages that may still
+ * come; unit_s: a block on the fastest node that is left. */
+static bool beats(const struct lattice *l, const struct label *a, const struct label *b,
+		  int left, double unit_s)
 {
 	if (a->p > b->p || (a->p < b->p && a->p < left))
 		return false;
-	/* Counts follow from sums: until the stages come that are shorter, a's must not be longer. */
+	/* Counts follow from sums: until the stages come that are shorter, a's must not be
+	 * longer. */
 	if (l->tight && !l->want->bound)
 		unit_s = 0;
-	return a->sum <= b->sum + (b->p - a->p) * unit_s && a->tail <= b->tail + (b->p - a->p) * unit_s;
+	return a->sum <= b->sum + (b->p - a->p) * unit_s &&
+	       a->tail <= b->tail + (b->p - a->p) * unit_s;
 }
 
 /* Adds a label to the layer that begins at `begin`, unless another one beats it. */
@@ -123,7 +133,8 @@ static void place(const struct lattice *l, const struct label *label, struct pla
 	memset(l->placed, 0, (size_t)c->count * sizeof(int));
 	at->stages = 0;
 	for (;; label = &l->label[label->parent]) {
-		at->node[at->stages] = c->member[c->begin[label->class] + l->placed[label->class]++];
+		at->node[at->stages] =
+		    c->member[c->begin[label->class] + l->placed[label->class]++];
 		at->first[at->stages++] = label->p;
 		if (label->parent == NONE)
 			break;
@@ -218,26 +229,30 @@ static bool may_go_on(const struct lattice *l, int stages)
 	return stages < PLAN_STAGES_MAX && (!l->in->stages || stages < l->in->stages);
 }
 
-/* Whether the pass allows a label's first stage, of blocks q..p-1, for so long; last: nothing follows it. */
-static bool allowed(const struct lattice *l, const struct label *label, int node, int p, double tau, bool last)
+/* Whether the pass allows a label's first stage, of blocks q..p-1, for so long; last: nothing
+ * follows it. */
+static bool allowed(const struct lattice *l, const struct label *label, int node, int p,
+		    double tau, bool last)
 {
 	const struct instance *in = l->in;
 	int q = label->p;
 
 	if (l->want->bound)
 		return stage_forward_s(in, node, q, p, last) <= l->want->period_s &&
-		       stage_backward_s(in, node, q, p, last) <= l->want->period_s && label->tail < l->below_s &&
+		       stage_backward_s(in, node, q, p, last) <= l->want->period_s &&
+		       label->tail < l->below_s &&
 		       (!l->tight || stage_room(in, node, q, p, last) > 0);
 	if (tau > l->want->period_s)
 		return false;
-	return !l->tight ||
-	       model_in_flight(in, label->sum, l->want->period_s) <= stage_room(in, node, q, p, last);
+	return !l->tight || model_in_flight(in, label->sum, l->want->period_s) <=
+				stage_room(in, node, q, p, last);
 }
 
-/* The stage of blocks q..p-1 on a class before a label's (null: before nothing), with the way to it. false: it is not
- * allowed, and neither would a longer one be. l->used counts its own node too. */
-static bool try_stage(struct lattice *l, const struct label *after, uint32_t parent, int class, int q, int p,
-		      double way_s, int stages, size_t begin)
+/* The stage of blocks q..p-1 on a class before a label's (null: before nothing), with the way
+ * to it. false: it is not allowed, and neither would a longer one be. l->used counts its own
+ * node too. */
+static bool try_stage(struct lattice *l, const struct label *after, uint32_t parent, int class,
+		      int q, int p, double way_s, int stages, size_t begin)
 {
 	const struct instance *in = l->in;
 	int node = l->classes.member[l->classes.begin[class]];
@@ -251,7 +266,8 @@ static bool try_stage(struct lattice *l, const struct label *after, uint32_t par
 	};
 
 	if (l->want->bound)
-		label.tail = fmax(in->micro_batches * tau, after ? after->tail + way_s + tau : 0);
+		label.tail =
+		    fmax(in->micro_batches * tau, after ? after->tail + way_s + tau : 0);
 	if (!allowed(l, &label, node, p, tau, !after))
 		return false;
 	if (q == 0 && may_end(l, stages))
@@ -266,8 +282,8 @@ static bool try_stage(struct lattice *l, const struct label *after, uint32_t par
 }
 
 /* All stages of a class that end before block p, or the longest of them. */
-static void try_stages(struct lattice *l, const struct label *after, uint32_t parent, int class, int most, int p,
-		       double way_s, int stages, size_t begin)
+static void try_stages(struct lattice *l, const struct label *after, uint32_t parent, int class,
+		       int most, int p, double way_s, int stages, size_t begin)
 {
 	int node = l->classes.member[l->classes.begin[class]], tried = 0, q = most;
 
@@ -285,7 +301,8 @@ static void try_stages(struct lattice *l, const struct label *after, uint32_t pa
 /* The last stages of plans: one that ends with the head alone, too. */
 static void begin_plans(struct lattice *l)
 {
-	int blocks = l->in->blocks, most = l->in->head_alone && l->in->nodes > 1 ? blocks : blocks - 1;
+	int blocks = l->in->blocks,
+	    most = l->in->head_alone && l->in->nodes > 1 ? blocks : blocks - 1;
 
 	memset(l->used, 0, (size_t)l->classes.count * sizeof(int));
 	for (int k = 0; k < l->classes.count; k++) {
@@ -338,7 +355,8 @@ static double stage_most(const struct lattice *l)
 	return fmin(2 * l->want->period_s, l->below_s / l->in->micro_batches);
 }
 
-void lattice_search(struct lattice *l, const struct lattice_want *want, struct lattice_found *found)
+void lattice_search(struct lattice *l, const struct lattice_want *want,
+		    struct lattice_found *found)
 {
 	size_t begin = 0, end;
 
@@ -365,7 +383,8 @@ void lattice_search(struct lattice *l, const struct lattice_want *want, struct l
 				extend(l, (uint32_t)i, stages, end);
 		begin = end;
 	}
-	found->complete = found->complete && !want->lengths && !want->choices && l->count <= want->labels_most;
+	found->complete = found->complete && !want->lengths && !want->choices &&
+			  l->count <= want->labels_most;
 	found->labels = l->count;
 	if (found->found)
 		model_step(l->in, &found->placement);
@@ -386,13 +405,15 @@ static bool may_run_out(const struct instance *in)
 static bool even(const double *sum, int count)
 {
 	for (int i = 1; i < count; i++)
-		if (fabs((sum[i + 1] - sum[i]) - (sum[1] - sum[0])) > 1e-9 * fabs(sum[count] - sum[0]))
+		if (fabs((sum[i + 1] - sum[i]) - (sum[1] - sum[0])) >
+		    1e-9 * fabs(sum[count] - sum[0]))
 			return false;
 	return true;
 }
 
 /* What one node does at least beside its blocks, as the first or as the last stage. */
-static double least_end(const struct instance *in, const double *forward_s, const double *backward_s)
+static double least_end(const struct instance *in, const double *forward_s,
+			const double *backward_s)
 {
 	double least_s = INFINITY;
 
@@ -411,14 +432,20 @@ struct lattice *lattice_open(const struct instance *in)
 	l->last_s = least_end(in, in->last_forward_s, in->last_backward_s);
 	classes_find(&l->arena, in, &l->classes);
 	rest_open(&l->arena, in, &l->classes, &l->rest);
-	l->trims = l->rest.whole && l->rest.one_cut &&
-		   (in->need || (even(in->weights, in->blocks) && even(in->stored, in->blocks)));
+	l->trims =
+	    l->rest.whole && l->rest.one_cut &&
+	    (in->need || (even(in->weights, in->blocks) && even(in->stored, in->blocks)));
 	l->used = arena_take(&l->arena, (size_t)l->classes.count * sizeof(int));
 	l->placed = arena_take(&l->arena, (size_t)l->classes.count * sizeof(int));
 	l->room = l->buckets = 1 << 12;
 	l->label = xalloc(l->room * sizeof(*l->label));
 	l->bucket = xalloc(l->buckets * sizeof(*l->bucket));
 	return l;
+}
+
+const struct instance *lattice_instance(const struct lattice *l)
+{
+	return l->in;
 }
 
 bool lattice_one_cut(const struct lattice *l)
@@ -446,53 +473,6 @@ double lattice_least(struct lattice *l, double stage_most_s, double link_most_s)
 	rest_limit(&l->rest, l->in, &l->classes, stage_most_s, link_most_s, REST_BUT_LAST);
 	ways_s = rest_least(&l->rest, &l->classes, l->used, l->in->blocks);
 	return l->first_s + l->last_s + fmax(bare_s, ways_s - l->rest.way_most_s);
-}
-
-/* The shortest period at which capacities suffice at all. */
-static double shortest_period(struct lattice *l, double high_s)
-{
-	double low_s = 0;
-
-	for (int i = 0; i < BISECTIONS; i++) {
-		double mid_s = (low_s + high_s) / 2;
-
-		if (isinf(lattice_least(l, mid_s, mid_s)))
-			low_s = mid_s;
-		else
-			high_s = mid_s;
-	}
-	return low_s;
-}
-
-/* One micro-batch after the other, on the slowest stages and links: no period is longer. */
-static double endless_period(const struct instance *in)
-{
-	double stage_most_s = 0, way_most_s = 0, cut = 0;
-
-	for (int d = 0; d < in->nodes; d++)
-		stage_most_s = fmax(stage_most_s, stage_s(in, d, 0, in->blocks, true));
-	for (int i = 0; i < in->nodes * in->nodes; i++) {
-		double way_s = in->link_forward_s[i] + in->link_backward_s[i] + in->latency_forward_s[i] +
-			       in->latency_backward_s[i];
-
-		if (i / in->nodes != i % in->nodes && !isinf(way_s))
-			way_most_s = fmax(way_most_s, way_s);
-	}
-	for (int p = 1; p <= in->blocks; p++)
-		cut = fmax(cut, fmax(in->cut_forward[p], in->cut_backward[p]));
-	return in->nodes * (stage_most_s + way_most_s * fmax(cut, 1));
-}
-
-void lattice_periods(struct lattice *l, double best_s, double *low_s, double *high_s)
-{
-	int times = l->in->micro_batches - 1;
-
-	*high_s = endless_period(l->in);
-	if (times > 0 && !isinf(best_s))
-		*high_s = fmin(*high_s, (best_s - lattice_least(l, *high_s, *high_s)) / times);
-	*low_s = fmax(shortest_period(l, *high_s), l->last_s);
-	/* No shorter than a rounding of the other, where blocks cost nothing: whoever steps through periods must arrive. */
-	*low_s = fmax(*low_s, *high_s * 1e-9);
 }
 
 void lattice_close(struct lattice *l)

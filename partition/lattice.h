@@ -1,5 +1,5 @@
 /*
- * partition/lattice.h - what classes.c, rest.c, lattice.c and exact.c share: nodes that are alike, what the blocks that
+ * partition/lattice.h - what classes.c, rest.c, lattice.c, periods.c and exact.c share: nodes that are alike, what the blocks that
  * are not placed yet cost at least, and the dynamic program over sets of nodes.
  */
 #ifndef EDGEPIPE_PARTITION_LATTICE_H
@@ -80,6 +80,7 @@ struct lattice_found {
 };
 struct lattice;
 struct lattice *lattice_open(const struct instance *instance);	/* freed by lattice_close */
+const struct instance *lattice_instance(const struct lattice *lattice);
 bool lattice_one_cut(const struct lattice *lattice);	/* all cuts are alike */
 const struct classes *lattice_classes(const struct lattice *lattice);
 /* What every plan's stages and ways cost at least, where no stage takes longer than the first and no direction of a link
@@ -87,9 +88,12 @@ const struct classes *lattice_classes(const struct lattice *lattice);
 double lattice_least(struct lattice *lattice, double stage_most_s, double link_most_s);
 /* What the last stage takes at least. */
 double lattice_last(const struct lattice *lattice);
-/* The shortest and the longest period that a plan with J below best_s may have. */
-void lattice_periods(struct lattice *lattice, double best_s, double *low_s, double *high_s);
 void lattice_search(struct lattice *lattice, const struct lattice_want *want, struct lattice_found *found);
 void lattice_close(struct lattice *lattice);
+
+/* -- periods.c ----------------------------------------------------------------------------- */
+
+/* The shortest and the longest period that a plan with J below best_s may have. */
+void lattice_periods(struct lattice *lattice, double best_s, double *low_s, double *high_s);
 
 #endif
