@@ -81,22 +81,28 @@ void cost_predict(const struct problem *problem, struct plan *plan);
 
 /* -- memory.c ------------------------------------------------------------------------------ */
 
+/* With what alone a plan would fit; zeros: with none of them. */
+struct remedy {
+	int micro_batch;	  /* a smaller one */
+	bool plain;		  /* weights of BF16 kept once */
+	enum recompute recompute; /* the first level */
+};
+
 /* What stage s of a plan takes memory for, by the allocator's own arithmetic. */
 struct stage_memory plan_memory(const struct problem *problem, const struct plan *plan, int s);
 /* Whether a filled stage has room. */
 bool stage_fits(const struct plan_stage *stage);
 /* Fills memory_bytes and memory_limit_bytes of every stage; whether all of them fit. */
 bool memory_fill(const struct problem *problem, struct plan *plan);
-/* Says which stages of a filled plan do not fit, with their numbers, and what would help;
- * smaller is a micro-batch that fits, 0: none; level one of recompute with which this one does, RECOMPUTE_NONE: none.
- * Returns -1. */
-int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller, enum recompute level);
+/* Adds "train.weights plain (fits), " and the like of what does not depend on the plan. */
+void memory_add_remedy(const struct remedy *remedy, struct text *text);
+/* Says which stages of a filled plan do not fit, with their numbers, and what would help. Returns -1. */
+int memory_refuse(const struct problem *problem, const struct plan *plan, const struct remedy *remedy);
 
 /* -- refuse.c ------------------------------------------------------------------------------ */
 
-/* Says why no placement holds the model, with its numbers, and what would help; level: one of recompute with which there is
- * one, RECOMPUTE_NONE: none. Returns -1. */
-int refuse_all(const struct problem *problem, enum recompute level);
+/* Says why no placement holds the model, with its numbers, and what would help. Returns -1. */
+int refuse_all(const struct problem *problem, const struct remedy *remedy);
 
 /* -- blocks.c ------------------------------------------------------------------------------ */
 

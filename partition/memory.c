@@ -117,23 +117,30 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 	add_parts(text, &memory, stage->memory_bytes);
 }
 
-static void add_help(struct text *text, const struct plan *plan, int smaller, enum recompute level)
+void memory_add_remedy(const struct remedy *remedy, struct text *text)
+{
+	if (remedy->plain)
+		text_add(text, "train.weights plain (fits), ");
+	if (remedy->recompute != RECOMPUTE_NONE)
+		text_add(text, "train.recompute %s (fits), ", recompute_name(remedy->recompute));
+}
+
+static void add_help(struct text *text, const struct plan *plan, const struct remedy *remedy)
 {
 	text_add(text, "\n  what helps: ");
-	if (smaller)
-		text_add(text, "train.micro_batch %d (fits), ", smaller);
+	if (remedy->micro_batch)
+		text_add(text, "train.micro_batch %d (fits), ", remedy->micro_batch);
 	else if (plan->micro_batch > 1)
 		text_add(text, "a smaller train.micro_batch (%d now, alone not enough), ",
 			 plan->micro_batch);
-	if (level != RECOMPUTE_NONE)
-		text_add(text, "train.recompute %s (fits), ", recompute_name(level));
+	memory_add_remedy(remedy, text);
 	if (plan->stage[0].in_flight == plan->micro_batches &&
 	    plan->micro_batches > plan->stages)
 		text_add(text, "a plan.schedule with fewer micro-batches in flight, ");
 	text_add(text, "a shorter data.sequence, fewer blocks there (plan.layers), more nodes");
 }
 
-int memory_refuse(const struct problem *problem, const struct plan *plan, int smaller, enum recompute level)
+int memory_refuse(const struct problem *problem, const struct plan *plan, const struct remedy *remedy)
 {
 	struct text text = {0};
 	int short_of = 0;
@@ -146,7 +153,7 @@ int memory_refuse(const struct problem *problem, const struct plan *plan, int sm
 	for (int s = 0; s < plan->stages; s++)
 		if (!stage_fits(&plan->stage[s]))
 			add_stage(&text, problem, plan, s);
-	add_help(&text, plan, smaller, level);
+	add_help(&text, plan, remedy);
 	report(EXIT_CONFIG, "%s", text.data);
 	text_release(&text);
 	return -1;

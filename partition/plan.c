@@ -261,19 +261,31 @@ static int smaller_size(const struct problem *problem, const struct plan *plan)
 	return other.micro_batch;
 }
 
-/* The first level of recompute with which the same size would fit; RECOMPUTE_NONE: there is none. */
-static enum recompute fitting_level(const struct problem *problem, const struct plan *plan, bool least)
+/* Whether other settings leave room: for any placement where a solver searches, else for this one. */
+static bool would_fit(const struct problem *other, const struct plan *plan, const struct solver *searching)
 {
-	struct problem other = *problem;
-	struct plan draft;
+	struct plan draft = {.stages = 0};
 
-	while (other.recompute < RECOMPUTE_BLOCK) {
-		other.recompute++;
-		memcpy(&draft, plan, sizeof draft);
-		if (plan_size(&other, &draft, plan->micro_batch, least) > 0)
-			return other.recompute;
+	if (searching)
+		return choose_plan(other, searching, &draft, NULL, 0) > 0;
+	memcpy(&draft, plan, sizeof draft);
+	return plan_size(other, &draft, plan->micro_batch, !other->given && !other->micro_batch) > 0;
+}
+
+/* Which settings would make a plan fit, each alone. */
+static struct remedy remedy_of(const struct problem *problem, const struct plan *plan, const struct solver *searching)
+{
+	struct problem once = *problem, again = *problem;
+	struct remedy remedy = {.recompute = RECOMPUTE_NONE};
+
+	once.plain = true;
+	remedy.plain = !problem->plain && would_fit(&once, plan, searching);
+	while (again.recompute < RECOMPUTE_BLOCK && remedy.recompute == RECOMPUTE_NONE) {
+		again.recompute++;
+		if (would_fit(&again, plan, searching))
+			remedy.recompute = again.recompute;
 	}
-	return RECOMPUTE_NONE;
+	return remedy;
 }
 
 static int choose_size(const struct problem *problem, struct plan *plan)
@@ -285,9 +297,12 @@ static int choose_size(const struct problem *problem, struct plan *plan)
 		rc = plan_size(problem, plan, (int)size, false);
 	else
 		rc = try_down(problem, plan, problem->batch / (2 * plan->stages));
-	if (rc == 0)
-		return memory_refuse(problem, plan, smaller_size(problem, plan),
-				     fitting_level(problem, plan, size == 0));
+	if (rc == 0) {
+		struct remedy remedy = remedy_of(problem, plan, NULL);
+
+		remedy.micro_batch = smaller_size(problem, plan);
+		return memory_refuse(problem, plan, &remedy);
+	}
 	return rc < 0 ? -1 : 0;
 }
 
@@ -305,21 +320,6 @@ static int make_ordered(const struct problem *problem, const struct solver *solv
 	return choose_size(problem, plan);
 }
 
-/* The same for a solver that decides everything. */
-static enum recompute holding_level(const struct problem *problem, const struct solver *solver)
-{
-	struct problem other = *problem;
-	bool found = false;
-
-	while (!found && other.recompute < RECOMPUTE_BLOCK) {
-		struct plan draft = {.stages = 0};
-
-		other.recompute++;
-		found = choose_plan(&other, solver, &draft, NULL, 0) > 0;
-	}
-	return found ? other.recompute : RECOMPUTE_NONE;
-}
-
 int plan_rank(const struct problem *problem, struct plan *plan, int most)
 {
 	const struct solver *solver;
@@ -334,8 +334,11 @@ int plan_rank(const struct problem *problem, struct plan *plan, int most)
 		return -1;
 	if (solver && solver->search) {
 		rc = choose_plan(problem, solver, plan, plan + 1, most - 1);
-		if (rc == 0)
-			return refuse_all(problem, holding_level(problem, solver));
+		if (rc == 0) {
+			struct remedy remedy = remedy_of(problem, plan, solver);
+
+			return refuse_all(problem, &remedy);
+		}
 	} else {
 		rc = make_ordered(problem, solver, plan);
 	}

@@ -190,13 +190,12 @@ static void add_cut(struct shortage *s, struct arena *arena, struct text *text)
 
 /* -- what is said -------------------------------------------------------------------------- */
 
-static void add_help(const struct shortage *s, int size, enum recompute level, struct text *text)
+static void add_help(const struct shortage *s, int size, const struct remedy *remedy, struct text *text)
 {
 	text_add(text, "\n  what helps: ");
 	if (size > 1)
 		text_add(text, "a smaller train.micro_batch (%d now), ", size);
-	if (level != RECOMPUTE_NONE)
-		text_add(text, "train.recompute %s (fits), ", recompute_name(level));
+	memory_add_remedy(remedy, text);
 	if (strcmp(s->problem->want->schedule, "eager") != 0 && s->problem->batch > size)
 		text_add(text, "a plan.schedule with fewer micro-batches in flight, ");
 	text_add(text, "a shorter data.sequence, more memory (nodes[].memory, where more is there), more nodes");
@@ -217,7 +216,7 @@ static void add_model(struct shortage *s, struct arena *arena, int size, struct 
 		add_cut(s, arena, text);
 }
 
-int refuse_all(const struct problem *problem, enum recompute level)
+int refuse_all(const struct problem *problem, const struct remedy *remedy)
 {
 	struct arena arena = {0};
 	struct text text = {0};
@@ -239,7 +238,7 @@ int refuse_all(const struct problem *problem, enum recompute level)
 	if (s.in->memory_bytes[node] > 0)
 		text_add(&text, "; the largest, '%s', has %s", name_of(&s, node),
 			 problem->memory_limit_bytes[node] > 0 ? limit : "no limit");
-	add_help(&s, size, level, &text);
+	add_help(&s, size, remedy, &text);
 	report(EXIT_CONFIG, "%s", text.data);
 	text_release(&text);
 	arena_release(&arena);

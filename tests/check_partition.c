@@ -47,12 +47,18 @@ static void set_model(int blocks, int head)
 	ck_assert_double_eq(model_head_flops(model), head * model_block_flops(model, 32));
 }
 
-/* Nodes without limits, a batch of 32 sequences, and a head as heavy as two blocks. */
-static void set_problem(int nodes, int blocks)
+static void set_lora(void)
 {
 	static const char *target[] = {"attention"};
 	static const struct lora_config lora = {.rank = 2, .alpha = 4, .targets = {target, 1}};
 
+	bench.problem.lora = lora_resolve(&bench.model, &lora);
+	ck_assert_ptr_nonnull(bench.problem.lora);
+}
+
+/* Nodes without limits, a batch of 32 sequences, and a head as heavy as two blocks. */
+static void set_problem(int nodes, int blocks)
+{
 	memset(&bench, 0, sizeof bench);
 	bench.problem = (struct problem){
 		.cluster = &bench.cluster, .model = &bench.model, .want = &bench.want,
@@ -68,8 +74,7 @@ static void set_problem(int nodes, int blocks)
 		bench.overhead[i] = 1000 + i;
 	}
 	set_model(blocks, 2);
-	bench.problem.lora = lora_resolve(&bench.model, &lora);
-	ck_assert_ptr_nonnull(bench.problem.lora);
+	set_lora();
 }
 
 static void tear_down(void)
@@ -1085,6 +1090,41 @@ START_TEST(refusal_names_a_size_that_fits)
 }
 END_TEST
 
+/* Weights of BF16 kept once make room where two copies have none; where they are F32 that is no advice. */
+START_TEST(refusal_names_weights_kept_once)
+{
+	enum dtype dtypes[2] = {DTYPE_BF16, DTYPE_BF16};
+	double packed;
+
+	set_problem(2, 12);
+	lora_free((struct lora *)bench.problem.lora);
+	bench.model.width = bench.model.mlp = bench.model.head_size = 64;
+	bench.model.heads = bench.model.kv_heads = 1;
+	set_lora();
+	bench.problem.dtypes = dtypes;
+	bench.problem.micro_batch = 1;
+	bench.want.schedule = "1f1b";
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	packed = plan.stage[0].memory_bytes;
+	bench.problem.plain = true;
+	ck_assert_int_eq(plan_make(&bench.problem, &plan), 0);
+	if (plan.stage[0].memory_bytes >= packed) {
+		puts("skipped: nothing packs BF16 here");
+		return;
+	}
+	for (int s = 0; s < 2; s++)
+		bench.limit[s] = plan.stage[s].memory_bytes;
+	bench.problem.plain = false;
+	must_refuse("what helps: train.weights plain (fits), ");
+	bench.limit[0] /= 2;
+	must_refuse("what helps: ");
+	ck_assert_ptr_null(strstr(error_text(), "train.weights"));
+	dtypes[0] = dtypes[1] = DTYPE_F32;
+	must_refuse("what helps: ");
+	ck_assert_ptr_null(strstr(error_text(), "train.weights"));
+}
+END_TEST
+
 /* -- the next best ------------------------------------------------------------------------- */
 
 enum { RANKED = 6 };
@@ -1735,6 +1775,7 @@ static Suite *partition_suite(void)
 	tcase_add_loop_test(cases, searches_again_until_the_best_that_fits, 1, 4);
 	tcase_add_test(cases, memory_that_does_not_suffice_is_refused_with_numbers);
 	tcase_add_test(cases, refusal_names_a_size_that_fits);
+	tcase_add_test(cases, refusal_names_weights_kept_once);
 	LOOP(cases, damaged_plans_are_found, damages);
 	tcase_add_test(cases, the_next_best_are_ranked);
 	tcase_add_test(cases, ranked_plans_place_differently);
