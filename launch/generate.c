@@ -16,6 +16,35 @@ struct generate {
 	struct writer *writer;		/* rank 0 */
 };
 
+static int smaller(int a, int b)
+{
+	return a < b ? a : b;
+}
+
+/* How many tokens a sequence has at most, where so many new ones may come. */
+static int room_for(const struct session *s, const struct generate *e, int tokens)
+{
+	int room = e->prompts.longest + tokens;
+
+	return s->model->positions > 0 ? smaller(room, s->model->positions) : room;
+}
+
+/* What memory and with it the plan hang on. */
+static void fill_sizes(struct session *s, struct generate *e)
+{
+	struct generation *g = &e->g;
+
+	g->width = s->model->width;
+	g->vocabulary = s->model->vocabulary;
+	g->prompt = e->prompts.prompt;
+	g->prompts = e->prompts.count;
+	g->tokens = e->options->tokens;
+	g->sequences = smaller(e->options->batch, e->prompts.count);
+	g->room = room_for(s, e, e->options->tokens);
+	g->piece = smaller(e->prompts.longest, GENERATE_ROWS);
+	s->generation = g;
+}
+
 /* Prompts, and for the plan the sequences that training would have. */
 static int setup_prompts(struct session *s, struct generate *e)
 {
@@ -33,56 +62,21 @@ static int setup_prompts(struct session *s, struct generate *e)
 	if (code)
 		return code;
 	s->data.tokens = (int)(s->model->positions > 0 && T > s->model->positions ? s->model->positions : T);
-	return prompts_share(&e->prompts, s->comm) ? EXIT_RETRY : setup_warm(s);
-}
-
-static struct generator_spec generator_spec(const struct session *s, const struct generate *e, int i)
-{
-	const struct plan_stage *stage = &s->plan.stage[i];
-
-	return (struct generator_spec){
-		.first_block = stage->first_block,
-		.blocks = stage->blocks,
-		.embedding = stage->embedding,
-		.head = stage->head,
-		.sequences = e->g.sequences,
-		.room = e->g.room,
-		.rows = e->g.piece,
-		.dtype = s->facts[stage->node].dtype,
-	};
-}
-
-static int smaller(int a, int b)
-{
-	return a < b ? a : b;
-}
-
-/* How many tokens a sequence has at most, where so many new ones may come. */
-static int room_for(const struct session *s, const struct generate *e, int tokens)
-{
-	int room = e->prompts.longest + tokens;
-
-	return s->model->positions > 0 ? smaller(room, s->model->positions) : room;
+	if (prompts_share(&e->prompts, s->comm))
+		return EXIT_RETRY;
+	fill_sizes(s, e);
+	return setup_warm(s);
 }
 
 static void fill_generation(struct session *s, struct generate *e)
 {
 	struct generation *g = &e->g;
-	const struct generate_options *o = e->options;
 
 	g->places = (struct places){s->plan.stages, -1, s->rank_of_stage};
 	for (int i = 0; i < s->plan.stages; i++)
 		if (s->plan.stage[i].node == s->comm->rank)
 			g->places.stage = i;
-	g->width = s->model->width;
-	g->vocabulary = s->model->vocabulary;
-	g->prompt = e->prompts.prompt;
-	g->prompts = e->prompts.count;
-	g->tokens = o->tokens;
-	g->sequences = smaller(o->batch, e->prompts.count);
-	g->room = room_for(s, e, o->tokens);
-	g->piece = smaller(e->prompts.longest, GENERATE_ROWS);
-	g->sampling = o->sampling;
+	g->sampling = e->options->sampling;
 	g->end = e->prompts.ends.id;
 	g->ends = (int)e->prompts.ends.count;
 	g->watchdog = watch_dog(s->watch);
@@ -91,13 +85,14 @@ static void fill_generation(struct session *s, struct generate *e)
 
 /* -- memory -------------------------------------------------------------------------------- */
 
-/* All that stage i's rank takes. */
-static double needed(const struct session *s, const struct generate *e, int i, struct generator_memory *memory)
+/* All that stage i's rank takes, for this generation. */
+static double needed(const struct session *s, const struct generation *g, int i, struct generator_memory *memory)
 {
-	struct generator_spec spec = generator_spec(s, e, i);
+	struct problem problem = s->problem;
 
-	*memory = generator_memory(s->model, s->weights, s->lora, &spec);
-	return (double)memory->total + generation_bytes(&e->g, spec.head) + s->facts[s->plan.stage[i].node].overhead_bytes;
+	problem.generation = g;
+	*memory = plan_generator_memory(&problem, &s->plan, i);
+	return (double)memory->total + s->overhead_bytes[s->plan.stage[i].node];
 }
 
 /* The most tokens, or prompts at once, that fit stage i: 0 where not even one does. */
@@ -108,13 +103,13 @@ static int most_that_fit(const struct session *s, const struct generate *e, int 
 
 	while (low < high) {
 		int middle = low + (high - low + 1) / 2;
-		struct generate tried = *e;
+		struct generation tried = e->g;
 		struct generator_memory memory;
 
 		if (tokens)
-			tried.g.room = room_for(s, e, middle);
+			tried.room = room_for(s, e, middle);
 		else
-			tried.g.sequences = middle;
+			tried.sequences = middle;
 		if (needed(s, &tried, i, &memory) <= limit)
 			low = middle;
 		else
@@ -132,7 +127,7 @@ static const char *bytes_write(double bytes, char *buffer, size_t room)
 static void add_memory(const struct session *s, const struct generate *e, int i, struct text *text)
 {
 	struct generator_memory m;
-	double all = needed(s, e, i, &m), rest = all - (double)(m.weights + m.adapters + m.cache + m.work);
+	double all = needed(s, &e->g, i, &m), rest = all - (double)(m.weights + m.adapters + m.cache + m.work);
 	char b[6][32];
 
 	text_add(text, "%s needs %s of %s: weights %s, keys and values of %d x %d tokens %s, work %s, rest %s", s->stage_name[i],
@@ -151,7 +146,7 @@ static int check_memory(const struct session *s, const struct generate *e)
 
 	for (int i = 0; i < s->plan.stages; i++) {
 		struct generator_memory m;
-		bool fits = needed(s, e, i, &m) <= s->facts[s->plan.stage[i].node].memory_limit_bytes;
+		bool fits = needed(s, &e->g, i, &m) <= s->facts[s->plan.stage[i].node].memory_limit_bytes;
 
 		text.bytes = 0;
 		add_memory(s, e, i, &text);
@@ -185,7 +180,7 @@ static int open_generator(struct session *s, struct generate *e)
 
 	if (i < 0)
 		return 0;
-	spec = generator_spec(s, e, i);
+	spec = plan_generator(&s->problem, &s->plan, i);
 	lora_range(s->lora, spec.first_block, spec.blocks, &from, &to);
 	for (int k = from; k < to; k++)
 		elements += (size_t)s->lora->tensor[k].rows * (size_t)s->lora->tensor[k].cols;
@@ -197,10 +192,11 @@ static int open_generator(struct session *s, struct generate *e)
 }
 
 /* generation.stops, on the last stage. */
-static int stops(void *arg, int prompt, int32_t id)
+static int stops(void *arg, int sequence, int prompt, int32_t id)
 {
 	struct generate *e = arg;
 
+	(void)sequence;
 	return transcript_add(e->stopping[prompt], id);
 }
 

@@ -31,6 +31,20 @@ void inference_alone(struct session *s)
 	s->options.plan = NULL;
 }
 
+/* Where no plan fits, generate.c says what is needed and what would fit, which takes a plan to say it of. */
+int inference_plan(struct session *s)
+{
+	int status;
+
+	error_mute();
+	status = plan_decide(&s->problem, s->options.plan, &s->given, &s->plan);
+	error_unmute();
+	if (!status)
+		return 0;
+	memset(s->memory_limit_bytes, 0, (size_t)s->comm->size * sizeof(double));
+	return plan_decide(&s->problem, s->options.plan, &s->given, &s->plan);
+}
+
 /* The adapter of a run, or the directory itself. */
 static const char *adapter_folder(struct arena *arena, const char *folder)
 {

@@ -64,6 +64,7 @@ struct session {
 	struct packing *packing, *valid_packing;	/* likewise, where sequences are packed */
 	struct data_facts data;
 	struct digest weights_digest;	/* of all weights that are run */
+	const struct generation *generation;	/* as far as it is known before the plan; or null */
 	struct problem problem;
 	struct plan plan, given;	/* given: what --plan decided, on rank 0 */
 	struct schedule *schedule, *forward;	/* of training; of validation */
@@ -147,6 +148,8 @@ bool session_trains(const struct session *session);
 void inference_alone(struct session *session);
 /* The adapters of --adapter, else those that lora.init names, else none. Null after an error. */
 struct lora *inference_lora(const struct session *session);
+/* The plan of s->problem to generate by: where memory holds none, one that no memory limits. Rank 0. -1 after an error. */
+int inference_plan(struct session *session);
 /* What is evaluated: --data, else data.valid. */
 const char *inference_data(const struct session *session);
 /* A command from its options (status: 0, 1 for help, -1 after an error that is held) to its exit code. */

@@ -274,6 +274,13 @@ static long long most_micro_batches(const struct session *s)
 	return train->micro_batch > 0 ? train->batch / train->micro_batch : train->batch;
 }
 
+/* What a loop over batches keeps besides a stage. */
+static double loop_bytes(const struct session *s, bool zero)
+{
+	return (zero ? lora_state_bytes(s->lora) : 0) + feed_segments_bytes(s->job.train.batch, s->data.segments, zero) +
+	       trace_bytes(s->job.train.trace, most_micro_batches(s), zero ? s->comm->size : 0);
+}
+
 static void make_problem(struct session *s)
 {
 	size_t ranks = (size_t)s->comm->size;
@@ -286,11 +293,7 @@ static void make_problem(struct session *s)
 		s->threads[i] = s->facts[i].threads;
 		s->dtypes[i] = s->facts[i].dtype;
 		s->memory_limit_bytes[i] = s->facts[i].memory_limit_bytes;
-		s->overhead_bytes[i] =
-			s->facts[i].overhead_bytes +
-			(i == 0 ? lora_state_bytes(s->lora) : 0) +
-			feed_segments_bytes(s->job.train.batch, s->data.segments, i == 0) +
-			trace_bytes(s->job.train.trace, most_micro_batches(s), i == 0 ? s->comm->size : 0);
+		s->overhead_bytes[i] = s->facts[i].overhead_bytes + (s->generation ? 0 : loop_bytes(s, i == 0));
 	}
 	s->problem = (struct problem){
 		.cluster = &s->job.cluster,
@@ -310,6 +313,7 @@ static void make_problem(struct session *s)
 		.dtypes = s->dtypes,
 		.plain = s->job.train.weights == WEIGHTS_PLAIN,
 		.packed = s->data.segments > 0,
+		.generation = s->generation,
 		.memory_limit_bytes = s->memory_limit_bytes,
 		.overhead_bytes = s->overhead_bytes,
 	};
@@ -415,7 +419,8 @@ int setup_plan(struct session *s)
 	if (s->comm->rank == 0) {
 		keep_micro_batch(s);
 		plan_warn_set(s->options.plan, s->options.set, s->options.set_count);
-		status = plan_decide(&s->problem, s->options.plan, &s->given, &s->plan);
+		status = s->generation ? inference_plan(s)
+				       : plan_decide(&s->problem, s->options.plan, &s->given, &s->plan);
 	}
 	code = session_agree(s, status);
 	if (code)

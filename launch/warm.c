@@ -35,7 +35,7 @@ static bool warm_packed(struct session *s, struct matrix y, struct matrix x, int
 static void warm_products(struct session *s)
 {
 	const struct model_config *model = s->model;
-	int m = smaller(WARM_ROWS, s->job.train.batch * s->data.tokens);
+	int m = smaller(WARM_ROWS, s->generation ? GENERATE_ROWS : s->job.train.batch * s->data.tokens);
 	int k = smaller(WARM_INNER, model->mlp), n = smaller(WARM_COLS, model->vocabulary);
 	size_t a = (size_t)m * (size_t)k, b = (size_t)k * (size_t)n, c = (size_t)m * (size_t)n;
 	enum dtype dtype = s->facts[s->comm->rank].dtype;

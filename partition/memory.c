@@ -49,7 +49,51 @@ static size_t cuts_of(const struct problem *problem, const struct plan *plan, in
 	return bytes;
 }
 
-struct stage_memory plan_memory(const struct problem *problem, const struct plan *plan, int s)
+struct generator_spec plan_generator(const struct problem *problem, const struct plan *plan, int s)
+{
+	const struct plan_stage *stage = &plan->stage[s];
+
+	return (struct generator_spec){
+		.first_block = stage->first_block,
+		.blocks = stage->blocks,
+		.embedding = stage->embedding,
+		.head = stage->head,
+		.sequences = problem->generation->sequences,
+		.room = problem->generation->room,
+		.rows = problem->generation->piece,
+		.dtype = problem->dtypes ? problem->dtypes[stage->node] : DTYPE_F32,
+	};
+}
+
+struct generator_memory plan_generator_memory(const struct problem *problem, const struct plan *plan, int s)
+{
+	struct generator_spec spec = plan_generator(problem, plan, s);
+	struct generator_memory memory = generator_memory(problem->model, problem->weights, problem->lora, &spec);
+	double sent = generation_sent_bytes(problem->generation);
+	size_t more = (size_t)generation_bytes(problem->generation, spec.head);
+
+	if (problem->links_emulated && s + 1 < plan->stages)
+		more += comm_shaped_memory((size_t)sent);
+	memory.work += more;
+	memory.total += more;
+	return memory;
+}
+
+/* Keys and values are what stays of a forward that nothing comes back to. */
+static struct stage_memory generating(const struct problem *problem, const struct plan *plan, int s)
+{
+	struct generator_memory memory = plan_generator_memory(problem, plan, s);
+
+	return (struct stage_memory){
+		.weights = memory.weights,
+		.adapters = memory.adapters,
+		.activations = memory.cache,
+		.work = memory.work,
+		.total = memory.total,
+	};
+}
+
+static struct stage_memory training(const struct problem *problem, const struct plan *plan, int s)
 {
 	struct stage_spec spec = spec_of(problem, plan, s);
 	struct stage_memory memory =
@@ -63,6 +107,11 @@ struct stage_memory plan_memory(const struct problem *problem, const struct plan
 	memory.work += frames;
 	memory.total += frames;
 	return memory;
+}
+
+struct stage_memory plan_memory(const struct problem *problem, const struct plan *plan, int s)
+{
+	return problem->generation ? generating(problem, plan, s) : training(problem, plan, s);
 }
 
 bool stage_fits(const struct plan_stage *stage)

@@ -45,6 +45,7 @@ struct problem {
 	const enum dtype *dtypes;	/* that it computes in; null: F32 on all */
 	bool plain;			/* weights of BF16 are not packed */
 	bool packed;			/* sequences hold several samples: see struct stage_spec */
+	const struct generation *generation;	/* what is generated, whose memory counts in place of training's; or null */
 	const double *memory_limit_bytes, *overhead_bytes;
 };
 
@@ -103,6 +104,13 @@ int plan_rank(const struct problem *problem, struct plan *plan, int most);
 /* The ops of a plan, from the arena; null after an error. */
 struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
 			       const struct plan *plan);
+
+/* -- memory.c ------------------------------------------------------------------------------ */
+
+/* What generates as stage s of a plan, of a problem with a generation; and all that its rank allocates for it, where work has
+ * the buffers of links in it. */
+struct generator_spec plan_generator(const struct problem *problem, const struct plan *plan, int s);
+struct generator_memory plan_generator_memory(const struct problem *problem, const struct plan *plan, int s);
 
 /* -- plan_simulate.c ----------------------------------------------------------------------- */
 

@@ -16,20 +16,25 @@ struct loop {
 	bool first, last, zero;
 	int told;			/* prompts whose end rank 0 has handed out */
 	struct sampler *sampler;	/* on the last stage, as is the next */
-	int32_t **ids;			/* [prompts]: of the prompt and behind it, while it is under way */
-	int *count;
+	int32_t *ids;			/* [sequences][room + 1]: of the prompt and behind it */
+	int *count;			/* [sequences] */
 	struct answer answer;
 };
 
 /* -- on the last stage ---------------------------------------------------------------------- */
 
-/* The ids of a prompt and room for what follows. */
-static void remember_prompt(struct loop *loop, int prompt)
+/* What is known of a sequence that is under way. */
+static int32_t *ids_of(const struct loop *loop, int sequence)
 {
-	const struct prompt *p = &loop->g->prompt[prompt];
+	return loop->ids + (size_t)sequence * (size_t)(loop->g->room + 1);
+}
 
-	memcpy(loop->ids[prompt], p->id, (size_t)p->count * sizeof(int32_t));
-	loop->count[prompt] = p->count;
+static void remember_prompt(struct loop *loop, const struct packet_row *row)
+{
+	const struct prompt *p = &loop->g->prompt[row->prompt];
+
+	memcpy(ids_of(loop, row->sequence), p->id, (size_t)p->count * sizeof(int32_t));
+	loop->count[row->sequence] = p->count;
 }
 
 static bool is_end(const struct generation *g, int32_t id)
@@ -41,32 +46,33 @@ static bool is_end(const struct generation *g, int32_t id)
 }
 
 /* Whether a prompt goes on behind this id; -1 after an error. */
-static int judge(struct loop *loop, int prompt, int32_t id)
+static int judge(struct loop *loop, const struct packet_row *row, int32_t id)
 {
 	const struct generation *g = loop->g;
-	int stopped;
+	int stopped, count = loop->count[row->sequence];
 
 	if (is_end(g, id))
 		return FINISH_END;
-	stopped = g->stops ? g->stops(g->arg, prompt, id) : 0;
+	stopped = g->stops ? g->stops(g->arg, row->sequence, row->prompt, id) : 0;
 	if (stopped)
 		return stopped < 0 ? -1 : FINISH_STOP;
-	if (loop->count[prompt] - g->prompt[prompt].count >= g->tokens)
+	if (count - g->prompt[row->prompt].count >= g->tokens)
 		return FINISH_TOKENS;
-	return loop->count[prompt] >= g->room ? FINISH_ROOM : 0;
+	return count >= g->room ? FINISH_ROOM : 0;
 }
 
 static int choose(struct loop *loop, const struct packet_row *row, float *logits, struct answer_row *out)
 {
-	int prompt = row->prompt, finish;
-	int32_t id = sampler_next(loop->sampler, logits, loop->ids[prompt], (size_t)loop->count[prompt],
-				  (uint32_t)prompt);
+	int *count = &loop->count[row->sequence], finish;
+	int32_t *ids = ids_of(loop, row->sequence);
+	int32_t id = sampler_next(loop->sampler, logits, ids, (size_t)*count, (uint32_t)row->prompt);
 
 	if (!isfinite(logits[id]))
-		return error(EXIT_DIVERGED, "the logits after token %d of prompt %d are no numbers", row->position, prompt);
-	loop->ids[prompt][loop->count[prompt]++] = id;
-	finish = judge(loop, prompt, id);
-	*out = (struct answer_row){prompt, row->sequence, id, finish};
+		return error(EXIT_DIVERGED, "the logits after token %d of prompt %d are no numbers", row->position,
+			     row->prompt);
+	ids[(*count)++] = id;
+	finish = judge(loop, row, id);
+	*out = (struct answer_row){row->prompt, row->sequence, id, finish};
 	return finish < 0 ? -1 : 0;
 }
 
@@ -79,7 +85,7 @@ static int answer_rows(struct loop *loop, const struct packet *packet)
 	float *logits;
 
 	if (ends)
-		remember_prompt(loop, packet->row[0].prompt);
+		remember_prompt(loop, &packet->row[0]);
 	which[0] = count - 1;
 	for (int i = 0; !ends && i < count; i++)
 		which[i] = i;
@@ -237,16 +243,12 @@ static void open_loop(struct loop *loop, struct generation *g)
 	if (!loop->last)
 		return;
 	loop->sampler = sampler_open(&g->sampling, g->vocabulary);
-	loop->ids = xzalloc((size_t)g->prompts, sizeof(*loop->ids));
-	loop->count = xzalloc((size_t)g->prompts, sizeof(*loop->count));
-	for (int i = 0; i < g->prompts; i++)
-		loop->ids[i] = xalloc((size_t)(g->room + 1) * sizeof(int32_t));
+	loop->ids = xzalloc((size_t)g->sequences * (size_t)(g->room + 1), sizeof(*loop->ids));
+	loop->count = xzalloc((size_t)g->sequences, sizeof(*loop->count));
 }
 
 static void close_loop(struct loop *loop)
 {
-	for (int i = 0; loop->ids && i < loop->g->prompts; i++)
-		free(loop->ids[i]);
 	free(loop->ids);
 	free(loop->count);
 	sampler_close(loop->sampler);
@@ -254,12 +256,16 @@ static void close_loop(struct loop *loop)
 	ring_close(&loop->ring);
 }
 
+double generation_sent_bytes(const struct generation *g)
+{
+	return (double)ring_bytes(g->piece > generator_few() ? g->piece : generator_few(), g->width);
+}
+
 double generation_bytes(const struct generation *g, bool last)
 {
-	int rows = g->piece > generator_few() ? g->piece : generator_few();
-	double ids = (double)g->prompts * (double)(g->room + 1) * sizeof(int32_t);
+	double ids = (double)g->sequences * (double)(g->room + 1) * sizeof(int32_t);
 
-	return (double)ring_bytes(rows, g->width) + (last ? ids + (double)sampler_bytes(g->vocabulary) : 0);
+	return generation_sent_bytes(g) + (last ? ids + (double)sampler_bytes(g->vocabulary) + g->text_bytes : 0);
 }
 
 /* The first stage knows how long things took, rank 0 says it. */

@@ -382,15 +382,18 @@ struct generation {
 	int ends;
 	struct watchdog *watchdog;		/* or null */
 	void *arg;
-	/* On the last stage: whether the text of a prompt stops with this id: 1, 0, -1 after an error. Or null. */
-	int (*stops)(void *arg, int prompt, int32_t id);
+	/* On the last stage: whether the text of a prompt, worked on as that sequence, stops with this id: 1, 0, -1 after an
+	 * error. Or null. */
+	int (*stops)(void *arg, int sequence, int prompt, int32_t id);
+	double text_bytes;			/* that it holds in all */
 	/* On rank 0: a token, in the order in which they are found. -1 after an error. */
 	int (*tell)(void *arg, int prompt, int32_t id, enum finish finish);
 	struct generation_stats stats;		/* filled: prompt_s, token_s on all ranks, tokens on rank 0 */
 };
 /* Collective. 0, or an exit code, with which everything has been aborted. */
 int generation_run(struct generation *generation);
-/* What it allocates, on the last stage or another one. */
+/* What it allocates, on the last stage or another one; of it, what is sent from. */
 double generation_bytes(const struct generation *generation, bool last);
+double generation_sent_bytes(const struct generation *generation);
 
 #endif

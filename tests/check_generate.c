@@ -148,28 +148,62 @@ START_TEST(same_however_it_is_run)
 }
 END_TEST
 
-/* A failure on one rank ends all with one code. */
+/* Two nodes, of which the second has little memory. */
+static char *small_topology(struct arena *arena, const char *more)
+{
+	char *path = arena_format(arena, "%s/small.yaml", scratch);
+	FILE *file = fopen(path, "w");
+
+	ck_assert_ptr_nonnull(file);
+	fprintf(file, "version: 1\nnodes: [{name: a, compute: 1 TFLOPS}, {name: b, compute: 1 TFLOPS, memory: 300 MiB}]\n"
+		"model: {path: %s/qwen3/model}\n%s", GOLDEN, more);
+	ck_assert_int_eq(fclose(file), 0);
+	return path;
+}
+
+/* A failure on one rank ends all with one code. What training would need does not matter. */
 START_TEST(memory_is_respected)
 {
 	struct arena arena = {0};
 	struct generate_options options = standard();
-	char *path = arena_format(&arena, "%s/small.yaml", scratch);
-	FILE *file = fopen(path, "w");
 	const char *prompt = "1 2 3";
 
-	ck_assert_ptr_nonnull(file);
-	fprintf(file, "version: 1\nnodes: [{name: a}, {name: b, memory: 200 MiB}]\nmodel: {path: %s/qwen3/model}\n"
-		"data: {sequence: 16}\ntrain: {batch: 1}\nplan: {solver: uniform}\n", GOLDEN);
-	ck_assert_int_eq(fclose(file), 0);
 	ck_assert_ptr_nonnull(freopen("/dev/null", "w", stdout));
-	options.run.topology = path;
+	options.run.topology = small_topology(&arena, "data: {sequence: 16}\n"
+					      "train: {batch: 40000, micro_batch: 40000}\nplan: {solver: uniform}\n");
 	options.source.text = &prompt;
 	options.source.texts = 1;
 	ck_assert_int_eq(comm_local_run(2, run_generate, &options), 0);
 	/* 32 positions each, of 3 blocks or 2, two heads of 14 */
-	options.source.file = write_prompts(&arena, 24000);
-	options.batch = 24000;
+	options.source.file = write_prompts(&arena, 36000);
+	options.batch = 36000;
 	ck_assert_int_eq(comm_local_run(2, run_generate, &options), EXIT_CONFIG);
+	arena_release(&arena);
+}
+END_TEST
+
+/* Blocks go where there is room for their keys and values: the second node has it for one of the five. */
+START_TEST(plans_by_its_own_memory)
+{
+	struct arena arena = {0};
+	struct generate_options options = standard();
+	char *path = arena_format(&arena, "%s/room.txt", scratch);
+	FILE *file = fopen(path, "w");
+
+	ck_assert_ptr_nonnull(file);
+	for (int i = 0; i < 31; i++)		/* all of the 32 positions are kept, of every prompt */
+		fprintf(file, "%d ", i);
+	for (int i = 0; i < 24000; i++)
+		fprintf(file, "\n%d", i % 23);
+	ck_assert_int_eq(fclose(file), 0);
+	ck_assert_ptr_nonnull(freopen("/dev/null", "w", stdout));
+	options.source.file = path;
+	options.batch = 24001;
+	options.tokens = 1;
+	options.run.topology = small_topology(&arena, "data: {sequence: 16}\nplan: {layers: [3, 2]}\n");
+	ck_assert_int_eq(comm_local_run(2, run_generate, &options), EXIT_CONFIG);
+	options.run.topology = small_topology(&arena, "data: {sequence: 16}\nplan: {stages: 2}\n");
+	ck_assert_int_eq(comm_local_run(2, run_generate, &options), 0);
 	arena_release(&arena);
 }
 END_TEST
@@ -186,6 +220,7 @@ int main(void)
 	tcase_add_loop_test(cases, as_transformers, 0, COUNT(golden_cases) * COUNT(worlds));
 	tcase_add_loop_test(cases, same_however_it_is_run, 0, 6);
 	tcase_add_test(cases, memory_is_respected);
+	tcase_add_test(cases, plans_by_its_own_memory);
 	suite_add_tcase(suite, cases);
 	status = run_suite(suite);
 	scratch_close();
