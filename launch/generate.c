@@ -11,10 +11,38 @@ struct generate {
 	const struct generate_options *options;
 	struct prompts prompts;
 	struct generation g;
-	struct tokenizer *tokenizer;	/* on rank 0, and on the last stage where there are stop texts; or null */
-	struct transcript **stopping;	/* [prompts], on the last stage where there are stop texts */
+	struct tokenizer *tokenizer;	/* on rank 0, and everywhere with stop texts or chats; or null */
+	struct chat_template *chat;	/* where there are chats, everywhere */
+	const char **stop;		/* [stops]: those of the options, and what ends an answer where that is no token */
+	int stops;
+	struct transcript **stopping;	/* [sequences], on the last stage where there are stop texts */
+	int *stopped;			/* [sequences]: the prompts that these are of */
 	struct writer *writer;		/* rank 0 */
 };
+
+/* What reads prompts, and what ends texts. */
+static int open_reading(struct session *s, struct generate *e)
+{
+	const struct generate_options *o = e->options;
+	const char *end;
+
+	e->stop = xzalloc((size_t)o->stops + 1, sizeof(*e->stop));
+	for (int i = 0; i < o->stops; i++)
+		e->stop[e->stops++] = o->stop[i];
+	if (o->source.ids || (s->comm->rank != 0 && o->stops == 0 && !o->source.chat))
+		return 0;
+	e->tokenizer = tokenizer_open(s->model->folder);
+	if (!e->tokenizer || !o->source.chat)
+		return e->tokenizer ? 0 : -1;
+	e->chat = prompts_template(s->model, s->job.data.template, e->tokenizer);
+	if (!e->chat)
+		return -1;
+	end = template_stop(e->chat);
+	if (tokenizer_find(e->tokenizer, end) < 0)
+		e->stop[e->stops++] = end;
+	say("chat    in the template %s, where %s ends an answer", template_name(e->chat), end);
+	return 0;
+}
 
 static int smaller(int a, int b)
 {
@@ -42,22 +70,19 @@ static void fill_sizes(struct session *s, struct generate *e)
 	g->sequences = smaller(e->options->batch, e->prompts.count);
 	g->room = room_for(s, e, e->options->tokens);
 	g->piece = smaller(e->prompts.longest, GENERATE_ROWS);
+	g->text_bytes = (double)g->sequences * (double)transcript_bytes(e->stop, e->stops);
+	g->told_bytes = writer_bytes(&e->prompts, g->room, g->tokens);
 	s->generation = g;
 }
 
 /* Prompts, and for the plan the sequences that training would have. */
 static int setup_prompts(struct session *s, struct generate *e)
 {
-	const struct generate_options *o = e->options;
 	long long T = s->job.data.sequence > 0 ? s->job.data.sequence : 256;
-	int status = 0, code;
+	int status = open_reading(s, e), code;
 
-	if (!o->source.ids && (s->comm->rank == 0 || o->stops > 0)) {
-		e->tokenizer = tokenizer_open(s->model->folder);
-		status = e->tokenizer ? 0 : -1;
-	}
 	if (!status && s->comm->rank == 0)
-		status = prompts_read(&e->prompts, &o->source, s->model, e->tokenizer);
+		status = prompts_read(&e->prompts, &e->options->source, s->model, e->tokenizer, e->chat);
 	code = session_agree(s, status);
 	if (code)
 		return code;
@@ -191,13 +216,25 @@ static int open_generator(struct session *s, struct generate *e)
 	return e->g.generator ? 0 : -1;
 }
 
+static int32_t last_id(const struct prompt *prompt)
+{
+	return prompt->id[prompt->count - 1];
+}
+
 /* generation.stops, on the last stage. */
 static int stops(void *arg, int sequence, int prompt, int32_t id)
 {
 	struct generate *e = arg;
 
-	(void)sequence;
-	return transcript_add(e->stopping[prompt], id);
+	struct transcript *text = e->stopping[sequence];
+	int stopped;
+
+	if (e->stopped[sequence] != prompt)
+		transcript_begin(text, last_id(&e->prompts.prompt[prompt]));
+	e->stopped[sequence] = prompt;
+	stopped = transcript_add(text, id);
+	transcript_forget(text);
+	return stopped;
 }
 
 /* generation.tell, on rank 0. */
@@ -210,28 +247,31 @@ static int tell(void *arg, int prompt, int32_t id, enum finish finish)
 
 static void open_texts(struct session *s, struct generate *e)
 {
-	const struct generate_options *o = e->options;
-
 	if (s->comm->rank == 0) {
-		e->writer = writer_open(&e->prompts, e->tokenizer, o->stop, o->stops);
+		e->writer = writer_open(&e->prompts, e->tokenizer, e->stop, e->stops, e->options->json != NULL);
 		e->g.tell = tell;
 	}
-	if (o->stops == 0 || e->g.places.stage != s->plan.stages - 1)
+	if (e->stops == 0 || e->g.places.stage != s->plan.stages - 1)
 		return;
-	e->stopping = xzalloc((size_t)e->prompts.count, sizeof(*e->stopping));
-	for (int i = 0; i < e->prompts.count; i++)
-		e->stopping[i] = transcript_open(e->tokenizer, o->stop, o->stops,
-						 e->prompts.prompt[i].id[e->prompts.prompt[i].count - 1]);
+	e->stopping = xzalloc((size_t)e->g.sequences, sizeof(*e->stopping));
+	e->stopped = xzalloc((size_t)e->g.sequences, sizeof(*e->stopped));
+	for (int i = 0; i < e->g.sequences; i++) {
+		e->stopping[i] = transcript_open(e->tokenizer, e->stop, e->stops, -1);
+		e->stopped[i] = -1;
+	}
 	e->g.stops = stops;
 }
 
 static void release(struct generate *e)
 {
-	for (int i = 0; e->stopping && i < e->prompts.count; i++)
+	for (int i = 0; e->stopping && i < e->g.sequences; i++)
 		transcript_close(e->stopping[i]);
 	free(e->stopping);
+	free(e->stopped);
 	writer_close(e->writer);
 	generator_close(e->g.generator);
+	template_close(e->chat);
+	free(e->stop);
 	tokenizer_close(e->tokenizer);
 	prompts_release(&e->prompts);
 }
@@ -253,6 +293,16 @@ static int share_stats(struct session *s, const struct generate *e, struct gener
 static double per(double amount, double of)
 {
 	return of > 0 ? amount / of : 0;
+}
+
+/* Rank 0: texts that are shorter than was asked for. */
+static void warn_of_room(const struct session *s, const struct generate *e)
+{
+	int full = writer_ended(e->writer, FINISH_ROOM);
+
+	if (full > 0)
+		warn("%d of %d text%s ended before --tokens %d: the model has %d positions, for the prompt and what follows it",
+		     full, e->prompts.count, e->prompts.count == 1 ? "" : "s", e->options->tokens, s->model->positions);
 }
 
 static void say_result(const struct session *s, const struct generate *e, const struct generation_stats *all)
@@ -297,6 +347,8 @@ static int finish(struct session *s, struct generate *e)
 	if (share_stats(s, e, all))
 		return EXIT_RETRY;
 	say_result(s, e, all);
+	if (s->comm->rank == 0)
+		warn_of_room(s, e);
 	if (s->comm->rank == 0 && e->options->json)
 		status = write_json(s, e, all);
 	return session_agree(s, status);

@@ -24,6 +24,8 @@ static const char generate_help[] =
 	"      --repetition-penalty R  above 1: against tokens that were there\n"
 	"      --seed S        of the random numbers (default: 0); the same seed says the same, however it is run\n"
 	"      --stop TEXT     ends where this text would come, which is not written; may be repeated\n"
+	"      --chat          prompts are what a user says, in the model's chat template or that of data.template\n"
+	"      --system TEXT   and this is what the system says before\n"
 	"      --ids           prompts and output are token ids; needs no tokenizer\n"
 	"      --batch N       work on N prompts at once (default: 16)\n"
 	"      --json FILE     ids, texts and figures as JSON\n"
@@ -35,12 +37,13 @@ static const char generate_help[] =
 	"Examples:\n"
 	"  edgepipe generate topologies/campus.yaml --prompt 'Question: Where is the library?'\n"
 	"  edgepipe generate topologies/campus.yaml --adapter runs/a --prompts questions.jsonl --stop Question --json answers.json\n"
+	"  edgepipe generate topologies/campus.yaml --chat --set data.template=chatml --prompt 'Where is the library?'\n"
 	"  mpirun -np 5 edgepipe generate topologies/campus.yaml --prompt 'The lab' --temperature 0.8 --top-p 0.95 --seed 7\n";
 
 /* -- options ------------------------------------------------------------------------------- */
 
 enum { OPTION_PROMPT = 256, OPTION_PROMPTS, OPTION_ADAPTER, OPTION_TOKENS, OPTION_TEMPERATURE, OPTION_TOP_K, OPTION_TOP_P,
-       OPTION_PENALTY, OPTION_SEED, OPTION_STOP, OPTION_IDS, OPTION_BATCH, OPTION_JSON, OPTION_SET, OPTION_PLAN,
+       OPTION_PENALTY, OPTION_SEED, OPTION_STOP, OPTION_CHAT, OPTION_SYSTEM, OPTION_IDS, OPTION_BATCH, OPTION_JSON, OPTION_SET, OPTION_PLAN,
        OPTION_PROFILE };
 
 static const struct option long_options[] = {
@@ -54,6 +57,8 @@ static const struct option long_options[] = {
 	{"repetition-penalty", required_argument, NULL, OPTION_PENALTY},
 	{"seed", required_argument, NULL, OPTION_SEED},
 	{"stop", required_argument, NULL, OPTION_STOP},
+	{"chat", no_argument, NULL, OPTION_CHAT},
+	{"system", required_argument, NULL, OPTION_SYSTEM},
 	{"ids", no_argument, NULL, OPTION_IDS},
 	{"batch", required_argument, NULL, OPTION_BATCH},
 	{"json", required_argument, NULL, OPTION_JSON},
@@ -122,6 +127,8 @@ static int take_option(struct generate_options *o, int option, char **argv)
 	case OPTION_PENALTY:
 	case OPTION_SEED: return take_sampling(&o->sampling, option);
 	case OPTION_STOP: o->stop[o->stops++] = optarg; return 0;
+	case OPTION_CHAT: o->source.chat = true; return 0;
+	case OPTION_SYSTEM: o->source.system = optarg; return 0;
 	case OPTION_IDS: o->source.ids = true; return 0;
 	case OPTION_BATCH: return take_count("batch", 1, &o->batch);
 	case OPTION_JSON: o->json = optarg; return 0;
@@ -143,6 +150,12 @@ static int check_options(struct generate_options *o, int argc, char **argv)
 		return error(EXIT_USAGE, "generate: --prompt TEXT or --prompts FILE is missing");
 	if (o->source.ids && o->stops > 0)
 		return error(EXIT_USAGE, "generate: --stop is a text, but --ids asks for none");
+	if (o->source.ids && o->source.chat)
+		return error(EXIT_USAGE, "generate: --chat is about text, but --ids asks for none");
+	if (o->source.system && !o->source.chat)
+		return error(EXIT_USAGE, "generate: --system TEXT is for --chat");
+	if (o->source.system && utf8_valid(o->source.system, strlen(o->source.system)) < strlen(o->source.system))
+		return error(EXIT_USAGE, "generate: --system is not UTF-8");
 	for (int i = 0; i < o->stops; i++)
 		if (!o->stop[i][0])
 			return error(EXIT_USAGE, "generate: --stop needs a text, not \"\"");

@@ -15,6 +15,7 @@ struct reading {
 	const struct prompt_source *source;
 	const struct model_config *model;
 	struct tokenizer *tokenizer;
+	const struct chat_template *chat;	/* or null */
 };
 
 /* What stands behind `from` in ids is the next prompt. */
@@ -71,6 +72,9 @@ static int add_text(struct reading *r, const char *text, size_t bytes, const cha
 		return add_ids(r, text, bytes, where);
 	if (valid < bytes)
 		return error(EXIT_DATA, "%s:%zu: error: 0x%02X is not UTF-8", where, valid + 1, (uint8_t)text[valid]);
+	if (r->chat)
+		return template_ask(r->chat, r->tokenizer, where, r->source->system, text, bytes, ids)
+			       ? -1 : end_prompt(r, from, where);
 	count = tokenizer_before(r->tokenizer, &before);
 	if (count > 0)
 		memcpy(ids_take(ids, count), before, count * sizeof(*before));
@@ -88,6 +92,8 @@ static int add_map(struct reading *r, const struct jsonl *lines, const struct js
 	size_t from = r->prompts->ids.count, bytes;
 	const char *text;
 
+	if (list && r->chat)
+		return jsonl_error(lines, EXIT_DATA, "ids", "\"ids\" are no text that --chat could write a chat of");
 	for (size_t i = 0; json_kind(list) == JSON_LIST && i < json_size(list); i++) {
 		long long id = json_as_integer(json_at(list, i), -1);
 
@@ -185,6 +191,22 @@ static int read_ends(struct ids *ends, const struct model_config *model)
 	return status;
 }
 
+/* -- chats --------------------------------------------------------------------------------- */
+
+struct chat_template *prompts_template(const struct model_config *model, const char *name, struct tokenizer *tokenizer)
+{
+	struct chat_template *chat = NULL;
+	struct ids ends = {0};
+	struct text end = {0};
+
+	if (!read_ends(&ends, model) &&
+	    (ends.count == 0 || !tokenizer_decode(tokenizer, ends.id, 1, true, &end)))
+		chat = template_open(model->folder, name, tokenizer, end.bytes > 0 ? end.data : NULL);
+	text_release(&end);
+	ids_release(&ends);
+	return chat;
+}
+
 /* -- all of it ----------------------------------------------------------------------------- */
 
 static void find_starts(struct prompts *p)
@@ -198,10 +220,10 @@ static void find_starts(struct prompts *p)
 }
 
 int prompts_read(struct prompts *p, const struct prompt_source *source, const struct model_config *model,
-		 struct tokenizer *tokenizer)
+		 struct tokenizer *tokenizer, const struct chat_template *chat)
 {
-	struct reading r = {p, source, model, tokenizer};
-	int status = 0;
+	struct reading r = {p, source, model, tokenizer, chat};
+	int status = 0, stop = chat ? tokenizer_find(tokenizer, template_stop(chat)) : -1;
 
 	for (int i = 0; i < source->texts && !status; i++)
 		status = add_text(&r, source->text[i], strlen(source->text[i]), "--prompt");
@@ -211,6 +233,8 @@ int prompts_read(struct prompts *p, const struct prompt_source *source, const st
 		status = error(EXIT_DATA, "'%s' has no prompt", source->file);
 	if (!status)
 		status = read_ends(&p->ends, model);
+	if (stop >= 0)
+		*ids_take(&p->ends, 1) = (int32_t)stop;
 	find_starts(p);
 	return status;
 }

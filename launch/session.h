@@ -181,10 +181,14 @@ struct prompt_source {
 	int texts;
 	const char *file;		/* --prompts, or null */
 	bool ids;			/* they are ids, not text */
+	bool chat;			/* each is what a user says, in the model's chat template; */
+	const char *system;		/* after what the system says, or null */
 };
-/* Rank 0: reads them; tokenizer may be null where they are ids. -1 after an error. */
+/* Rank 0: reads them; tokenizer may be null where they are ids, and chat is where they are no chats. -1 after an error. */
 int prompts_read(struct prompts *prompts, const struct prompt_source *source, const struct model_config *model,
-		 struct tokenizer *tokenizer);
+		 struct tokenizer *tokenizer, const struct chat_template *chat);
+/* The template that prompts are written in, by its name or, null, the model's own. Null after an error. */
+struct chat_template *prompts_template(const struct model_config *model, const char *name, struct tokenizer *tokenizer);
 /* Those of rank 0 on all ranks. Collective. -1 after a failed transfer. */
 int prompts_share(struct prompts *prompts, struct comm *comm);
 void prompts_release(struct prompts *prompts);
@@ -193,10 +197,15 @@ void prompts_release(struct prompts *prompts);
 
 /* What was generated, on its way to people and files; on rank 0. */
 struct writer;
-/* tokenizer null: ids are written, not text. */
-struct writer *writer_open(const struct prompts *prompts, struct tokenizer *tokenizer, const char *const *stop, int stops);
+/* tokenizer null: ids are written, not text; keeps: writer_json will be asked for. */
+struct writer *writer_open(const struct prompts *prompts, struct tokenizer *tokenizer, const char *const *stop, int stops,
+			   bool keeps);
+/* About what it holds at most, where prompts get so many tokens behind them, with `room` for all. */
+double writer_bytes(const struct prompts *prompts, int room, int tokens);
 /* A token; writes to standard output what it completes, prompt after prompt. -1 after an error. */
 int writer_add(struct writer *writer, int prompt, int32_t id, enum finish finish);
+/* How many prompts ended that way. */
+int writer_ended(const struct writer *writer, enum finish finish);
 /* Adds all of it as JSON, "prompts": [...]. */
 void writer_json(const struct writer *writer, struct text *text);
 void writer_close(struct writer *writer);

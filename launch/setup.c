@@ -293,7 +293,7 @@ static void make_problem(struct session *s)
 		s->threads[i] = s->facts[i].threads;
 		s->dtypes[i] = s->facts[i].dtype;
 		s->memory_limit_bytes[i] = s->facts[i].memory_limit_bytes;
-		s->overhead_bytes[i] = s->facts[i].overhead_bytes + (s->generation ? 0 : loop_bytes(s, i == 0));
+		s->overhead_bytes[i] = s->facts[i].overhead_bytes + (s->generation ? i == 0 ? s->generation->told_bytes : 0 : loop_bytes(s, i == 0));
 	}
 	s->problem = (struct problem){
 		.cluster = &s->job.cluster,

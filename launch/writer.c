@@ -17,19 +17,21 @@ struct output {
 };
 struct writer {
 	const struct prompts *prompts;
-	bool texts;
+	bool texts, keeps;		/* keeps: what was written is wanted again, for writer_json */
 	struct output *output;
 	int current;			/* the prompt that is written */
 	bool begun;			/* and its title was */
 	struct text line;
 };
 
-struct writer *writer_open(const struct prompts *prompts, struct tokenizer *tokenizer, const char *const *stop, int stops)
+struct writer *writer_open(const struct prompts *prompts, struct tokenizer *tokenizer, const char *const *stop, int stops,
+			   bool keeps)
 {
 	struct writer *w = xzalloc(1, sizeof(*w));
 
 	w->prompts = prompts;
 	w->texts = tokenizer != NULL;
+	w->keeps = keeps;
 	w->output = xzalloc((size_t)prompts->count, sizeof(*w->output));
 	for (int i = 0; i < prompts->count && tokenizer; i++)
 		w->output[i].text = transcript_open(tokenizer, stop, stops,
@@ -37,17 +39,36 @@ struct writer *writer_open(const struct prompts *prompts, struct tokenizer *toke
 	return w;
 }
 
+static void let_go(struct output *o)
+{
+	ids_release(&o->ids);
+	transcript_close(o->text);
+	o->text = NULL;
+}
+
 void writer_close(struct writer *w)
 {
-	for (int i = 0; w && i < w->prompts->count; i++) {
-		ids_release(&w->output[i].ids);
-		transcript_close(w->output[i].text);
-	}
+	for (int i = 0; w && i < w->prompts->count; i++)
+		let_go(&w->output[i]);
 	if (!w)
 		return;
 	free(w->output);
 	text_release(&w->line);
 	free(w);
+}
+
+/* A text and its parts grow by halves or more; tokens are some bytes long. */
+double writer_bytes(const struct prompts *prompts, int room, int tokens)
+{
+	double bytes = 0;
+
+	for (int i = 0; i < prompts->count; i++) {
+		int left = room - prompts->prompt[i].count + 1;
+
+		bytes += sizeof(struct output) + (double)transcript_bytes(NULL, 0) +
+			 (left < tokens ? left : tokens) * (1.5 * sizeof(int32_t) + 8);
+	}
+	return bytes;
 }
 
 static void show_ids(struct writer *w, struct output *o)
@@ -81,6 +102,8 @@ static int show(struct writer *w)
 		if (o->finish == FINISH_NOT)
 			break;
 		text_add(&w->line, "\n");
+		if (!w->keeps)
+			let_go(o);
 		w->current++;
 		w->begun = false;
 	}
@@ -119,6 +142,15 @@ static void add_output(const struct output *o, int prompt_tokens, struct text *t
 		text_release(&clean);
 	}
 	text_add(text, "}");
+}
+
+int writer_ended(const struct writer *w, enum finish finish)
+{
+	int count = 0;
+
+	for (int i = 0; i < w->prompts->count; i++)
+		count += w->output[i].finish == finish;
+	return count;
 }
 
 void writer_json(const struct writer *w, struct text *text)

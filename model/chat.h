@@ -78,6 +78,9 @@ struct rendered {
 /* -1 where the template has no place for a turn: its number in *turn, and why, nothing said. */
 int render_chat(const struct chat_template *t, const struct chat *chat, struct rendered *out,
 		int *turn, const char **why);
+/* The same up to where the next answer begins. */
+int render_question(const struct chat_template *t, const struct chat *chat, struct rendered *out,
+		    int *turn, const char **why);
 void rendered_release(struct rendered *rendered);
 
 /* -- spelled.c ----------------------------------------------------------------------------- */

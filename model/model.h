@@ -387,6 +387,12 @@ extern const char *const template_words[];	/* their names, ended by null */
 struct chat_template *template_open(const char *folder, const char *name, const struct tokenizer *tokenizer,
 				    const char *end);
 const char *template_name(const struct chat_template *t);
+/* What ends an answer, as text; one token where the vocabulary has it. */
+const char *template_stop(const struct chat_template *t);
+/* Appends the ids of what a user says (system: or null, what the system says before), up to where the answer begins:
+ * transformers' add_generation_prompt. -1 after an error, which begins with `where`. */
+int template_ask(const struct chat_template *t, struct tokenizer *tokenizer, const char *where, const char *system,
+		 const char *text, size_t bytes, struct ids *ids);
 void template_close(struct chat_template *t);
 
 /* -- dataset.c ----------------------------------------------------------------------------- */
@@ -670,6 +676,8 @@ void sampler_close(struct sampler *sampler);
 struct transcript;
 /* A text that goes on behind the id `before` (-1: none). The tokenizer and the stop texts must live as long. */
 struct transcript *transcript_open(struct tokenizer *tokenizer, const char *const *stop, int stops, int32_t before);
+/* Another text from here on. */
+void transcript_begin(struct transcript *transcript, int32_t before);
 /* 1 where a stop text has come, from which on there is no text; else 0. -1 after an error. */
 int transcript_add(struct transcript *transcript, int32_t id);
 /* What can be shown and has not been: whole characters which are no part of a stop text; with `all`, whatever is left.
@@ -677,6 +685,9 @@ int transcript_add(struct transcript *transcript, int32_t id);
 const char *transcript_show(struct transcript *transcript, bool all, size_t *bytes);
 /* All of it. */
 const char *transcript_text(const struct transcript *transcript, size_t *bytes);
+/* Lets go of all but what a stop text may begin in: for who asks for nothing else. transcript_bytes: what such a one takes. */
+void transcript_forget(struct transcript *transcript);
+size_t transcript_bytes(const char *const *stop, int stops);
 void transcript_close(struct transcript *transcript);
 /* Adds a text, with U+FFFD for every byte that is no part of a character, and for NUL. */
 void transcript_clean(struct text *to, const char *data, size_t bytes);

@@ -310,6 +310,20 @@ int render_chat(const struct chat_template *t, const struct chat *chat, struct r
 	return 0;
 }
 
+int render_question(const struct chat_template *t, const struct chat *chat, struct rendered *out,
+		    int *turn, const char **why)
+{
+	struct chat_template open = *t;
+	const char *header = t->row.assistant.before;
+
+	open.row.end = NULL;
+	if (render_chat(&open, chat, out, turn, why) < 0)
+		return -1;
+	/* A space belongs to the first word of the answer. */
+	put(out, t, strcmp(header, " ") == 0 ? NULL : header);
+	return 0;
+}
+
 void rendered_release(struct rendered *rendered)
 {
 	text_release(&rendered->text);

@@ -378,6 +378,14 @@ const char *template_name(const struct chat_template *t)
 	return t->row.name;
 }
 
+const char *template_stop(const struct chat_template *t)
+{
+	const char *stop = t->row.assistant.stop;
+
+	stop += *stop == ' ';
+	return *stop == '\2' ? t->eos : stop;
+}
+
 void template_close(struct chat_template *t)
 {
 	if (!t)

@@ -13,6 +13,7 @@ struct transcript {
 	int stops;
 	int32_t before;		/* the id before the next one; -1: none */
 	struct text text;	/* all of it, up to a stop text */
+	struct text alone, together;	/* for the piece that an id adds */
 	size_t shown;		/* bytes that transcript_show gave */
 	bool stopped;
 };
@@ -33,23 +34,31 @@ void transcript_close(struct transcript *t)
 	if (!t)
 		return;
 	text_release(&t->text);
+	text_release(&t->alone);
+	text_release(&t->together);
 	free(t);
+}
+
+void transcript_begin(struct transcript *t, int32_t before)
+{
+	t->before = before;
+	t->text.bytes = t->shown = 0;
+	t->stopped = false;
 }
 
 /* The text of an id behind the one before it: decoders treat the first one of a text apart. */
 static int add_piece(struct transcript *t, int32_t id)
 {
 	int32_t both[2] = {t->before, id};
-	struct text alone = {0}, together = {0};
+	struct text *alone = &t->alone, *together = &t->together;
 	int first = t->before < 0, status;
 
-	status = first ? 0 : tokenizer_decode(t->tokenizer, both, 1, false, &alone);
+	alone->bytes = together->bytes = 0;
+	status = first ? 0 : tokenizer_decode(t->tokenizer, both, 1, false, alone);
 	if (!status)
-		status = tokenizer_decode(t->tokenizer, both + first, (size_t)(2 - first), false, &together);
-	if (!status && together.bytes > alone.bytes)
-		text_put(&t->text, together.data + alone.bytes, together.bytes - alone.bytes);
-	text_release(&alone);
-	text_release(&together);
+		status = tokenizer_decode(t->tokenizer, both + first, (size_t)(2 - first), false, together);
+	if (!status && together->bytes > alone->bytes)
+		text_put(&t->text, together->data + alone->bytes, together->bytes - alone->bytes);
 	t->before = id;
 	return status;
 }
@@ -75,18 +84,18 @@ static bool find_stop(struct transcript *t, size_t from)
 	return found;
 }
 
-static size_t longest_stop(const struct transcript *t)
+static size_t longest(const char *const *stop, int stops)
 {
 	size_t most = 0;
 
-	for (int i = 0; i < t->stops; i++)
-		most = strlen(t->stop[i]) > most ? strlen(t->stop[i]) : most;
+	for (int i = 0; i < stops; i++)
+		most = strlen(stop[i]) > most ? strlen(stop[i]) : most;
 	return most;
 }
 
 int transcript_add(struct transcript *t, int32_t id)
 {
-	size_t old = t->text.bytes, most = longest_stop(t);
+	size_t old = t->text.bytes, most = longest(t->stop, t->stops);
 
 	if (t->stopped)
 		return 1;
@@ -94,6 +103,22 @@ int transcript_add(struct transcript *t, int32_t id)
 		return -1;
 	t->stopped = t->stops > 0 && find_stop(t, old > most ? old - most : 0);
 	return t->stopped;
+}
+
+void transcript_forget(struct transcript *t)
+{
+	size_t most = longest(t->stop, t->stops), bytes = t->text.bytes;
+
+	if (bytes > most)
+		memmove(t->text.data, t->text.data + bytes - most, most);
+	t->text.bytes = bytes > most ? most : bytes;
+	t->shown = 0;
+}
+
+/* Three texts that grow by halves or more; a piece has some bytes, rarely a hundred. */
+size_t transcript_bytes(const char *const *stop, int stops)
+{
+	return sizeof(struct transcript) + 3 * 256 + 2 * longest(stop, stops);
 }
 
 /* How many bytes at the end may be the beginning of a stop text. */

@@ -385,7 +385,7 @@ struct generation {
 	/* On the last stage: whether the text of a prompt, worked on as that sequence, stops with this id: 1, 0, -1 after an
 	 * error. Or null. */
 	int (*stops)(void *arg, int sequence, int prompt, int32_t id);
-	double text_bytes;			/* that it holds in all */
+	double text_bytes, told_bytes;		/* that it holds in all; that rank 0 holds of what it is told */
 	/* On rank 0: a token, in the order in which they are found. -1 after an error. */
 	int (*tell)(void *arg, int prompt, int32_t id, enum finish finish);
 	struct generation_stats stats;		/* filled: prompt_s, token_s on all ranks, tokens on rank 0 */

@@ -148,6 +148,83 @@ START_TEST(same_however_it_is_run)
 }
 END_TEST
 
+/* A model of 300 positions, and prompts of several pieces beside short ones; some reach the last position. */
+START_TEST(long_prompts)
+{
+	static const struct { int ranks, batch; } ways[] = {{1, 1}, {1, 16}, {3, 2}, {5, 16}, {5, 3}};
+	static const int lengths[] = {1, 128, 129, 300, 256, 90, 257, 299, 280};
+	struct arena arena = {0};
+	struct generate_options options = standard();
+	char *path = arena_format(&arena, "%s/long.txt", scratch);
+	FILE *file = fopen(path, "w");
+	const char *first = NULL;
+
+	ck_assert_ptr_nonnull(file);
+	for (int i = 0; i < COUNT(lengths); i++)
+		for (int k = 0; k < lengths[i]; k++)
+			fprintf(file, "%d%s", (7 * i + 5 * k + k * k / 9) % 23, k + 1 < lengths[i] ? " " : "\n");
+	ck_assert_int_eq(fclose(file), 0);
+	options.source.file = path;
+	options.tokens = 30;
+	for (int i = 0; i < COUNT(ways); i++) {
+		const char *found;
+
+		options.batch = ways[i].batch;
+		options.run.topology = topology(&arena, "qwen3-long", ways[i].ranks, "plan: {solver: uniform}\n");
+		found = generated(&arena, options, ways[i].ranks);
+		first = first ? first : found;
+		ck_assert_str_eq(found, first);
+	}
+	for (int i = 0; i < COUNT(lengths); i++)
+		ck_assert_ptr_nonnull(strstr(first, arena_format(&arena, "{\"prompt_tokens\": %d, \"finish\": \"%s\"",
+								 lengths[i], lengths[i] > 270 ? "room" : "tokens")));
+	arena_release(&arena);
+}
+END_TEST
+
+/* The ids of the first prompt, from the one numbered `from` on, as text. */
+static const char *ids_from(const char *json, int from)
+{
+	const char *at = strstr(json, "\"ids\": [");
+
+	ck_assert_ptr_nonnull(at);
+	at += strlen("\"ids\": [");
+	for (int i = 0; i < from; i++) {
+		at = strstr(at, ", ");
+		ck_assert_ptr_nonnull(at);
+		at += 2;
+	}
+	return at;
+}
+
+/* What came token by token goes on the same where it is a prompt of several pieces. */
+START_TEST(goes_on_the_same)
+{
+	static const int lengths[] = {127, 128, 129, 200, 256, 270};
+	struct arena arena = {0};
+	struct generate_options options = standard();
+	const char *prompt = "5", *all;
+
+	options.run.topology = topology(&arena, "qwen3-long", 3, "plan: {solver: uniform}\n");
+	options.source.text = &prompt;
+	options.source.texts = 1;
+	options.tokens = 299;
+	options.sampling = (struct sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .seed = 4};
+	all = generated(&arena, options, 3);
+	for (int i = 0; i < COUNT(lengths); i++) {
+		const char *want = ids_from(all, lengths[i]), *found, *end;
+		const char *known = ids_from(all, 0);
+
+		prompt = arena_format(&arena, "5, %.*s", (int)(want - known), known);
+		found = ids_from(generated(&arena, options, 3), 0);
+		end = strchr(want, ']');
+		ck_assert_ptr_nonnull(end);
+		ck_assert_msg(!strncmp(found, want, (size_t)(end - want + 1)), "after %d tokens", lengths[i]);
+	}
+	arena_release(&arena);
+}
+END_TEST
+
 /* Two nodes, of which the second has little memory. */
 static char *small_topology(struct arena *arena, const char *more)
 {
@@ -219,6 +296,8 @@ int main(void)
 	tcase_set_timeout(cases, 60);
 	tcase_add_loop_test(cases, as_transformers, 0, COUNT(golden_cases) * COUNT(worlds));
 	tcase_add_loop_test(cases, same_however_it_is_run, 0, 6);
+	tcase_add_test(cases, long_prompts);
+	tcase_add_test(cases, goes_on_the_same);
 	tcase_add_test(cases, memory_is_respected);
 	tcase_add_test(cases, plans_by_its_own_memory);
 	suite_add_tcase(suite, cases);

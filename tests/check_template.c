@@ -149,6 +149,57 @@ START_TEST(as_transformers)
 }
 END_TEST
 
+/* What is asked, and what ends the answer. */
+START_TEST(questions)
+{
+	static const char *const ends[][2] = {
+		{"chatml", "<|im_end|>"}, {"llama2", "</s>"}, {"llama3", "<|eot_id|>"}, {"mistral", "</s>"},
+		{"gemma", "<end_of_turn>"}, {"phi", "<|end|>"}, {"zephyr", "</s>"}, {"alpaca", "</s>"},
+	};
+	const struct json *list = json_find(answers, "templates");
+	struct json *file = json_read(GOLDEN "/questions.json");
+	const struct json *asked = json_find(file, "asked");
+
+	ck_assert_ptr_nonnull(file);
+	error_hold();
+	for (size_t i = 0; i < json_size(list); i++) {
+		const struct json *cases = json_at(json_find(file, "templates"), i), *item = json_at(list, i);
+		const char *recognised = json_as_text(json_find(item, "recognised"), NULL);
+		struct chat_template *t;
+
+		put_template(recognised ? json_as_text(json_find(item, "jinja"), "") : NULL);
+		t = template_open(folder, recognised ? NULL : json_as_text(json_find(item, "name"), ""), tokenizer, NULL);
+		ck_assert_ptr_nonnull(t);
+		for (size_t k = 0; k < json_size(asked); k++) {
+			const struct json *want = json_at(cases, k), *user = json_at(json_at(asked, k), 1);
+			int done;
+
+			ids.count = 0;
+			done = template_ask(t, tokenizer, "here", json_as_text(json_at(json_at(asked, k), 0), NULL),
+					    json_as_text(user, ""), json_text_bytes(user), &ids);
+			ck_assert_msg((done == 0) == (json_kind(want) == JSON_LIST), "%s, question %zu: %d",
+				      template_name(t), k, done);
+			if (done < 0)
+				continue;
+			ck_assert_msg(ids.count == json_size(want), "%s, question %zu: %zu ids, not %zu",
+				      template_name(t), k, ids.count, json_size(want));
+			for (size_t n = 0; n < ids.count; n++)
+				ck_assert_msg(ids.id[n] == json_as_integer(json_at(want, n), -1),
+					      "%s, question %zu: id %zu is %d", template_name(t), k, n, ids.id[n]);
+		}
+		template_close(t);
+	}
+	put_template(NULL);
+	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+		struct chat_template *t = template_open(folder, ends[i][0], tokenizer, NULL);
+
+		ck_assert_str_eq(template_stop(t), ends[i][1]);
+		template_close(t);
+	}
+	json_free(file);
+}
+END_TEST
+
 /* Real tokenizers with the templates that they bring. */
 START_TEST(real_tokenizers)
 {
@@ -465,6 +516,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_add_test(tcase, as_transformers);
+	tcase_add_test(tcase, questions);
 	tcase_add_test(tcase, real_tokenizers);
 	tcase_add_test(tcase, answers_and_their_ends);
 	tcase_add_test(tcase, nobody_speaks_for_another);

@@ -48,6 +48,41 @@ grep -q '"finish": "stop"' "$work/stopped.json" || fail "the stop text is not to
 generates stopped5 5 --prompt "The library" --tokens 40 --stop "$word"
 cmp -s "$work/stopped" "$work/stopped5" || fail "five ranks stop elsewhere"
 
+# one that begins within a token and ends within another
+part=$(cut -c 12-26 "$work/alone" | head -n 1)
+generates part 5 --prompt "The library" --tokens 40 --stop "$part" --json "$work/part.json"
+head -c 11 "$work/alone" | cmp -s - "$work/part" || printf '%s\n' "$(head -c 11 "$work/alone")" | cmp -s - "$work/part" ||
+	fail "what is before \"$part\" differs"
+grep -q '"finish": "stop"' "$work/part.json" || fail "\"$part\" does not stop"
+
+# a prompt of several pieces, as many tokens as the model has positions: it says so
+long=$(for i in $(seq 24); do printf 'The library is open on day %d. ' "$i"; done)
+generates long 1 --prompt "$long" --prompt "The" --tokens 100
+generates long5 5 --prompt "$long" --prompt "The" --tokens 100
+cmp -s "$work/long" "$work/long5" || { fail "five ranks go on with a long prompt in another way"; cat "$work/long" "$work/long5"; }
+grep -q "1 of 2 texts ended before --tokens 100: the model has 256 positions" "$work/long.err" ||
+	fail "the end of the positions is not told"
+
+# chats: the same as the text that the template writes, and its end is no part of what is said
+generates chat 1 --chat --set data.template=zephyr --system "Be short." --prompt "Where is the library?" --tokens 20
+generates text 1 --tokens 20 --prompt "<|system|>
+Be short.<|endoftext|>
+<|user|>
+Where is the library?<|endoftext|>
+<|assistant|>
+"
+cmp -s "$work/chat" "$work/text" || { fail "a chat is not what its template writes"; cat "$work/chat" "$work/text"; }
+generates chat5 5 --chat --set data.template=chatml --prompt "Where is the library?" --tokens 20
+grep -q "in the template chatml, where <|im_end|> ends an answer" "$work/chat5.err" || fail "the template is not told"
+refused "no template" 78 "has no chat_template: name one with data.template" generate "$work/job.yaml" --chat --prompt a
+refused "no place for a system message" 65 "--prompt: the template gemma: the template has no place for a system message" \
+	generate "$work/job.yaml" --chat --system a --set data.template=gemma --prompt a
+refused "a system message alone" 2 "--system TEXT is for --chat" generate "$work/job.yaml" --system a --prompt a
+refused "ids in a chat" 2 "--chat is about text" generate "$work/job.yaml" --chat --ids --prompt 1
+echo '{"ids": [1]}' > "$work/ids.jsonl"
+refused "ids among chats" 65 "$work/ids.jsonl:1" generate "$work/job.yaml" --chat --set data.template=chatml \
+	--prompts "$work/ids.jsonl"
+
 # several prompts, drawn: the same on one and on five ranks
 printf 'The library\n\nWhere is physics?\r\nThe' | sed '/^$/d' > "$work/prompts.txt"
 generates drawn 1 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 4

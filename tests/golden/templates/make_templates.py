@@ -208,6 +208,37 @@ TOKENS = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|
           "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "[INST]", "[/INST]"]
 
 
+# How the templates above go on where an answer is asked for, where the parts of them that are needed there end before that.
+ANSWERS = {
+    "qwen": "<|im_start|>assistant\\n", "qwen3": "<|im_start|>assistant\\n",
+    "llama3": "<|start_header_id|>assistant<|end_header_id|>\\n\\n",
+    "llama3.1": "<|start_header_id|>assistant<|end_header_id|>\\n\\n",
+    "gemma": "<start_of_turn>model\\n", "gemma3": "<start_of_turn>model\\n", "alpaca": "### Response:\\n",
+}
+
+
+def write_questions(base):
+    """What is asked, up to where the answer begins: the chats of generate --chat, [system, user]."""
+    asked = [[None, "Hello"], ["Be short.", "  Who are\nyou? \u4f60 "], [None, ""]]
+    rows = []
+    for recognised, name, jinja in TEMPLATES:
+        if "add_generation_prompt" not in jinja and name in ANSWERS:
+            jinja += "{% if add_generation_prompt %}{{ '" + ANSWERS[name] + "' }}{% endif %}"
+        cases = []
+        for system, user in asked:
+            chat = [{"role": S, "content": system}] * (system is not None) + [{"role": U, "content": user}]
+            try:
+                ids = base.apply_chat_template(chat, chat_template=jinja, add_generation_prompt=True, tokenize=True,
+                                               return_dict=False)
+            except Exception as e:
+                assert "System" in str(e) or "alternate" in str(e), e
+                cases.append(None)
+                continue
+            cases.append(list(ids))
+        rows.append(json.dumps(cases))
+    (HERE / "questions.json").write_text(json.dumps({"asked": asked})[:-1] + ',\n"templates": [\n' + ",\n".join(rows) + "]}\n")
+
+
 def main():
     base = PreTrainedTokenizerFast(tokenizer_file=str(HERE.parent / "tokenizer" / "tokenizer.json"))
     base.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": TOKENS})
@@ -226,6 +257,7 @@ def main():
             cases.append({"text": text, "ids": list(ids)})
         answers["templates"].append({"recognised": recognised, "name": name, "jinja": jinja, "cases": cases})
     (HERE / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+    write_questions(base)
     if "EDGEPIPE_SHARED" in os.environ:
         write_real(answers["chats"])
 
