@@ -246,6 +246,39 @@ static int open_checkpoint(struct export *e)
 	return e->step < 0 ? -1 : 0;
 }
 
+/* -- the base ------------------------------------------------------------------------------ */
+
+/* Whether a digest is the one that the run's checkpoints name; true, too, where there is nothing to compare with. */
+static bool is_same(struct export *e, const char *key, struct digest digest)
+{
+	char was[33], is[33];
+
+	return e->source == e->adapter || !checkpoint_said(e->source, "identity", key, was, sizeof(was)) ||
+	       !strcmp(was, digest_write(digest, is));
+}
+
+/* A merged model of other weights than those of the training would be nonsense that loads. Who names a model on the command
+ * line may mean another copy, as one in another type. */
+static int check_base(struct export *e)
+{
+	const struct model_config *model = e->model;
+
+	if (!is_same(e, "model", model->digest))
+		warn("'%s/config.json' is not what it was when '%s' was trained", model->folder, e->source);
+	if (!merges(e))
+		return 0;
+	e->weights = weights_open(model);
+	if (!e->weights)
+		return -1;
+	if (is_same(e, "weights", weights_digest(e->weights, 0, model->blocks, true, true)))
+		return 0;
+	if (!e->folder)
+		return error(EXIT_CONFIG, "the weights in '%s' are not those that '%s' was trained on: name their directory "
+			     "with --model", model->folder, e->source);
+	warn("the weights in '%s' are not those that '%s' was trained on", model->folder, e->source);
+	return 0;
+}
+
 /* -- where to ------------------------------------------------------------------------------ */
 
 static bool is_empty(const char *path)
@@ -347,17 +380,15 @@ static void say_progress(void *arg, double done_bytes, double all_bytes)
 static int write_merged(struct export *e)
 {
 	struct merged_model merge = {.lora = e->lora, .values = e->values, .shard_bytes = e->shard_bytes,
-			      .progress = say_progress, .arg = e};
+			      .progress = say_progress, .arg = e, .weights = e->weights};
 
-	e->weights = weights_open(e->model);
-	merge.weights = e->weights;
 	e->said_s = clock_s();
-	return e->weights ? merged_write(e->out, &merge) : -1;
+	return merged_write(e->out, &merge);
 }
 
 static int export_it(struct export *e)
 {
-	if (find_source(e) || (e->adapter ? open_adapter(e) : open_checkpoint(e)) || check_out(e))
+	if (find_source(e) || (e->adapter ? open_adapter(e) : open_checkpoint(e)) || check_out(e) || check_base(e))
 		return -1;
 	if (merges(e) ? write_merged(e) : write_adapter(e))
 		return -1;

@@ -327,7 +327,7 @@ static void keep_micro_batch(struct session *s)
 
 	if (!s->options.resume || s->problem.micro_batch > 0)
 		return;
-	if (checkpoint_circumstance(run, "micro_batch", value, sizeof(value)))
+	if (checkpoint_said(run, "circumstance", "micro_batch", value, sizeof(value)))
 		s->problem.micro_batch = strtoll(value, NULL, 10);
 	if (s->problem.micro_batch < 1 || s->problem.batch % s->problem.micro_batch)
 		s->problem.micro_batch = 0;

@@ -346,7 +346,8 @@ static int list_steps(const char *parent, bool clean, long long **steps)
 	return count;
 }
 
-bool checkpoint_circumstance(const char *run, const char *key, char *value, size_t bytes)
+bool checkpoint_said(const char *run, const char *pairs, const char *key, char *value,
+		     size_t bytes)
 {
 	struct arena arena = {0};
 	const char *parent = path_join(&arena, run, "ckpt");
@@ -355,15 +356,14 @@ bool checkpoint_circumstance(const char *run, const char *key, char *value, size
 	int count;
 
 	error_mute();
-	count = list_steps(parent, true, &steps);
+	count = list_steps(parent, false, &steps);
 	for (int i = 0; i < count && !found_one; i++) {
 		struct found found = {.step = steps[i]};
 		const char *text;
 
 		found.folder = arena_format(&found.arena, "%s/step-%08lld", parent, steps[i]);
 		if (!read_manifest(&found)) {
-			text = json_as_text(json_find(json_find(found.manifest, "circumstance"), key),
-					    NULL);
+			text = json_as_text(json_find(json_find(found.manifest, pairs), key), NULL);
 			found_one = text != NULL;
 			snprintf(value, bytes, "%s", text ? text : "");
 		}

@@ -526,13 +526,16 @@ struct checkpoint {
  */
 int checkpoint_write(const char *run, const struct lora *lora, const struct checkpoint *checkpoint);
 /*
+ * The value of a key in the "identity" or the "circumstance" of the newest manifest that can be read: for what a resumed run
+ * had better keep, and for what an export must be for. False where there is none.
+ */
+bool checkpoint_said(const char *run, const char *pairs, const char *key, char *value, size_t bytes);
+/*
  * Loads the newest checkpoint that verifies into value, m, v (allocated by the caller), step and place;
  * compares identity (EXIT_CONFIG naming what differs) and warns about circumstance. Damaged ones are
  * named (warn) and skipped. Returns 1 when one was loaded, 0 when there is none at all, -1 with EXIT_DATA
  * when none of several verifies. Temporary directories of earlier attempts are removed.
  */
-/* The value of a circumstance in the newest manifest that can be read, for what a resumed run had better keep. */
-bool checkpoint_circumstance(const char *run, const char *key, char *value, size_t bytes);
 int checkpoint_load(const char *run, const struct lora *lora, struct checkpoint *checkpoint);
 /* The values alone of the checkpoint of a step, or (step -1) of the newest one that verifies, from a run that may be going
  * on: nothing in it is touched or compared. Returns the step; -1 after an error. */

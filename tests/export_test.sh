@@ -148,6 +148,23 @@ refused "a folder around it" 73 "read here" export friend --model model --format
 refused "no model" 73 "is not a model" export friend --model model --format merged --out gpt2-peft --overwrite
 refused "a size without a unit" 2 "--shard-size" export friend --model model --format merged --shard-size 40
 
+# a base that is not what it was
+cp -r "$goldens/gpt2-exact/model" base
+job gpt2-exact
+sed -i "s#path: .*/model}#path: base}#" gpt2-exact.yaml
+does "another run" "$EDGEPIPE" train gpt2-exact.yaml --out based
+does "its base as it was" "$EDGEPIPE" export based --format merged
+printf '\001' | dd of=base/model.safetensors bs=1 seek=$(($(wc -c < base/model.safetensors) - 4)) conv=notrunc 2> /dev/null
+refused "other weights" 78 "are not those that 'based' was trained on" export based --format merged --out no
+does "other weights by name" "$EDGEPIPE" export based --format merged --model base --out named
+grep -q "warning: the weights in '.*base' are not those" log || fail "no word about other weights"
+does "peft without the weights" "$EDGEPIPE" export based --format peft
+echo >> base/config.json
+does "another config.json" "$EDGEPIPE" export based --format peft --overwrite
+grep -q "warning: .*base/config.json' is not what it was" log || fail "no word about another config.json"
+mv base elsewhere
+refused "no base there" 66 "name one with --model" export based --format merged --out no
+
 # what other tools ask for
 "$EDGEPIPE" export gpt2-pattern --format peft --out ranks 2>&1 | grep -q "rank_pattern" || fail "no word about patterns"
 sed 's/^lora: .*/lora: {rank: 17, targets: c_fc}/' gpt2.yaml > wide.yaml
