@@ -28,7 +28,6 @@ static int read_strip(struct steps *steps, const char *path, const struct json *
 int decoder_read(struct steps *steps, const char *path, const struct json *map)
 {
 	const char *type = json_as_text(json_find(map, "type"), "?");
-	const struct json *list = json_find(map, "decoders");
 
 	if (json_is_nothing(map))
 		return 0;
@@ -46,12 +45,7 @@ int decoder_read(struct steps *steps, const char *path, const struct json *map)
 		return read_strip(steps, path, map);
 	if (strcmp(type, "Sequence") != 0)
 		return refuse_part(path, "the decoder", type);
-	for (size_t i = 0; i < json_size(list); i++) {
-		if (steps_room(steps, path) < 0 ||
-		    decoder_read(steps, path, json_at(list, i)) < 0)
-			return -1;
-	}
-	return 0;
+	return steps_read(steps, path, json_find(map, "decoders"), decoder_read);
 }
 
 /* -- running ------------------------------------------------------------------------------- */

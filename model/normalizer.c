@@ -59,7 +59,6 @@ static int read_strip(struct steps *steps, const char *path, const struct json *
 int normalizer_read(struct steps *steps, const char *path, const struct json *map)
 {
 	const char *type = json_as_text(json_find(map, "type"), "?");
-	const struct json *list = json_find(map, "normalizers");
 
 	if (json_is_nothing(map))
 		return 0;
@@ -77,12 +76,7 @@ int normalizer_read(struct steps *steps, const char *path, const struct json *ma
 		return read_strip(steps, path, map);
 	if (strcmp(type, "Sequence") != 0)
 		return refuse_part(path, "the normalizer", type);
-	for (size_t i = 0; i < json_size(list); i++) {
-		if (steps_room(steps, path) < 0 ||
-		    normalizer_read(steps, path, json_at(list, i)) < 0)
-			return -1;
-	}
-	return 0;
+	return steps_read(steps, path, json_find(map, "normalizers"), normalizer_read);
 }
 
 /* -- running ------------------------------------------------------------------------------- */

@@ -167,16 +167,6 @@ static int read_punctuation(struct steps *steps, const char *path, const struct 
 	return add_split(steps, path, PUNCTUATION, (enum behaviour)behaviour, false);
 }
 
-static int read_list(struct steps *steps, const char *path, const struct json *list)
-{
-	for (size_t i = 0; i < json_size(list); i++) {
-		if (steps_room(steps, path) < 0 ||
-		    pretokenizer_read(steps, path, json_at(list, i)) < 0)
-			return -1;
-	}
-	return 0;
-}
-
 int pretokenizer_read(struct steps *steps, const char *path, const struct json *map)
 {
 	const char *type = json_as_text(json_find(map, "type"), "?");
@@ -184,7 +174,7 @@ int pretokenizer_read(struct steps *steps, const char *path, const struct json *
 	if (json_is_nothing(map))
 		return 0;
 	if (strcmp(type, "Sequence") == 0)
-		return read_list(steps, path, json_find(map, "pretokenizers"));
+		return steps_read(steps, path, json_find(map, "pretokenizers"), pretokenizer_read);
 	if (strcmp(type, "ByteLevel") == 0)
 		return read_byte_level(steps, path, map);
 	if (strcmp(type, "Split") == 0)

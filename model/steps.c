@@ -22,12 +22,16 @@ struct step *steps_add(struct steps *steps, enum step_kind kind)
 	return step;
 }
 
-int steps_room(const struct steps *steps, const char *path)
+int steps_read(struct steps *steps, const char *path, const struct json *list, step_reader *read)
 {
-	if (steps->count < STEPS_MOST)
-		return 0;
-	return error(EXIT_CONFIG, "'%s': a normalizer, pre_tokenizer or decoder of more than %d steps "
-		     "is not built", path, STEPS_MOST);
+	for (size_t i = 0; i < json_size(list); i++) {
+		if (steps->count >= STEPS_MOST)
+			return error(EXIT_CONFIG, "'%s': a normalizer, pre_tokenizer or decoder of "
+				     "more than %d steps is not built", path, STEPS_MOST);
+		if (read(steps, path, json_at(list, i)) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 int steps_growth(size_t from, size_t bytes)

@@ -138,8 +138,10 @@ struct steps {
 struct step *steps_add(struct steps *steps, enum step_kind kind);
 void step_text(struct step *step, const char *text, size_t bytes);
 void steps_release(struct steps *steps);
-/* Refuses one step more where there are as many as any tokenizer could use (EXIT_CONFIG). */
-int steps_room(const struct steps *steps, const char *path);
+/* Adds the steps that one map of tokenizer.json spells out. */
+typedef int step_reader(struct steps *steps, const char *path, const struct json *map);
+/* Reads the list of a "Sequence", of not more steps than any tokenizer could use (EXIT_CONFIG). */
+int steps_read(struct steps *steps, const char *path, const struct json *list, step_reader *read);
 /* Refuses what steps make of a text where it has grown beyond all use (EXIT_DATA). */
 int steps_growth(size_t from, size_t bytes);
 /* Reads {"String": ..} or {"Regex": ..}; null after an error. */
