@@ -93,9 +93,11 @@ struct matches {
 	size_t bytes;
 	size_t start, end; /* of the last match */
 	size_t next;	   /* private: where to look on */
+	size_t earned;	   /* private: up to where work was allowed for */
 	bool found;	   /* private: a match was found before */
 };
-/* 1: the next match, 0: there is none, -1: it takes too long, said with the pattern. */
+/* 1: the next match, 0: there is none, -1: it takes too long, said with the pattern. The work grows
+ * with the length of the texts, whatever the expression and the texts are. */
 int pattern_next(struct pattern *pattern, struct matches *matches);
 
 /* -- steps.c ------------------------------------------------------------------------------- */

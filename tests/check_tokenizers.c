@@ -197,30 +197,115 @@ END_TEST
 #define REGEX(pattern)                                                                         \
 	"{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"" pattern "\"}}"
 
-/* An expression that would try all ways ends soon, and is named. */
-START_TEST(patterns_that_take_for_ever)
+/* So many bytes of a text that repeats. */
+static char *repeated(const char *text, size_t bytes)
 {
-	static const char *const patterns[] = {"(a+)+$", "(a|a)*b", "(?:a?){60}a{60}c", "(.*)*x"};
-	struct ids ids = {0};
-	char text[4096];
+	size_t each = strlen(text), done = 0;
+	char *data = xalloc(bytes);
 
-	memset(text, 'a', sizeof text);
-	put_file("tokenizer.json",
-		 arena_format(&arena, SMALL("null", REGEX("%s")), patterns[_i]));
-	text[sizeof text - 1] = '!';
+	for (; done + each <= bytes; done += each)
+		memcpy(data + done, text, each);
+	memset(data + done, '!', bytes - done);
+	return data;
+}
+
+/* Tokenizes a text that repeats with the tokenizer.json that is there; how many ids, -1. */
+static long long encode_repeated(const char *text, size_t bytes, double seconds)
+{
 	struct tokenizer *tokenizer = tokenizer_open(folder);
+	char *data = repeated(text, bytes);
+	struct ids ids = {0};
+
 	ck_assert_ptr_nonnull(tokenizer);
-	error_hold();
 	double start = clock_s();
-	int done = tokenizer_encode(tokenizer, text, sizeof text, false, &ids);
-	ck_assert_double_lt(clock_s() - start, 5);
-	if (done < 0) {
-		ck_assert_int_eq(error_code(), EXIT_DATA);
-		ck_assert_ptr_nonnull(strstr(error_text(), patterns[_i]));
-	}
-	ck_assert(_i > 0 || done < 0);
+	int done = tokenizer_encode(tokenizer, data, bytes, false, &ids);
+	ck_assert_double_lt(clock_s() - start, seconds);
+	long long count = done < 0 ? -1 : (long long)ids.count;
 	ids_release(&ids);
 	tokenizer_close(tokenizer);
+	free(data);
+	return count;
+}
+
+/* Expressions whose work grows faster than the text, in one match or in all of them together, end
+ * soon and are named. */
+START_TEST(patterns_that_take_for_ever)
+{
+	static const struct {
+		const char *pattern, *text;
+	} cases[] = {
+		{"(a+)+Z", "a"}, {"(a|a)*b", "a"}, {"(?:a?){60}a{60}c", "a"}, {"(.*)*x", "a"},
+		{"a.*b|a", "a"}, {"(a+)+b|a", "a"}, {"(?:a[^b]*+b|a)+c|a", "a"}, {"(?=.*b)a|a", "a"},
+		{"(?:a{60}b|a)*b|a", "a"}, {"a{1000,}b|a", "a"}, {"(?<=a)a+b|a", "a"}, {".*b", "xa"},
+		{"(a+)+b|a", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac"},
+	};
+
+	put_file("tokenizer.json",
+		 arena_format(&arena, SMALL("null", REGEX("%s")), cases[_i].pattern));
+	error_hold();
+	ck_assert_int_eq(encode_repeated(cases[_i].text, 1000000, 3), -1);
+	ck_assert_int_eq(error_code(), EXIT_DATA);
+	ck_assert_ptr_nonnull(strstr(error_text(), cases[_i].pattern));
+	ck_assert_ptr_nonnull(strstr(error_text(), "at byte "));
+}
+END_TEST
+
+/* What many short pieces take is counted together. */
+START_TEST(pieces_that_take_for_ever)
+{
+	put_file("tokenizer.json",
+		 SMALL("null", "{\"type\":\"Sequence\",\"pretokenizers\":["
+		       "{\"type\":\"CharDelimiterSplit\",\"delimiter\":\",\"}," REGEX("(a+)+b|a") "]}"));
+	error_hold();
+	ck_assert_int_eq(encode_repeated("aaaaaaaaaaaaaaaaaaaa,", 1000000, 3), -1);
+	ck_assert_ptr_nonnull(strstr(error_text(), "(a+)+b|a"));
+}
+END_TEST
+
+#define LLAMA3                                                                                 \
+	"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"                 \
+	"| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* What is in use works on texts that are one long run; a match may be far away, end where a look
+ * ends, or look back. */
+START_TEST(patterns_on_long_runs)
+{
+	enum { BYTES = 3000000 };
+	static const struct {
+		const char *pattern, *text;
+		long long count;
+	} cases[] = {
+		{LLAMA3, " ", 1}, {LLAMA3, "a", 1}, {LLAMA3, "1", BYTES / 3}, {LLAMA3, "=", 1},
+		{LLAMA3, "\n", 1}, {LLAMA3, "\xf0\x9f\x98\x80", 1}, {LLAMA3, " a", BYTES / 2},
+		{LLAMA3, "\xe6\x95\xb0", 1}, {"Z", "a", 1}, {"aZ|aaa(?!Z)", "a", BYTES / 3},
+		{"(?<=a)b+(?=c)", "abc", BYTES / 3 * 2 + 1}, {"\\bb", "a b", BYTES / 3 * 2},
+	};
+	const char *pattern = cases[_i].pattern;
+	struct text quoted = {0};
+
+	for (; *pattern; pattern++)
+		text_add(&quoted, *pattern == '\\' ? "\\\\" : "%c", *pattern);
+	put_file("tokenizer.json", arena_format(&arena, SMALL("null", REGEX("%s")), quoted.data));
+	text_release(&quoted);
+	ck_assert_int_eq(encode_repeated(cases[_i].text, BYTES, 5), cases[_i].count);
+}
+END_TEST
+
+/* A match of any length, on both sides of where a first look ends, is found whole; and so is one
+ * that lies across it, with nothing found before. */
+START_TEST(matches_of_all_lengths)
+{
+	static const char *const patterns[] = {"(?:a|\\\\u00e9)+c?|b+?", "d[a-b]+"};
+
+	put_file("tokenizer.json", arena_format(&arena, SMALL("null", REGEX("%s")), patterns[_i]));
+	for (int length = 1; length < 400; length++) {
+		char *word = arena_format(&arena, _i == 0 ? "b\xc3\xa9%0*dcb" : "\xc3\xa9%0*ddbbbc",
+					  length, 0);
+
+		for (char *c = strchr(word, '0'); *c == '0'; c++)
+			*c = 'a';
+		ck_assert_int_eq(encode_repeated(word, strlen(word), 1), 3);
+	}
 }
 END_TEST
 
@@ -396,7 +481,10 @@ int main(void)
 	tcase_set_timeout(tcase, 20);
 	tcase_add_loop_test(tcase, answers, 0, COUNT(kinds));
 	tcase_add_loop_test(tcase, long_text_of_pieces, 0, 3);
-	tcase_add_loop_test(tcase, patterns_that_take_for_ever, 0, 4);
+	tcase_add_loop_test(tcase, patterns_that_take_for_ever, 0, 13);
+	tcase_add_test(tcase, pieces_that_take_for_ever);
+	tcase_add_loop_test(tcase, patterns_on_long_runs, 0, 12);
+	tcase_add_loop_test(tcase, matches_of_all_lengths, 0, 2);
 	tcase_add_test(tcase, a_million_marks);
 	tcase_add_loop_test(tcase, too_many_steps, 0, 4);
 	tcase_add_test(tcase, text_that_grows);
