@@ -9,26 +9,18 @@
  *   vec_or, vec_shift (a power of two, from the low bits of its second argument, onto its
  *   first), vec_zero_above and _below (0 where z is that), vec_choose (far where t > edge)
  */
+#include "tensor/exp_kernels.h"
 
 /* Beyond it exp is nothing, or its inverse is. */
 #define MOST 87.0f
 
 #define INLINE TARGET static inline __attribute__((always_inline))
 
-/* vector.h's vector_exp with multiplications and additions fused, for x <= MOST; 0 below -MOST. */
+/* For x <= MOST; 0 below -MOST. */
 INLINE vec KERNEL(exp)(vec x)
 {
-	vec magic = vec_all(0x1.8p23f), shifted = vec_fma(x, vec_all(1.44269504f), magic);
-	vec n = vec_sub(shifted, magic);
-	vec f = vec_fnma(n, vec_all(0.693359375f), x), p = vec_all(1.9875691500e-4f);
+	vec shifted, p = KERNEL(exp_parts)(x, &shifted);
 
-	f = vec_fnma(n, vec_all(-2.12194440e-4f), f);
-	p = vec_fma(p, f, vec_all(1.3981999507e-3f));
-	p = vec_fma(p, f, vec_all(8.3334519073e-3f));
-	p = vec_fma(p, f, vec_all(4.1665795894e-2f));
-	p = vec_fma(p, f, vec_all(1.6666665459e-1f));
-	p = vec_fma(p, f, vec_all(5.0000001201e-1f));
-	p = vec_add(vec_fma(p, vec_mul(f, f), f), vec_all(1));
 	return vec_zero_below(vec_shift(p, shifted), x, -MOST);
 }
 
@@ -102,6 +94,7 @@ INLINE vec KERNEL(share)(vec x)
 	return vec_fma(half, KERNEL(erf)(vec_mul(x, vec_all(ROOT_HALF))), half);
 }
 
+/* x times its share. */
 INLINE void KERNEL(gelu_exact)(vec out[], const vec in[])
 {
 	out[0] = vec_mul(in[0], KERNEL(share)(in[0]));
@@ -116,6 +109,7 @@ INLINE void KERNEL(gelu_exact_gradient)(vec out[], const vec in[])
 	out[0] = vec_mul(in[0], vec_fma(slope, x, KERNEL(share)(x)));
 }
 
+/* gate s(gate) up, s the logistic function. */
 INLINE void KERNEL(swiglu)(vec out[], const vec in[])
 {
 	vec gate = in[0], e;
@@ -136,6 +130,7 @@ INLINE void KERNEL(swiglu_gradient)(vec out[], const vec in[])
 
 /* -- a row --------------------------------------------------------------------------------- */
 
+/* A vector of each input, from number j on. */
 INLINE void KERNEL(take)(vec in[], const struct matrix from[], int ins, int j)
 {
 #pragma GCC unroll 3
@@ -145,6 +140,7 @@ INLINE void KERNEL(take)(vec in[], const struct matrix from[], int ins, int j)
 			    : vec_load((const float *)from[k].data + j);
 }
 
+/* Stores one of each output. */
 INLINE void KERNEL(give)(const struct matrix to[], const vec out[], int outs, int j)
 {
 #pragma GCC unroll 2

@@ -3,27 +3,20 @@
  * and word, which before defines
  *   KERNEL(name), TARGET, PAIR
  *   vec of WIDTH floats, vec_load, vec_store, vec_all (one number in all lanes), vec_add,
- * vec_sub, vec_mul, vec_max, vec_fma (a b + c), vec_fnma (c - a b), vec_sum, vec_most (of the
- * lanes), vec_scaled (p 2^n, 0 where x < -87.33; n is in the low bits of its third argument)
+ *   vec_sub, vec_mul, vec_max, vec_fma (a b + c), vec_fnma (c - a b), vec_sum, vec_most (of the
+ *   lanes), vec_scaled (p 2^n, 0 where x < -87.33; n is in the low bits of its third argument)
  *   ROWS x 2 vectors of sums fit the registers: ROWS
  *   where PAIR is 2: vec_dot (c + a b of pairs), vec_word, vec_halves, vec_pairs,
  *   vec_store_half, vec_round
  */
 
-/* vector.h's vector_exp with multiplications and additions fused. */
+#include "tensor/exp_kernels.h"
+
+/* 0 below -87.33. */
 TARGET static inline vec KERNEL(exp)(vec x)
 {
-	vec magic = vec_all(0x1.8p23f), shifted = vec_fma(x, vec_all(1.44269504f), magic);
-	vec n = vec_sub(shifted, magic);
-	vec f = vec_fnma(n, vec_all(0.693359375f), x), p = vec_all(1.9875691500e-4f);
+	vec shifted, p = KERNEL(exp_parts)(x, &shifted);
 
-	f = vec_fnma(n, vec_all(-2.12194440e-4f), f);
-	p = vec_fma(p, f, vec_all(1.3981999507e-3f));
-	p = vec_fma(p, f, vec_all(8.3334519073e-3f));
-	p = vec_fma(p, f, vec_all(4.1665795894e-2f));
-	p = vec_fma(p, f, vec_all(1.6666665459e-1f));
-	p = vec_fma(p, f, vec_all(5.0000001201e-1f));
-	p = vec_add(vec_fma(p, vec_mul(f, f), f), vec_all(1));
 	return vec_scaled(p, x, shifted);
 }
 
