@@ -95,7 +95,8 @@ activation_loop *activation_avx2(enum activation which)
 
 exp_loop *exp_avx2(void)
 {
-	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? avx2_exp_row : NULL;
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? avx2_exp_row
+									       : NULL;
 }
 
 #else

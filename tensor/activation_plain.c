@@ -31,8 +31,8 @@ VECTOR static void gelu_exact(float *const out[], const float *const in[], int n
 		y[j] = 0.5f * x[j] * (1 + vector_erf(x[j] * ROOT_HALF));
 }
 
-/* The logistic function of -z, 1 / (1 + e) with e = exp(z), whose rest is e times it: e is never
- * infinite, which would leave no rest; the function is 0 from there on. */
+/* The logistic function of -z, 1 / (1 + e) with e = exp(z), whose rest is e times it: e is
+ * never infinite, which would leave no rest; the function is 0 from there on. */
 static inline float logistic(float z, float *e)
 {
 	uint32_t high = -(uint32_t)(z > 87), bits = vector_bits(z);

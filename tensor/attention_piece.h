@@ -43,10 +43,12 @@ static inline int whole(int n, int step)
 	return (n + step - 1) / step * step;
 }
 
-/* All of the work of a shape, without its matrices; its sums and the threads' rooms are in scratch. */
+/* All of the work of a shape, without its matrices; its sums and the threads' rooms are in
+ * scratch. */
 struct work attention_work(const struct attention_kernels *k, struct attention shape);
 void attention_place(struct work *w, struct device *dev, void *scratch);
-/* Key/value heads of all spans together, of which each is in all->parts pieces; the work of one. */
+/* Key/value heads of all spans together, of which each is in all->parts pieces; the work of
+ * one. */
 int attention_heads(const struct work *all);
 struct work attention_head(const struct work *all, int head);
 /* Floats of the sums dk and dv of a part. */

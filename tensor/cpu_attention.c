@@ -6,8 +6,8 @@
  *
  * Backward makes the probabilities again. What a block of queries adds to dk and dv is summed
  * in F32, head after head and block after block; each part has sums of its own, which are added
- * in order at the end. The parts depend on the length of a span alone, so that no sum depends on
- * which thread does what, nor on how many spans there are.
+ * in order at the end. The parts depend on the length of a span alone, so that no sum depends
+ * on which thread does what, nor on how many spans there are.
  */
 #include <math.h>
 #include <string.h>

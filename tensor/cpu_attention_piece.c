@@ -18,7 +18,8 @@ struct work attention_work(const struct attention_kernels *k, struct attention s
 		seen = shape.window + BLOCK + PANEL;
 	w.blocks = (shape.tokens - 1) / BLOCK + 1;
 	w.parts = at_most((PIECES - 1) / shape.kv_heads + 1, w.group * w.blocks);
-	/* So short a segment has others beside it, and room of its own for sums: see sums_at. */
+	/* So short a segment has others beside it, and room of its own for sums: see
+	 * sums_at. */
 	if (shape.segments > 0 && w.blocks == 1)
 		w.parts = 1;
 	w.keys = whole(shape.tokens, PANEL);
@@ -67,7 +68,8 @@ static struct room divided(const struct work *w, struct scratch *scratch)
 	r.scores = taken(scratch, STRIP * (size_t)w->width);
 	r.dp = taken(scratch, STRIP * (size_t)w->width);
 	r.out = taken(scratch, STRIP * (size_t)w->wide);
-	r.sums = w->parts > 1 && w->shape.segments == 0 ? NULL : taken(scratch, attention_sums(w));
+	r.sums =
+	    w->parts > 1 && w->shape.segments == 0 ? NULL : taken(scratch, attention_sums(w));
 	return r;
 }
 
@@ -98,7 +100,8 @@ size_t attention_bytes(const struct attention_kernels *k, int threads, struct at
 	if (w.parts > 1 && shape.segments > 0)
 		sums = sums_at(&w, shape.sequences * shape.tokens);
 	else if (w.parts > 1)
-		sums = (size_t)(shape.sequences * shape.kv_heads * w.parts) * attention_sums(&w);
+		sums =
+		    (size_t)(shape.sequences * shape.kv_heads * w.parts) * attention_sums(&w);
 	return 64 + (size_t)threads * thread_bytes(&w) + sums * sizeof(float);
 }
 

@@ -1,11 +1,11 @@
 /*
  * Attention of new tokens against keys and values that are kept, on the CPU (how those lie:
- * ref_cached.c). One piece is one token and some query heads of one key head, which are read once
- * for them; the softmax goes along with the sum, a block of keys at a time (Milakov and Gimelshein,
- * "Online normalizer calculation for softmax", 2018).
+ * ref_cached.c). One piece is one token and some query heads of one key head, which are read
+ * once for them; the softmax goes along with the sum, a block of keys at a time (Milakov and
+ * Gimelshein, "Online normalizer calculation for softmax", 2018).
  *
- * Blocks begin at multiples of BLOCK_KEYS, so a token's bits depend neither on its neighbours nor on
- * how many tokens came at once.
+ * Blocks begin at multiples of BLOCK_KEYS, so a token's bits depend neither on its neighbours
+ * nor on how many tokens came at once.
  */
 #include <math.h>
 
@@ -59,7 +59,8 @@ INLINE void panel_scores(struct sums *s, int heads, const void *keys, bool half,
 }
 
 /* o += the sum of p v over count keys, whose values are D numbers each. */
-INLINE void add_values(float *o, const float *p, const void *values, bool half, int count, int D)
+INLINE void add_values(float *o, const float *p, const void *values, bool half, int count,
+		       int D)
 {
 	int d = 0;
 
@@ -79,7 +80,8 @@ INLINE void add_values(float *o, const float *p, const void *values, bool half, 
 			o[d] += p[t] * ONE(values, t * D + d, half);
 }
 
-/* Scores of keys outside of [from, to) of the block are gone; the others become exp(score - most). */
+/* Scores of keys outside of [from, to) of the block are gone; the others become exp(score -
+ * most). */
 INLINE void weigh(struct sums *s, int h, int from, int to, float scale, int D)
 {
 	float *x = s->score[h], most = s->most[h], factor;
@@ -107,11 +109,13 @@ INLINE void add_block(struct sums *s, int heads, const struct cached *c, size_t 
 	int to = at_most(last + 1 - block, BLOCK_KEYS);
 
 	for (int t = from / LANES * LANES; t < to; t += LANES)
-		panel_scores(s, heads, keys + (size_t)(block + t) * (size_t)D * bytes, half, D, t);
+		panel_scores(s, heads, keys + (size_t)(block + t) * (size_t)D * bytes, half, D,
+			     t);
 	for (int h = 0; h < heads; h++) {
 		weigh(s, h, from, to, c->scale, D);
 		add_values(s->o[h], s->score[h] + from,
-			   values + (size_t)(block + from) * (size_t)D * bytes, half, to - from, D);
+			   values + (size_t)(block + from) * (size_t)D * bytes, half, to - from,
+			   D);
 	}
 }
 
@@ -141,7 +145,8 @@ static void attend_piece(void *arg, int index, int thread)
 		struct matrix q = matrix_cols(a->q, column + h * D, D);
 		float *to = s.q[h];
 
-		chunk_copy((struct matrix){to, 1, D, WIDE, DTYPE_F32}, matrix_rows(q, i, 1), 0, 0, D);
+		chunk_copy((struct matrix){to, 1, D, WIDE, DTYPE_F32}, matrix_rows(q, i, 1), 0,
+			   0, D);
 		memset(s.o[h], 0, (size_t)D * sizeof(float));
 		s.most[h] = -__builtin_inff();
 		s.sum[h] = 0;
@@ -153,7 +158,8 @@ static void attend_piece(void *arg, int index, int thread)
 
 		for (int d = 0; d < D; d++)
 			s.o[h][d] /= s.sum[h];
-		chunk_copy(matrix_rows(o, i, 1), (struct matrix){s.o[h], 1, D, WIDE, DTYPE_F32}, 0, 0, D);
+		chunk_copy(matrix_rows(o, i, 1), (struct matrix){s.o[h], 1, D, WIDE, DTYPE_F32},
+			   0, 0, D);
 	}
 }
 

@@ -1,10 +1,11 @@
 /*
  * Products of few rows on the CPU: a token at a time, reading the weights is all the work. All
- * threads read, each its own part of the outputs; a weight is read once and used for every row while
- * it is in the first cache. Weights and inputs are F32 or BF16, sums F32.
+ * threads read, each its own part of the outputs; a weight is read once and used for every row
+ * while it is in the first cache. Weights and inputs are F32 or BF16, sums F32.
  *
- * Each sum of a row runs in an order that depends on the shape of w alone, so that a row has the same
- * bits whoever its neighbours are: what is generated does not depend on how prompts are grouped.
+ * Each sum of a row runs in an order that depends on the shape of w alone, so that a row has
+ * the same bits whoever its neighbours are: what is generated does not depend on how prompts
+ * are grouped.
  */
 #include "tensor/internal.h"
 #include "tensor/vector.h"
@@ -213,7 +214,8 @@ static void cpu_few(struct device *dev, struct matrix y, struct matrix x, struct
 	if (y.rows < 1 || y.cols < 1)
 		return;
 	if (w_t)
-		f.step = at_most((int)(PIECE_BYTES / (row_bytes + 1) / OUTS + 1) * OUTS, y.cols);
+		f.step =
+		    at_most((int)(PIECE_BYTES / (row_bytes + 1) / OUTS + 1) * OUTS, y.cols);
 	pool_run(dev->pool, (y.cols - 1) / f.step + 1, w_t ? outputs_piece : inputs_piece, &f);
 }
 

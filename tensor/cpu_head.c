@@ -4,10 +4,10 @@
  *
  * Panels of PANEL rows of the head's weights go by one after the other. Each is packed once for
  * both products, while the panel before is in use; then every tile of TILE rows of h multiplies
- * by it, adds exp(logit - most so far) to its rows' sums, and adds what these exponentials times
- * the panel give to its rows of the gradient. Where a row's most grows, what it has so far is
- * scaled (the online softmax of Milakov and Gimelshein, 2018, as in flash attention). The sum
- * and the label come in at the end: d = scale (sum of p_j w_j - w_label).
+ * by it, adds exp(logit - most so far) to its rows' sums, and adds what these exponentials
+ * times the panel give to its rows of the gradient. Where a row's most grows, what it has so
+ * far is scaled (the online softmax of Milakov and Gimelshein, 2018, as in flash attention).
+ * The sum and the label come in at the end: d = scale (sum of p_j w_j - w_label).
  */
 #include <math.h>
 #include <string.h>
@@ -30,11 +30,13 @@ struct head_loss {
 	exp_loop *exps;
 	struct onednn *onednn;
 	int panels, at; /* at: the panel that is in use */
-	/* [rows: a tile's, the last one's][the last panel], and of panel 0, which does not add */
+	/* [rows: a tile's, the last one's][the last panel], and of panel 0, which does not
+	 * add */
 	struct onednn_product *forward[2][2], *backward[2][2], *first[2];
 	struct onednn_packing *packing[DIRECTIONS][2]; /* [the last panel] */
 	char *packed[2][DIRECTIONS];		       /* of even and odd panels */
-	char *tiles;				       /* a thread's: logits, then exponentials */
+	/* a thread's: logits, then exponentials */
+	char *tiles;
 	float *most, *picked;			       /* (n): the largest logit, the label's */
 	double *sum;				       /* (n) */
 };

@@ -46,8 +46,8 @@ VECTOR static void scale_into(float *y, const float *x, float factor, int n)
 		y[j] = x[j] * factor;
 }
 
-/* The sum of e = exp(logit - most), a chunk in float, then on in double; with keep, which may be
- * the logits, keep = e. */
+/* The sum of e = exp(logit - most), a chunk in float, then on in double; with keep, which may
+ * be the logits, keep = e. */
 static double exp_sum(float *keep, const float *logits, int V, float most)
 {
 	float chunk[CHUNK];
@@ -96,7 +96,8 @@ static double loss_row(const struct losses *a, int i, int label)
 	float *logits = row_of(a->logits, i);
 	int V = a->logits.cols;
 	float most = largest_of(logits, V), picked = logits[label];
-	double sum = exp_sum(a->gradient.data == a->logits.data ? logits : NULL, logits, V, most);
+	double sum =
+	    exp_sum(a->gradient.data == a->logits.data ? logits : NULL, logits, V, most);
 
 	if (a->gradient.data)
 		gradient_row(a, i, label, most, sum, picked);

@@ -201,8 +201,9 @@ static void far_cross_entropy(struct device *dev, double *losses, struct matrix 
 				    near(dev, labels), scale);
 }
 
-static void far_head_loss(struct device *dev, double *losses, struct matrix d_h, struct matrix h,
-			  struct matrix w, const int32_t *labels, float scale, void *scratch)
+static void far_head_loss(struct device *dev, double *losses, struct matrix d_h,
+			  struct matrix h, struct matrix w, const int32_t *labels, float scale,
+			  void *scratch)
 {
 	kernels_cpu().head_loss(dev, near(dev, losses), NEAR(d_h), NEAR(h), NEAR(w),
 				near(dev, labels), scale, near(dev, scratch));

@@ -1,9 +1,9 @@
 /*
- * oneDNN on one thread each: the engine, sgemm, and what the library says of this CPU. The pool of
- * the device cuts the products.
+ * oneDNN on one thread each: the engine, sgemm, and what the library says of this CPU. The pool
+ * of the device cuts the products.
  *
- * oneDNN's own threads stay out: where it was built on OpenMP, the calling thread's team is set to
- * one, which is a setting of each thread.
+ * oneDNN's own threads stay out: where it was built on OpenMP, the calling thread's team is set
+ * to one, which is a setting of each thread.
  */
 #include "tensor/onednn.h"
 

@@ -45,8 +45,8 @@ size_t onednn_packed_bytes(int inner, int cols);
 int onednn_pack(struct onednn *onednn, const struct onednn_layout *layout, void *packed,
 		int row, int col, struct matrix part, bool part_t);
 
-/* The packing of whole weights from BF16 whose rows are ld apart (part_t: the transpose of what is
- * packed), made ready at its first use as a product is. It runs on one thread at a time. */
+/* The packing of whole weights from BF16 whose rows are ld apart (part_t: the transpose of what
+ * is packed), made ready at its first use as a product is. It runs on one thread at a time. */
 struct onednn_packing;
 struct onednn_packing *onednn_packing(struct onednn *onednn, const struct onednn_layout *layout,
 				      size_t ld, bool part_t);

@@ -1,7 +1,7 @@
 /*
  * oneDNN's C API in one spelling, for matrices: what versions 2 (descriptors are structs) and 3
- * (descriptors are handles) call differently. It is included where oneDNN is built in alone, and
- * by bench/, too.
+ * (descriptors are handles) call differently. It is included where oneDNN is built in alone,
+ * and by bench/, too.
  */
 #ifndef EDGEPIPE_TENSOR_ONEDNN_API_H
 #define EDGEPIPE_TENSOR_ONEDNN_API_H

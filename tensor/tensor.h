@@ -1,12 +1,12 @@
 /*
- * tensor/ - devices and kernels. A device is memory + kernels + a context (thread pool). The table
- * of kernels is filled from the scalar reference (ref.c), then overwritten slot by slot (cpu*.c),
- * so that nothing is ever missing and the reference is always there to compare with.
+ * tensor/ - devices and kernels. A device is memory + kernels + a context (thread pool). The
+ * table of kernels is filled from the scalar reference (ref.c), then overwritten slot by slot
+ * (cpu*.c), so that nothing is ever missing and the reference is always there to compare with.
  *
- * Letters: B sequences, T tokens of a sequence, n = B*T rows, C width of the residual stream,
- * H heads, G key/value heads, D size of a head, F width of the MLP, V vocabulary, r rank of LoRA.
- * Matrices are row-major; every pointer is device memory. Argument order: device, outputs, inputs,
- * weights, sizes.
+ * Letters: B sequences, T tokens of a sequence, n = B*T rows, C width of the residual stream, H
+ * heads, G key/value heads, D size of a head, F width of the MLP, V vocabulary, r rank of LoRA.
+ * Matrices are row-major; every pointer is device memory. Argument order: device, outputs,
+ * inputs, weights, sizes.
  *
  * Numbers: matrices are F32 unless a slot says "any", which is F32 or BF16, matrix by matrix.
  * Arithmetic is F32 (sums of norms and losses double) whatever is stored; BF16 is rounded to
@@ -15,8 +15,8 @@
  * Accumulate contract: outputs are written (=), except for the ones marked "+=", which are the
  * gradients that flow into a residual stream or sum over micro-batches.
  *
- * Same bits whatever the number of threads: a kernel cuts its work into pieces whose size depends
- * on the shape alone, each piece is computed by one thread, and no sum crosses pieces.
+ * Same bits whatever the number of threads: a kernel cuts its work into pieces whose size
+ * depends on the shape alone, each piece is computed by one thread, and no sum crosses pieces.
  */
 #ifndef EDGEPIPE_TENSOR_H
 #define EDGEPIPE_TENSOR_H
@@ -49,8 +49,8 @@ static inline struct matrix matrix_of(enum dtype dtype, void *data, int rows, in
 struct matrix matrix_rows(struct matrix m, int first, int rows);
 struct matrix matrix_cols(struct matrix m, int first, int cols);
 
-/* Rows [first, first + tokens) hold one sample, where sequences of T rows hold several: which one of
- * the step's batch. */
+/* Rows [first, first + tokens) hold one sample, where sequences of T rows hold several: which
+ * one of the step's batch. */
 struct segment {
 	int32_t first, tokens;
 	uint32_t sample;
@@ -61,10 +61,11 @@ struct spot {
 };
 
 /*
- * Causal self-attention with grouped heads: query head h reads key/value head h / (H/G). Key j is
- * visible to query i where j <= i and, with a window > 0, i - j < window. Rows attend to those of
- * their own sequence; with segments > 0 to those of their own segment: `segment`, device memory, has
- * so many, which cover all rows one after the other, none longer than tokens.
+ * Causal self-attention with grouped heads: query head h reads key/value head h / (H/G). Key j
+ * is visible to query i where j <= i and, with a window > 0, i - j < window. Rows attend to
+ * those of their own sequence; with segments > 0 to those of their own segment: `segment`,
+ * device memory, has so many, which cover all rows one after the other, none longer than
+ * tokens.
  */
 struct attention {
 	int sequences, tokens, heads, kv_heads, head_size;
@@ -75,9 +76,10 @@ struct attention {
 };
 
 /*
- * Attention of new tokens against the keys and values of their sequences that are kept: row i of q
- * is the token at position[i] of sequence[i], and sees what attention would let it see. Both arrays
- * in device memory. How keys and values lie is known to the slots keep and attend alone.
+ * Attention of new tokens against the keys and values of their sequences that are kept: row i
+ * of q is the token at position[i] of sequence[i], and sees what attention would let it see.
+ * Both arrays in device memory. How keys and values lie is known to the slots keep and attend
+ * alone.
  */
 struct cached {
 	int sequences, room;		/* tokens of a sequence, at most */
@@ -92,8 +94,9 @@ enum { CACHED_KEYS = 16 };		/* that lie together; room is rounded up to it */
 /* What keys, or values, take. */
 size_t cached_bytes(const struct cached *cached);
 
-/* Inverted dropout, a function of (key, step, sample, position, channel) alone. Row i belongs to
- * sample first_sample + i / tokens and position i % tokens, or as spot[i] (device memory) says. */
+/* Inverted dropout, a function of (key, step, sample, position, channel) alone. Row i belongs
+ * to sample first_sample + i / tokens and position i % tokens, or as spot[i] (device memory)
+ * says. */
 struct dropout {
 	float p;
 	uint32_t key0, key1;		/* seed; the global tensor's number */
@@ -102,8 +105,8 @@ struct dropout {
 	const struct spot *spot;
 };
 
-/* torch.optim.AdamW (decoupled decay, bias correction); step counts from 1. The gradient is first
- * multiplied by grad_scale (the clip). */
+/* torch.optim.AdamW (decoupled decay, bias correction); step counts from 1. The gradient is
+ * first multiplied by grad_scale (the clip). */
 struct adamw {
 	double learning_rate, beta1, beta2, epsilon, weight_decay;
 	float grad_scale;
@@ -123,16 +126,18 @@ struct kernels {
 	 * read. a (m,k), b (k,n), c (m,n) after op. */
 	void (*matmul)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		       struct matrix b, bool b_t, float alpha, float beta);
-	/* y = x op(w) + bias + beta y, beta 0 or 1; bias (1, cols). x and w both F32, then y too,
-	 * or both BF16 (w may be packed), y any. Without x (no data) only what such a product needs is made ready. */
+	/* y = x op(w) + bias + beta y, beta 0 or 1; bias (1, cols). x and w both F32, then y
+	 * too, or both BF16 (w may be packed), y any. Without x (no data) only what such a
+	 * product needs is made ready. */
 	void (*linear)(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
 		       bool w_t, struct matrix bias, float beta);
 	/*
-	 * Frozen weights of BF16 in the order that the library's products like best: w (inner, cols) in
-	 * packed_bytes of zeroed memory, 0 where nothing is packed (then cols is no multiple of
-	 * PACK_BLOCK, or the table has no such products). linear takes it as a w whose ld is 0. pack
-	 * writes part, or its transpose, at (row, col), which are such multiples, as its sizes are or
-	 * end with w; part in host memory, F32 or BF16. At set-up and between micro-batches alone.
+	 * Frozen weights of BF16 in the order that the library's products like best: w (inner,
+	 * cols) in packed_bytes of zeroed memory, 0 where nothing is packed (then cols is no
+	 * multiple of PACK_BLOCK, or the table has no such products). linear takes it as a w
+	 * whose ld is 0. pack writes part, or its transpose, at (row, col), which are such
+	 * multiples, as its sizes are or end with w; part in host memory, F32 or BF16. At
+	 * set-up and between micro-batches alone.
 	 */
 	size_t (*packed_bytes)(int inner, int cols);
 	void (*pack)(struct device *dev, struct matrix w, int row, int col, struct matrix part,
@@ -140,8 +145,9 @@ struct kernels {
 	/* As matmul, where the inner dimension or a side of c is a rank: a, b and c any. */
 	void (*thin)(struct device *dev, struct matrix c, struct matrix a, bool a_t,
 		     struct matrix b, bool b_t, float alpha, float beta);
-	/* y = alpha x op(w) + bias + beta y where x has few rows, all any: bound by reading w, which
-	 * is read once. The bits of a row depend neither on the number of rows nor on its place. */
+	/* y = alpha x op(w) + bias + beta y where x has few rows, all any: bound by reading w,
+	 * which is read once. The bits of a row depend neither on the number of rows nor on its
+	 * place. */
 	void (*few)(struct device *dev, struct matrix y, struct matrix x, struct matrix w,
 		    bool w_t, struct matrix bias, float alpha, float beta);
 	/* y = x; any */
@@ -165,31 +171,34 @@ struct kernels {
 	void (*layer_norm_backward)(struct device *dev, struct matrix dx, struct matrix copy,
 				    struct matrix dy, struct matrix x, struct matrix stats,
 				    struct matrix gain);
-	/* y = x * rstd * gain; copy = x; stats (n,1) = rstd. y, copy and x any. Where the gain (1,D)
-	 * is shorter than a row, each D numbers of it (a head) are by themselves; stats (n, C/D). */
+	/* y = x * rstd * gain; copy = x; stats (n,1) = rstd. y, copy and x any. Where the gain
+	 * (1,D) is shorter than a row, each D numbers of it (a head) are by themselves; stats
+	 * (n, C/D). */
 	void (*rms_norm)(struct device *dev, struct matrix y, struct matrix copy,
 			 struct matrix stats, struct matrix x, struct matrix gain,
 			 float epsilon);
-	/* dx += with accumulate, else dx =, and copy = what it is then; dx may be dy. All any. */
+	/* dx += with accumulate, else dx =, and copy = what it is then; dx may be dy. All
+	 * any. */
 	void (*rms_norm_backward)(struct device *dev, struct matrix dx, struct matrix copy,
 				  struct matrix dy, struct matrix x, struct matrix stats,
 				  struct matrix gain, bool accumulate);
 
-	/* Rotary positions where x lies: x (n, heads*D), table (T, D) = cos (D/2) then sin (D/2);
-	 * pairs are (i, i + D/2) as in LLaMA. Row i has position i % T, or that of spot[i] where
-	 * spot is not null. backward rotates the other way (the transpose). x any. */
+	/* Rotary positions where x lies: x (n, heads*D), table (T, D) = cos (D/2) then sin
+	 * (D/2); pairs are (i, i + D/2) as in LLaMA. Row i has position i % T, or that of
+	 * spot[i] where spot is not null. backward rotates the other way (the transpose). x
+	 * any. */
 	void (*rope)(struct device *dev, struct matrix x, const struct spot *spot,
 		     struct matrix table, int head_size, bool backward);
 
-	/* o (n, H*D) = softmax(scale q kᵀ) v; lse (n, H; F32) = log-sum-exp of the scaled scores.
-	 * q (n, H*D), k, v (n, G*D), each with its own ld; all of one dtype, F32 or BF16. scratch:
-	 * attention_scratch bytes of device memory, for matrices of that dtype; asked for with any
-	 * segments > 0 it is enough for all numbers of them. */
-	void (*attention)(struct device *dev, struct matrix o, struct matrix lse, struct matrix q,
-			  struct matrix k, struct matrix v, struct attention shape,
-			  void *scratch);
-	/* dq, dk, dv written; from the gradient of o, with probabilities recomputed from lse. o is
-	 * not read by the kernels here. */
+	/* o (n, H*D) = softmax(scale q kᵀ) v; lse (n, H; F32) = log-sum-exp of the scaled
+	 * scores. q (n, H*D), k, v (n, G*D), each with its own ld; all of one dtype, F32 or
+	 * BF16. scratch: attention_scratch bytes of device memory, for matrices of that dtype;
+	 * asked for with any segments > 0 it is enough for all numbers of them. */
+	void (*attention)(struct device *dev, struct matrix o, struct matrix lse,
+			  struct matrix q, struct matrix k, struct matrix v,
+			  struct attention shape, void *scratch);
+	/* dq, dk, dv written; from the gradient of o, with probabilities recomputed from lse. o
+	 * is not read by the kernels here. */
 	void (*attention_backward)(struct device *dev, struct matrix dq, struct matrix dk,
 				   struct matrix dv, struct matrix d_o, struct matrix q,
 				   struct matrix k, struct matrix v, struct matrix o,
@@ -199,8 +208,8 @@ struct kernels {
 	/* Keeps the keys and values (n, G*D; any) of new tokens. */
 	void (*keep)(struct device *dev, const struct cached *cached, struct matrix k,
 		     struct matrix v);
-	/* o (n, H*D) = softmax(scale q kᵀ) v over what is kept, the tokens' own included; o, q any. The
-	 * bits of a row depend on its own tokens alone. */
+	/* o (n, H*D) = softmax(scale q kᵀ) v over what is kept, the tokens' own included; o, q
+	 * any. The bits of a row depend on its own tokens alone. */
 	void (*attend)(struct device *dev, struct matrix o, struct matrix q,
 		       const struct cached *cached);
 
@@ -210,7 +219,8 @@ struct kernels {
 	void (*gelu_backward)(struct device *dev, struct matrix dx, struct matrix dy,
 			      struct matrix x, enum gelu kind);
 	/* y = silu(gate) * up; in backward dup may be dy */
-	void (*swiglu)(struct device *dev, struct matrix y, struct matrix gate, struct matrix up);
+	void (*swiglu)(struct device *dev, struct matrix y, struct matrix gate,
+		       struct matrix up);
 	void (*swiglu_backward)(struct device *dev, struct matrix dgate, struct matrix dup,
 				struct matrix dy, struct matrix gate, struct matrix up);
 
@@ -220,22 +230,24 @@ struct kernels {
 				 struct dropout d);
 
 	/*
-	 * Rows of logits (n, V) and labels (n); a negative label is not trained. losses[i] = -log
-	 * p(label) in double, 0 for an untrained row. gradient (any) = d loss / d logits times
-	 * scale (0 for untrained rows); it may be the logits, or BF16 in their place, row by row
-	 * (ld twice theirs), and nothing is left of them then.
+	 * Rows of logits (n, V) and labels (n); a negative label is not trained. losses[i] =
+	 * -log p(label) in double, 0 for an untrained row. gradient (any) = d loss / d logits
+	 * times scale (0 for untrained rows); it may be the logits, or BF16 in their place, row
+	 * by row (ld twice theirs), and nothing is left of them then.
 	 */
 	void (*cross_entropy)(struct device *dev, double *losses, struct matrix gradient,
 			      struct matrix logits, const int32_t *labels, float scale);
 
 	/*
-	 * The same of the logits h wᵀ, h (n, C) and frozen w (V, C) of BF16, which never exist, and
-	 * its gradient with respect to h: d_h (n, C), not written without data. Without h's data only
-	 * what such a call needs is made ready. scratch: head_scratch bytes for so many rows at most
-	 * and C columns, 0 where the table has no use for them (then the slot is slow).
+	 * The same of the logits h wᵀ, h (n, C) and frozen w (V, C) of BF16, which never exist,
+	 * and its gradient with respect to h: d_h (n, C), not written without data. Without h's
+	 * data only what such a call needs is made ready. scratch: head_scratch bytes for so
+	 * many rows at most and C columns, 0 where the table has no use for them (then the slot
+	 * is slow).
 	 */
-	void (*head_loss)(struct device *dev, double *losses, struct matrix d_h, struct matrix h,
-			  struct matrix w, const int32_t *labels, float scale, void *scratch);
+	void (*head_loss)(struct device *dev, double *losses, struct matrix d_h,
+			  struct matrix h, struct matrix w, const int32_t *labels, float scale,
+			  void *scratch);
 	size_t (*head_scratch)(int threads, int rows, int C);
 
 	/* *sum = the sum of squares in double, over rows then columns in order. */
@@ -252,8 +264,9 @@ struct device {
 	struct timed *timed;	/* timed.c; null: its kernels are not timed */
 	struct pool *pool;
 	struct onednn *onednn;	/* null: not built in, or not wanted */
-	bool lacks;		/* a product or layout that was asked for is not there, which was
-				 * said; who sets up and who runs steps look here */
+	/* a product or layout that was asked for is not there, which was said; who sets up and
+	 * who runs steps look here */
+	bool lacks;
 	bool fast_f32;		/* linear in F32 goes to oneDNN */
 	bool host_memory;	/* kernels may be given host pointers (mapped weights, say) */
 	ptrdiff_t offset;	/* far device: device pointer - host pointer */
@@ -265,22 +278,25 @@ struct device {
 };
 
 /*
- * How to open a device: "cpu", the same with "openblas" or "onednn" for all products in F32 (cpu
- * takes what its rule says, see device_describe), "reference" (scalar), "far" (the test device: the
- * CPU kernels behind pointers that fault when touched). Null after an error.
+ * How to open a device: "cpu", the same with "openblas" or "onednn" for all products in F32
+ * (cpu takes what its rule says, see device_describe), "reference" (scalar), "far" (the test
+ * device: the CPU kernels behind pointers that fault when touched). Null after an error.
  */
 struct device *device_open(const char *name, int threads);
 void device_close(struct device *dev);
 /* Whether products of BF16 are built in, and in this CPU (it obeys ONEDNN_MAX_CPU_ISA). */
 bool cpu_has_bf16(void);
-/* The libraries that "cpu" computes products with: "oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21 SkylakeX". */
+/* The libraries that "cpu" computes products with: "oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21
+ * SkylakeX". */
 const char *cpu_describe(char *buffer, size_t bytes);
-/* One line for people: "cpu, 2 threads, oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21 SkylakeX". */
+/* One line for people: "cpu, 2 threads, oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21
+ * SkylakeX". */
 const char *device_describe(const struct device *dev, char *buffer, size_t bytes);
 
 /* -- convert.c ----------------------------------------------------------------------------- */
 
-/* count numbers of a file's dtype (F32, F64, F16, BF16) to float; host memory, any alignment. */
+/* count numbers of a file's dtype (F32, F64, F16, BF16) to float; host memory, any
+ * alignment. */
 void convert_to_f32(float *to, const void *from, enum dtype dtype, size_t count);
 /* The nearest bfloat16, ties to even; a NaN stays one. */
 static inline uint16_t bf16_of(float x)
@@ -319,8 +335,9 @@ enum timed_kind { TIMED_PRODUCT, TIMED_THIN, TIMED_ATTENTION, TIMED_PASS };
 
 /*
  * What the calls of one slot on one shape took together. bytes: what they must have read and
- * written at least. flops: of products alone, 2 a multiplication; attention counts the pairs that
- * are visible (the causal half), 2 products forward and 4 backward, where it recomputes a fifth.
+ * written at least. flops: of products alone, 2 a multiplication; attention counts the pairs
+ * that are visible (the causal half), 2 products forward and 4 backward, where it recomputes a
+ * fifth.
  */
 struct timed_op {
 	const char *slot;	/* "linear"; one pointer a slot */
@@ -344,8 +361,8 @@ struct timed {
 	struct timed_op op[];
 };
 
-/* Puts a table over the device's that times its kernels, until the device is closed; room: for so
- * many slots and shapes, allocated here. Results stay the same bits. */
+/* Puts a table over the device's that times its kernels, until the device is closed; room: for
+ * so many slots and shapes, allocated here. Results stay the same bits. */
 void timed_open(struct device *dev, int room);
 /* Calls count between a start and a stop alone. */
 void timed_start(struct device *dev);
@@ -357,8 +374,8 @@ const char *timed_shape(const struct timed_op *op, char *buffer, size_t bytes);
 
 /*
  * OpenBLAS picks a slow core on CPUs that it does not know. Returns the value that
- * OPENBLAS_CORETYPE should have had before the program started, or null where it chose well or the
- * user set it. launch/ then starts the program again with it.
+ * OPENBLAS_CORETYPE should have had before the program started, or null where it chose well or
+ * the user set it. launch/ then starts the program again with it.
  */
 const char *blas_better_core(void);
 const char *blas_describe(char *buffer, size_t bytes);	/* "OpenBLAS 0.3.21 SkylakeX" */
