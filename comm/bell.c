@@ -1,6 +1,7 @@
 /*
- * bell.c - a counter that a thread sleeps on until another one rings: futex(2), so it works between processes too that
- * share its memory. No ring is missed: read the counter, look at what there is to do, then wait for another count.
+ * bell.c - a counter that a thread sleeps on until another one rings: futex(2), so it works
+ * between processes too that share its memory. No ring is missed: read the counter, look at
+ * what there is to do, then wait for another count.
  */
 #include <limits.h>
 #include <linux/futex.h>

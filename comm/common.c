@@ -1,8 +1,10 @@
 /*
- * common.c - memory that the ranks of one machine share: when each shared interface is free, and a bell for every rank.
+ * common.c - memory that the ranks of one machine share: when each shared interface is free,
+ * and a bell for every rank.
  *
- * A robust mutex guards the times: where a rank is killed while it holds it, the next that locks is told so and goes on.
- * What the dead one left is sound, since any time is a sound value.
+ * A robust mutex guards the times: where a rank is killed while it holds it, the next that
+ * locks is told so and goes on. What the dead one left is sound, since any time is a sound
+ * value.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /*
- * front.c - the side of the loop that the computing thread sees: a transport whose operations are handed over through a
- * bounded queue, and what stream.c needs to hand over its transfers.
+ * front.c - the side of the loop that the computing thread sees: a transport whose operations
+ * are handed over through a bounded queue, and what stream.c needs to hand over its transfers.
  */
 #include <stdlib.h>
 

@@ -10,8 +10,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* How whoever waits for the transport polls it: bursts of tests (each moves a part of a large message), and sleeps between
- * them, longer and longer. */
+/* How whoever waits for the transport polls it: bursts of tests (each moves a part of a large
+ * message), and sleeps between them, longer and longer. */
 #define POLL_BURST 20
 #define POLL_LEAST_S 50e-6
 #define POLL_MOST_S 1e-3
@@ -44,7 +44,8 @@ struct bell { _Atomic uint32_t count; uint32_t unused; };
 uint32_t bell_heard(const struct bell *bell);
 /* Wakes all that wait. */
 void bell_ring(struct bell *bell);
-/* Sleeps until somebody has rung since `heard` was read, or for s seconds, or a little while for no reason. */
+/* Sleeps until somebody has rung since `heard` was read, or for s seconds, or a little while
+ * for no reason. */
 void bell_wait(struct bell *bell, uint32_t heard, double s);
 
 /* -- common.c ------------------------------------------------------------------------------ */
@@ -55,18 +56,20 @@ struct common {
 	double *free;			/* [nics], seconds of the monotonic clock */
 	size_t bytes;
 };
-/* Collective. Where the ranks are on several machines there is none: an error (EXIT_CONFIG) if nics > 0. */
+/* Collective. Where the ranks are on several machines there is none: an error (EXIT_CONFIG) if
+ * nics > 0. */
 int common_open(struct common *common, struct comm *comm, int nics);
 void common_close(struct common *common);
 
-/* -- front.c, loop.c: what stream.c needs ----------------------------------------------------- */
+/* -- front.c, loop.c: what stream.c needs -------------------------------------------------- */
 
 struct loop;
 /* The loop behind a front; null after an error (EXIT_BUG) where comm is none. */
 struct loop *loop_of(struct comm *front);
 /* From the second thread: hands over a new stream, or says that one has something to do. */
 int loop_add_stream(struct loop *loop, struct stream *stream);
-/* Takes a stream away from the loop; false after a failure: then the loop frees it at its end. */
+/* Takes a stream away from the loop; false after a failure: then the loop frees it at its
+ * end. */
 bool loop_close_stream(struct loop *loop, struct stream *stream);
 int loop_post(struct loop *loop, struct stream *stream, struct transfer *transfer);
 /* From the serving thread: something ended, for which the second one may wait. */
@@ -76,7 +79,8 @@ int loop_rest(struct loop *loop);
 void loop_lock(struct loop *loop);
 void loop_unlock(struct loop *loop);
 
-/* Frames of a stream that are under way at most: enough to fill a link of 400 Mbit/s with 10 ms of round trip. */
+/* Frames of a stream that are under way at most: enough to fill a link of 400 Mbit/s with 10 ms
+ * of round trip. */
 enum { STREAM_FRAMES = 8 };
 
 /* -- stream.c: what loop.c needs of it, from the serving thread ---------------------------- */
@@ -95,18 +99,23 @@ struct stream **stream_link(struct stream *stream);	/* for the loop's list */
 #define CODEC_OUTLIERS 4		/* channels of a frame that stay bf16 */
 #define CODEC_INT8_GROUP 128		/* channels that share a scale */
 #define CODEC_INT4_GROUP 64
-#define CODEC_TILE 1024			/* channels that a kernel takes at once at most: whole groups */
-#define CODEC_NOISE (CODEC_TILE + 256)	/* room for the random numbers of a tile, and what kernels read past it */
+#define CODEC_TILE 1024 /* channels that a kernel takes at once at most: whole groups */
+/* room for the random numbers of a tile, and what kernels read past it */
+#define CODEC_NOISE (CODEC_TILE + 256)
 
 /*
- * The inner loops, one table per instruction set. All give the same bytes. n: channels of one row,
- * CODEC_TILE at most unless it is size_t. noise: one 16-bit random number per element, or null.
+ * The inner loops, one table per instruction set. All give the same bytes. n: channels of one
+ * row, CODEC_TILE at most unless it is size_t. noise: one 16-bit random number per element, or
+ * null.
  */
 struct codec_kernels {
 	const char *name;
-	/* 8 numbers per counter, of `count` counters from this one on; room for 16 more counters. */
-	void (*noise)(uint16_t *to, struct philox counter, uint32_t key0, uint32_t key1, int count);
-	/* most[j] = the largest |x[r][j]| over the rows, as the bits of a float: not-a-number is largest. */
+	/* 8 numbers per counter, of `count` counters from this one on; room for 16 more
+	 * counters. */
+	void (*noise)(uint16_t *to, struct philox counter, uint32_t key0, uint32_t key1,
+		      int count);
+	/* most[j] = the largest |x[r][j]| over the rows, as the bits of a float: not-a-number
+	 * is largest. */
 	void (*most)(int32_t *most, const float *x, size_t stride, int rows, int n);
 	void (*bf16_encode)(uint16_t *y, const float *x, size_t n, const uint16_t *noise);
 	void (*bf16_decode)(float *x, const uint16_t *y, size_t n);
@@ -144,7 +153,8 @@ static inline uint32_t codec_bits(float x)
 	return bits;
 }
 
-/* bf16 of one value: to nearest even, or with noise (0..65535) up as often as the bits cut off say. */
+/* bf16 of one value: to nearest even, or with noise (0..65535) up as often as the bits cut off
+ * say. */
 static inline uint16_t codec_bf16(float x, const uint16_t *noise)
 {
 	uint32_t bits = codec_bits(x);

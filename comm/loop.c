@@ -1,15 +1,16 @@
 /*
  * loop.c - one thread talks to the transport, another computes.
  *
- *	second thread (work)                      calling thread (loop)
- *	comm_send(front, ...) ── queue ──────────► inner send, tested until it is done
- *	transfer_post(...)    ── queue ──────────► stream: frames, codec, inner sends and receives
- *	comm_wait, transfer_wait ◄── condition ─── status
+ * 	second thread (work)                      calling thread (loop)
+ * 	comm_send(front, ...) ── queue ──────────► inner send, tested until it is done
+ * 	transfer_post(...)    ── queue ──────────► stream: frames, codec, transfers
+ * 	comm_wait, transfer_wait ◄── condition ─── status
  *
- * Open MPI makes progress only inside its calls, and only one thread may call it. So the loop tests what is under
- * way, in bursts; while nothing moves it sleeps, longer and longer up to POLL_MOST_S, or until a bell rings:
- * because the queue was filled, or because a transport that can tell says that something has come. The queue and
- * all statuses are under one lock: a step hands over some tens of items, not millions.
+ * Open MPI makes progress only inside its calls, and only one thread may call it. So the loop
+ * tests what is under way, in bursts; while nothing moves it sleeps, longer and longer up to
+ * POLL_MOST_S, or until a bell rings: because the queue was filled, or because a transport that
+ * can tell says that something has come. The queue and all statuses are under one lock: a step
+ * hands over some tens of items, not millions.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -51,10 +52,10 @@ static int start_task(struct loop *loop, struct task *task)
 {
 	task->next = loop->active;
 	loop->active = task;
-	return task->sends ? loop->inner->ops->send(loop->inner, task->peer, task->tag, task->out,
-						    task->bytes, &task->inner)
-			   : loop->inner->ops->recv(loop->inner, task->peer, task->tag, task->in,
-						    task->bytes, &task->inner);
+	return task->sends ? loop->inner->ops->send(loop->inner, task->peer, task->tag,
+						    task->out, task->bytes, &task->inner)
+			   : loop->inner->ops->recv(loop->inner, task->peer, task->tag,
+						    task->in, task->bytes, &task->inner);
 }
 
 static void cancel_task(struct loop *loop, struct task *task)
@@ -201,7 +202,8 @@ static int poll_all(struct loop *loop)
 	return taken + tested + moved;
 }
 
-/* Sleeps unless something is in the queue or the bell has rung; false when work has returned and nothing is left to take. */
+/* Sleeps unless something is in the queue or the bell has rung; false when work has returned
+ * and nothing is left to take. */
 static bool rest(struct loop *loop, uint32_t heard, double s)
 {
 	bool idle, go_on;
@@ -220,7 +222,8 @@ static bool rest(struct loop *loop, uint32_t heard, double s)
 /* The pause, or less where the transport has something to do before. */
 static double until_due(const struct loop *loop, double pause)
 {
-	double left = loop->inner->ops->due ? loop->inner->ops->due(loop->inner) - clock_s() : pause;
+	double left =
+	    loop->inner->ops->due ? loop->inner->ops->due(loop->inner) - clock_s() : pause;
 
 	return left >= pause ? pause : left > 0 ? left : 0;
 }
@@ -250,7 +253,8 @@ static void run_loop(struct loop *loop)
 	fail(loop);
 }
 
-/* After a failure: work finds out by itself; an abort is still carried out, and streams are still to be closed. */
+/* After a failure: work finds out by itself; an abort is still carried out, and streams are
+ * still to be closed. */
 static void outlive(struct loop *loop)
 {
 	struct item item;

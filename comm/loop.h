@@ -1,5 +1,6 @@
 /*
- * comm/loop.h - what front.c (the thread that computes) and loop.c (the one that talks to the transport) share.
+ * comm/loop.h - what front.c (the thread that computes) and loop.c (the one that talks to the
+ * transport) share.
  */
 #ifndef EDGEPIPE_COMM_LOOP_H
 #define EDGEPIPE_COMM_LOOP_H
@@ -36,7 +37,8 @@ struct item {
 	struct stream *stream;
 	struct transfer *transfer;
 	int code;
-	bool *done;			/* set, under the lock, when an ITEM_CLOSE has been carried out */
+	/* set, under the lock, when an ITEM_CLOSE has been carried out */
+	bool *done;
 };
 
 struct loop {
@@ -50,10 +52,13 @@ struct loop {
 	struct item queue[QUEUE + 1];	/* after a failure an abort is let in, full or not */
 	int first, count;
 	struct task *spare;
-	bool failed, aborted, over;	/* the transport failed; an abort was carried out; work has returned */
-	int code;			/* of what failed, as said on the loop's thread; 0: nothing was */
+	/* the transport failed; an abort was carried out; work has returned */
+	bool failed, aborted, over;
+	/* of what failed, as said on the loop's thread; 0: nothing was */
+	int code;
 
-	struct bell *bell, own_bell;	/* what the loop sleeps on: the transport's or its own */
+	/* what the loop sleeps on: the transport's or its own */
+	struct bell *bell, own_bell;
 	struct task *active;		/* the loop's own, as is the next */
 	struct stream *streams;
 	struct task task[TASKS];

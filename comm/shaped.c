@@ -4,11 +4,11 @@
  * All is done where a message is sent. It is copied into a node of a delay line and reserves
  * its link at once, so its whole future is known:
  *
- *	start = max(now, when the pair is free, when each shared interface on its way is free)
- *	left  = start + bytes / bandwidth, or what the trace says: the sender's request is done,
- *		and pair and interfaces are free again
- *	due   = left + latency: the message goes into the inner transport, where the receiver
- *		waits with a plain receive
+ * 	start = max(now, when the pair is free, when each shared interface on its way is free)
+ * 	left  = start + bytes / bandwidth, or what the trace says: the sender's request is done,
+ * 		and pair and interfaces are free again
+ * 	due   = left + latency: the message goes into the inner transport, where the receiver
+ * 		waits with a plain receive
  *
  * The times are absolute and start from `free`, not from when somebody looked: a poll that
  * comes late delays the message it was for, and none after it. A sender that waits for each
@@ -22,13 +22,13 @@
  * A send is done before its message was received, whatever its size, as on a network that
  * buffers; but like those buffers the window of a pair is finite. While more than WINDOW
  * messages have arrived that nobody receives, a send is done only when its own message is
- * received: so whoever runs ahead waits for the other side, and a program that ends on a network
- * without any buffers, where every send waits for its own receive, ends here too. Messages that
- * the inner transport buffers (small ones) count as received. Where it fails after a send was
- * done, all sends of this rank fail from then on.
+ * received: so whoever runs ahead waits for the other side, and a program that ends on a
+ * network without any buffers, where every send waits for its own receive, ends here too.
+ * Messages that the inner transport buffers (small ones) count as received. Where it fails
+ * after a send was done, all sends of this rank fail from then on.
  *
- * Where all ranks are on one machine, what they share (common.c) holds when each shared interface is free, and the bells
- * that tell a rank at once that a message was handed over.
+ * Where all ranks are on one machine, what they share (common.c) holds when each shared
+ * interface is free, and the bells that tell a rank at once that a message was handed over.
  */
 #include <errno.h>
 #include <math.h>

@@ -1,11 +1,12 @@
 /*
  * stream.c - tensors in frames, one direction of a cut.
  *
- * A stream owns STREAM_FRAMES frame buffers, a ring. Sending: encode the next frame of the oldest transfer into a free buffer and
- * start its send. Receiving: post receives for the frames that must come next, as many as there are buffers;
- * when the oldest has come and its tensor may be written, decode it. So a tensor of any size travels in pieces that
- * all sizes of int can count, a frame is encoded while the one before is on the wire, and a small message of another tag
- * waits for a few frames at most.
+ * A stream owns STREAM_FRAMES frame buffers, a ring. Sending: encode the next frame of the
+ * oldest transfer into a free buffer and start its send. Receiving: post receives for the
+ * frames that must come next, as many as there are buffers; when the oldest has come and its
+ * tensor may be written, decode it. So a tensor of any size travels in pieces that all sizes of
+ * int can count, a frame is encoded while the one before is on the wire, and a small message of
+ * another tag waits for a few frames at most.
  *
  * All but stream_open, transfer_post and the waits runs on the serving thread.
  */
@@ -51,7 +52,8 @@ struct stream {
 	struct transfer_log *log;	/* or null */
 	double log_start_s;		/* of the tensor whose last frame is not over */
 	/* Under the loop's lock: */
-	long posted, left;		/* transfers handed over; those whose last frame has left or come */
+	/* transfers handed over; those whose last frame has left or come */
+	long posted, left;
 	double sent_s, busy_until_s;
 };
 
@@ -74,7 +76,8 @@ static size_t slot_bytes(enum codec_kind kind, bool backward, int rows, int chan
 {
 	const struct codec *codec = codec_of(kind, backward);
 	int most = codec_frame_rows(channels);
-	size_t bytes = sizeof(struct header) + codec->bytes(rows < most ? rows : most, channels);
+	size_t bytes =
+	    sizeof(struct header) + codec->bytes(rows < most ? rows : most, channels);
 
 	return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
@@ -193,7 +196,8 @@ struct stream **stream_link(struct stream *stream)
 void stream_cancel(struct stream *stream, struct comm *comm)
 {
 	for (int i = 0; i < stream->count && !stream->spec.send; i++)
-		comm->ops->cancel(comm, &stream->frame[(stream->first + i) % STREAM_FRAMES].request);
+		comm->ops->cancel(comm,
+				  &stream->frame[(stream->first + i) % STREAM_FRAMES].request);
 }
 
 void stream_free(struct stream *stream)
@@ -235,7 +239,8 @@ void stream_log(struct stream *stream, struct transfer_log *log)
 }
 
 /* A frame's part in its tensor's event. */
-static void note_frame(struct stream *stream, const struct frame *frame, double start_s, double end_s)
+static void note_frame(struct stream *stream, const struct frame *frame, double start_s,
+		       double end_s)
 {
 	struct transfer_log *log = stream->log;
 
@@ -244,8 +249,8 @@ static void note_frame(struct stream *stream, const struct frame *frame, double 
 	if (frame->index == 0)
 		stream->log_start_s = start_s;
 	if (frame->index == stream->frames - 1)
-		log->event[log->count++ % log->room] =
-			(struct transfer_event){stream->log_start_s, end_s, frame->step, frame->micro};
+		log->event[log->count++ % log->room] = (struct transfer_event){
+		    stream->log_start_s, end_s, frame->step, frame->micro};
 }
 
 /* The oldest frame has left, or was decoded. */
@@ -309,8 +314,9 @@ static uint64_t sum_of(const struct frame *frame, size_t bytes)
 static int refuse(const struct stream *stream, const struct frame *frame, const char *why)
 {
 	return error(EXIT_RETRY, "link '%s', step %u, micro-batch %u, frame %d of %d (%s): %s",
-		     stream->spec.name, (unsigned)frame->step, (unsigned)frame->micro, frame->index + 1,
-		     stream->frames, stream->spec.backward ? "gradients" : "activations", why);
+		     stream->spec.name, (unsigned)frame->step, (unsigned)frame->micro,
+		     frame->index + 1, stream->frames,
+		     stream->spec.backward ? "gradients" : "activations", why);
 }
 
 /* -- sending ------------------------------------------------------------------------------- */
@@ -392,7 +398,8 @@ static int poll_send(struct stream *stream, struct comm *comm)
 
 /* -- receiving ----------------------------------------------------------------------------- */
 
-/* One that fails at once is refused when its turn comes: a frame before it may be the one that is missing. */
+/* One that fails at once is refused when its turn comes: a frame before it may be the one that
+ * is missing. */
 static int post_frame(struct stream *stream, struct comm *comm)
 {
 	struct frame *frame = take_frame(stream);

@@ -1,13 +1,13 @@
 /*
  * trace.c - bandwidth over time, as somebody measured it: for links that are emulated.
  *
- *	seconds,mbit_s		(this line may be missing)
- *	0,41.2
- *	1,38.75			# what follows a hash is a comment
- *	2,3.1
+ * 	seconds,mbit_s		(this line may be missing)
+ * 	0,41.2
+ * 	1,38.75			# what follows a hash is a comment
+ * 	2,3.1
  *
- * Each rate holds for one second; after the last row the first follows again. Rates below RATE_LEAST are refused: a
- * message that met only such rows would as good as never arrive.
+ * Each rate holds for one second; after the last row the first follows again. Rates below
+ * RATE_LEAST are refused: a message that met only such rows would as good as never arrive.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -181,7 +181,8 @@ double link_trace_end(const struct link_trace *trace, double start, double bytes
 		period += rows ? rest : 0;
 		second += 1;
 		into = 0;
-		if (rows == trace->count) {	/* all rows once: what is left passes in whole periods first */
+		/* all rows once: what is left passes in whole periods first */
+		if (rows == trace->count) {
 			second += floor(bytes / period) * trace->count;
 			bytes = fmod(bytes, period);
 		}
