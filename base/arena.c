@@ -49,7 +49,8 @@ void *xrealloc(void *memory, size_t bytes)
 
 void heap_trim(void)
 {
-	/* A sanitizer has a heap of its own, and glibc's does not expect to be trimmed before it was used. */
+	/* A sanitizer has a heap of its own, and glibc's does not expect to be trimmed before
+	 * it was used. */
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	malloc_trim(0);
 #endif

@@ -17,9 +17,9 @@
 /* -- error.c ------------------------------------------------------------------------------- */
 
 /*
- * An error is said once, by the first who knows: return error(EXIT_INPUT, "cannot open '%s': %s",
- * path, strerror(errno)). Callers pass -1 (or a null pointer) up. The code is what the process
- * will end with; the first one said by a thread wins.
+ * An error is said once, by the first who knows: return error(EXIT_INPUT, "cannot open '%s':
+ * %s", path, strerror(errno)). Callers pass -1 (or a null pointer) up. The code is what the
+ * process will end with; the first one said by a thread wins.
  */
 enum exit_code {
 	EXIT_USAGE = 2,		/* a wrong command line */
@@ -36,8 +36,8 @@ enum exit_code {
 
 /*
  * Says an error. Printed at once to stderr as "edgepipe: error: ..."; a text that starts with
- * "file:line:" is printed as it is, without the prefix. With errors held (error_hold), it is kept
- * until error_text. Thread-local: two ranks that live in one process do not mix.
+ * "file:line:" is printed as it is, without the prefix. With errors held (error_hold), it is
+ * kept until error_text. Thread-local: two ranks that live in one process do not mix.
  */
 void report(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define error(code, ...) (report(code, __VA_ARGS__), -1)
@@ -47,12 +47,14 @@ void report(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3))
 void error_hold(void);
 /* The code of the first error this thread said since error_hold or error_clear; 0 if none. */
 int error_code(void);
-/* What was held, lines ended by newlines, "" if nothing. Belongs to the logger; ends holding. */
+/* What was held, lines ended by newlines, "" if nothing. Belongs to the logger; ends
+ * holding. */
 const char *error_text(void);
 /* Forgets held errors and the code, and stops holding. Frees the held text. */
 void error_clear(void);
 
-/* While muted (it nests), what this thread says is dropped, code and all: for trying what may fail. */
+/* While muted (it nests), what this thread says is dropped, code and all: for trying what may
+ * fail. */
 void error_mute(void);
 void error_unmute(void);
 
@@ -70,12 +72,14 @@ void log_rank(int rank);
 
 /* A line for people on stdout; only rank 0 (or a thread without a rank) prints. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* A warning on stderr, prefixed "edgepipe: warning: " and the rank where there is one, and in the log. While errors
- * are held, ranks above 0 warn in their logs only: what all ranks find is said once. */
+/* A warning on stderr, prefixed "edgepipe: warning: " and the rank where there is one, and in
+ * the log. While errors are held, ranks above 0 warn in their logs only: what all ranks find is
+ * said once. */
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A line for this thread's log file: kept in memory with its time until log_take. */
 void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* What note kept since the last call, lines ended by newlines; the caller frees. Null: nothing. */
+/* What note kept since the last call, lines ended by newlines; the caller frees. Null:
+ * nothing. */
 char *log_take(void);
 /* Puts notes that another thread took before those of this one; takes them over. */
 void log_give(char *notes);
@@ -83,8 +87,8 @@ void log_give(char *notes);
 /* -- arena.c ------------------------------------------------------------------------------- */
 
 /*
- * struct arena: grows in chunks; all its memory lives until arena_release. For things as old as a
- * configuration or a plan. Never fails: without memory the process ends with EXIT_BUG.
+ * struct arena: grows in chunks; all its memory lives until arena_release. For things as old as
+ * a configuration or a plan. Never fails: without memory the process ends with EXIT_BUG.
  */
 struct arena {
 	struct arena_chunk *chunks;
@@ -96,9 +100,9 @@ char *arena_format(struct arena *arena, const char *fmt, ...)
 void arena_release(struct arena *arena);
 
 /*
- * struct slab: one allocation carved at set-up. Laid out twice by the same function: first with a
- * null base, where it only counts (slab.used is then the estimate), then with memory. The base
- * may be device memory: it is never touched here.
+ * struct slab: one allocation carved at set-up. Laid out twice by the same function: first with
+ * a null base, where it only counts (slab.used is then the estimate), then with memory. The
+ * base may be device memory: it is never touched here.
  */
 #define SLAB_ALIGN 64
 struct slab {
@@ -110,14 +114,16 @@ void *slab_take(struct slab *slab, size_t bytes);
 
 /* struct text: a string that grows. Release with text_release; {0} is empty. */
 struct text {
-	char *data;		/* ended by a NUL once anything was added; may be null while empty */
+	/* ended by a NUL once anything was added; may be null while empty */
+	char *data;
 	size_t bytes, room;
 };
 void text_add(struct text *text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void text_put(struct text *text, const void *data, size_t bytes);
 void text_release(struct text *text);
 
-/* malloc, calloc, realloc and strdup that end the process with EXIT_BUG and a message without memory. */
+/* malloc, calloc, realloc and strdup that end the process with EXIT_BUG and a message without
+ * memory. */
 void *xalloc(size_t bytes);
 void *xzalloc(size_t count, size_t bytes);
 void *xrealloc(void *memory, size_t bytes);
@@ -145,25 +151,27 @@ int file_write(const char *path, const void *data, size_t bytes);
 int file_replace(const char *path, const void *data, size_t bytes);
 int folder_sync(const char *path);		/* fsync of a directory */
 int folder_make(const char *path);		/* mkdir -p; EXIT_CREATE */
-int folder_remove(const char *path);		/* rm -r; 0 if it was not there; never follows links */
+/* rm -r; 0 if it was not there; never follows links */
+int folder_remove(const char *path);
 bool path_exists(const char *path);
 /* folder + "/" + name, or name alone where it is absolute; from the arena. */
 char *path_join(struct arena *arena, const char *folder, const char *name);
 char *path_folder(struct arena *arena, const char *path);	/* "." without a slash */
-char *path_absolute(struct arena *arena, const char *path);	/* against the working directory */
+/* against the working directory */
+char *path_absolute(struct arena *arena, const char *path);
 
 /* -- random.c ------------------------------------------------------------------------------ */
 
 /*
- * Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy
- * as 1, 2, 3" (SC 2011). Stateless: four words are a function of (counter, key) alone.
+ * Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as
+ * easy as 1, 2, 3" (SC 2011). Stateless: four words are a function of (counter, key) alone.
  */
 struct philox { uint32_t word[4]; };
 struct philox philox(struct philox counter, uint32_t key0, uint32_t key1);
 /* A word as a float in [0, 1), on a grid of 2^-24. */
 static inline float philox_unit(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
-/* The index-th place of a permutation of 0..count-1 that is a function of (seed, epoch). A cycle-walking
- * Feistel network over Philox: constant memory, O(1) a call. */
+/* The index-th place of a permutation of 0..count-1 that is a function of (seed, epoch). A
+ * cycle-walking Feistel network over Philox: constant memory, O(1) a call. */
 uint64_t shuffle_index(uint64_t seed, uint64_t epoch, uint64_t index, uint64_t count);
 
 /* -- units.c ------------------------------------------------------------------------------- */
@@ -171,8 +179,9 @@ uint64_t shuffle_index(uint64_t seed, uint64_t epoch, uint64_t index, uint64_t c
 enum unit { UNIT_BYTES, UNIT_BYTES_S, UNIT_SECONDS, UNIT_FLOPS };
 /*
  * Reads "8 GiB", "400 Mbit/s", "2 ms", "3.56 TFLOPS" (a space is optional) into bytes, bytes/s,
- * seconds, FLOP/s. -1 with the reason and the right spellings in why (as '"10 Gbs" is not a rate
- * (did you mean "10 Gbit/s" or "10 GB/s"?)'); a bare number is refused with the units named.
+ * seconds, FLOP/s. -1 with the reason and the right spellings in why (as '"10 Gbs" is not a
+ * rate (did you mean "10 Gbit/s" or "10 GB/s"?)'); a bare number is refused with the units
+ * named.
  */
 int unit_read(const char *text, enum unit unit, double *value, char *why, size_t why_bytes);
 /* Writes a value with a fitting unit and 3 digits or so, "1.21 GiB"; returns buffer. */
@@ -187,7 +196,8 @@ struct digest digest_of(const void *data, size_t bytes);
 uint64_t checksum(const void *data, size_t bytes, uint64_t seed);
 int digest_file(const char *path, struct digest *digest);
 bool digest_equal(struct digest a, struct digest b);
-const char *digest_write(struct digest digest, char text[33]);	/* 32 hex digits; returns text */
+/* 32 hex digits; returns text */
+const char *digest_write(struct digest digest, char text[33]);
 /* A sum over many pieces, for things that do not lie in one block. */
 struct digest_state;
 struct digest_state *digest_open(void);
@@ -199,7 +209,8 @@ struct digest digest_close(struct digest_state *state);
 /* What a thread is about, for as long as it lasts. Texts must live that long. */
 struct watchdog_section {
 	int kind;			/* 0..31: what its usual time is learnt for */
-	double patience;		/* times the least deadline; 1 where nothing is special */
+	/* times the least deadline; 1 where nothing is special */
+	double patience;
 	const char *what;		/* "waiting for the activations of" */
 	const char *peer;		/* who is waited for, or null */
 	long long step;			/* -1: none */
@@ -213,16 +224,17 @@ struct watchdog_calls {
 };
 struct watchdog;
 /*
- * To be called before any other thread is started: they inherit that the signals are the watchdog's. The deadline of a
- * section: max(10 s * patience, 5 times the longest of its kind). For the first four of a kind, which may be far from
- * usual: max(30 s * patience, 5 times the longest of any kind so far, what is expected of the kind).
- * EDGEPIPE_HANG_TIMEOUT=S replaces the 10 s by S and the 30 s by 3 S; 0 turns all off. Null after an error.
+ * To be called before any other thread is started: they inherit that the signals are the
+ * watchdog's. The deadline of a section: max(10 s * patience, 5 times the longest of its kind).
+ * For the first four of a kind, which may be far from usual: max(30 s * patience, 5 times the
+ * longest of any kind so far, what is expected of the kind). EDGEPIPE_HANG_TIMEOUT=S replaces
+ * the 10 s by S and the 30 s by 3 S; 0 turns all off. Null after an error.
  */
 struct watchdog *watchdog_open(const struct watchdog_calls *calls);
 /* What a section of a kind may take while the kind is new; INFINITY: whatever it likes. */
 void watchdog_expect(struct watchdog *watchdog, int kind, double s);
-/* Sections nest; the innermost one is watched, and when it is left the one around it begins anew. Any thread, one at a
- * time; a null watchdog does nothing. */
+/* Sections nest; the innermost one is watched, and when it is left the one around it begins
+ * anew. Any thread, one at a time; a null watchdog does nothing. */
 void watchdog_enter(struct watchdog *watchdog, const struct watchdog_section *section);
 void watchdog_leave(struct watchdog *watchdog);
 void watchdog_close(struct watchdog *watchdog);
@@ -230,10 +242,10 @@ void watchdog_close(struct watchdog *watchdog);
 /* -- threads.c ----------------------------------------------------------------------------- */
 
 /*
- * A pool of worker threads that wait passively. pool_run calls work(arg, index, thread) for every
- * index in 0..count-1, on the calling thread and the workers, and returns when all are done. Which
- * thread takes which index is not fixed, so the result of an index must depend on the index alone;
- * thread (0..threads-1) names private scratch. Not re-entrant.
+ * A pool of worker threads that wait passively. pool_run calls work(arg, index, thread) for
+ * every index in 0..count-1, on the calling thread and the workers, and returns when all are
+ * done. Which thread takes which index is not fixed, so the result of an index must depend on
+ * the index alone; thread (0..threads-1) names private scratch. Not re-entrant.
  */
 struct pool;
 struct pool *pool_open(int threads);
@@ -244,7 +256,8 @@ void pool_close(struct pool *pool);
 
 /* -- json.c -------------------------------------------------------------------------------- */
 
-/* A JSON value, read-only; values inside a document belong to it. Duplicate keys are refused. */
+/* A JSON value, read-only; values inside a document belong to it. Duplicate keys are
+ * refused. */
 struct json;
 /* JSON_WHOLE: a whole number; 5.0 is one, 1e30 (beyond 2^63) is a JSON_NUMBER. */
 enum json_kind { JSON_NONE, JSON_NIL, JSON_FLAG, JSON_WHOLE, JSON_NUMBER, JSON_TEXT,
@@ -278,9 +291,9 @@ void json_add_text(struct text *text, const char *value);
 /* -- yaml.c -------------------------------------------------------------------------------- */
 
 /*
- * A YAML file as a tree that keeps positions. Scalars stay text: types are the schema's business.
- * Refused, with file:line:column: anchors, aliases, tags, merge keys, several documents, more than
- * 64 levels, duplicate keys, files above 4 MiB.
+ * A YAML file as a tree that keeps positions. Scalars stay text: types are the schema's
+ * business. Refused, with file:line:column: anchors, aliases, tags, merge keys, several
+ * documents, more than 64 levels, duplicate keys, files above 4 MiB.
  */
 enum yaml_kind { YAML_TEXT, YAML_LIST, YAML_MAP };
 struct yaml {
@@ -305,9 +318,10 @@ struct yaml *yaml_find(const struct yaml *map, const char *key);	/* null: not th
 /* -- schema.c, config.c, schema_write.c, schema_help.c ------------------------------------- */
 
 /*
- * One table row per configuration key drives parsing, defaults, ranges, --set, the resolved file
- * and `edgepipe help config`. A path names the key from the top: "train.batch"; "nodes[].memory"
- * is a key of every item of a list. Fields are written into a struct at the given offset.
+ * One table row per configuration key drives parsing, defaults, ranges, --set, the resolved
+ * file and `edgepipe help config`. A path names the key from the top: "train.batch";
+ * "nodes[].memory" is a key of every item of a list. Fields are written into a struct at the
+ * given offset.
  */
 enum field_kind {
 	FIELD_TEXT,		/* const char * */
@@ -323,8 +337,9 @@ enum field_kind {
 	FIELD_FLOPS,
 	FIELD_TEXTS,		/* struct texts: one word or a list of words */
 	FIELD_NUMBERS,		/* struct numbers: a list of numbers */
-	FIELD_LIST,		/* struct list: items of item_bytes each, described by the rows whose
-				 * path goes on with "[]." (offsets inside the item) */
+	/* struct list: items of item_bytes each, described by the rows whose path goes on with
+	 * "[]." (offsets inside the item) */
+	FIELD_LIST,
 };
 struct texts { const char **item; int count; };
 struct numbers { double *item; int count; };
@@ -340,14 +355,16 @@ struct field {
 	 * and not built yet. A number: one word that stands for 0 ("auto", "unlimited"). */
 	const char *const *words;
 	size_t item_bytes;		/* FIELD_LIST */
-	size_t given;			/* offset of a bool: whether a value was given; 0: none */
+	/* offset of a bool: whether a value was given; 0: none */
+	size_t given;
 	bool required;
 	const char *refused;		/* not built, and what is the case instead: a value
 					 * other than the default is an error that says this */
 	const char *help;		/* one line for `help config` */
 };
 
-/* Rows of one top-level key, and of one list in it, stand together, as they are to be printed. */
+/* Rows of one top-level key, and of one list in it, stand together, as they are to be
+ * printed. */
 struct schema {
 	const struct field *field;
 	int count;
@@ -364,17 +381,18 @@ struct config {
 
 /*
  * Reads a file into *out (zeroed by the caller), applies the overrides ("a.b=value",
- * "nodes.0.memory=4GiB") and the defaults. Reports every error of the file as file:line:col: error:
- * ... with the offending line and a caret, and the nearest right key. -1 after errors (EXIT_CONFIG,
- * EXIT_INPUT, EXIT_USAGE for a malformed override): what was sound is in *out nevertheless, the
- * rest holds its default, so that a caller may look for further errors before it gives up.
+ * "nodes.0.memory=4GiB") and the defaults. Reports every error of the file as file:line:col:
+ * error: ... with the offending line and a caret, and the nearest right key. -1 after errors
+ * (EXIT_CONFIG, EXIT_INPUT, EXIT_USAGE for a malformed override): what was sound is in *out
+ * nevertheless, the rest holds its default, so that a caller may look for further errors before
+ * it gives up.
  */
 int config_read(struct config *config, const struct schema *schema, void *out, const char *path,
 		const char *const *overrides, int override_count);
 /*
- * Reports an error about the value at a path ("links.between.2.bandwidth") with its position; the
- * message follows the path, "links.between[2].bandwidth: ...". Where no value was given, the position
- * is the parent's. A second error about one value is not said.
+ * Reports an error about the value at a path ("links.between.2.bandwidth") with its position;
+ * the message follows the path, "links.between[2].bandwidth: ...". Where no value was given,
+ * the position is the parent's. A second error about one value is not said.
  */
 void config_error(const struct config *config, const char *path, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

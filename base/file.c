@@ -126,8 +126,8 @@ int folder_sync(const char *path)
 	return rc;
 }
 
-/* Creates a temporary file; one left by a dead process that had our number is taken away. Errors name the file that was
- * asked for. */
+/* Creates a temporary file; one left by a dead process that had our number is taken away.
+ * Errors name the file that was asked for. */
 static int create_beside(const char *temporary, const char *path)
 {
 	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;

@@ -53,8 +53,8 @@ struct json *json_parse_at(const char *data, size_t bytes, const char *name, siz
 		tree = json_loadb(data, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
 	if (!tree)
 		return error_null(EXIT_DATA, "%s:%zu:%d: error: %s", name,
-				  (size_t)(why.line > 0 ? why.line : 1) + line - 1, why.column > 0 ? why.column : 1,
-				  why.text);
+				  (size_t)(why.line > 0 ? why.line : 1) + line - 1,
+				  why.column > 0 ? why.column : 1, why.text);
 	return (struct json *)tree;
 }
 

@@ -1,12 +1,15 @@
 /*
- * watchdog.c - a thread that looks whether the process still gets on, and takes the signals that ask it to end.
+ * watchdog.c - a thread that looks whether the process still gets on, and takes the signals
+ * that ask it to end.
  *
- * Whoever works says in which section he is; a section that lasts far longer than it ever did is a hang: a peer that
- * stopped, a lost message. What is usual is learnt as it goes: the longest that a section of this kind has taken. While
- * a kind is new there is little to compare with: then everything else that was seen so far counts, and what the kind
- * may take by its nature, which only its owner can know.
+ * Whoever works says in which section he is; a section that lasts far longer than it ever did
+ * is a hang: a peer that stopped, a lost message. What is usual is learnt as it goes: the
+ * longest that a section of this kind has taken. While a kind is new there is little to compare
+ * with: then everything else that was seen so far counts, and what the kind may take by its
+ * nature, which only its owner can know.
  *
- * Sections nest: an outer one lasts anew whenever an inner one was entered or left, since then the process got on.
+ * Sections nest: an outer one lasts anew whenever an inner one was entered or left, since then
+ * the process got on.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -22,7 +25,8 @@
 #define NEW_FACTOR 3.0			/* times the least, while a kind is new */
 #define LOOK_S 0.25
 enum { KINDS = 32, DEPTH = 8 };
-enum { NEW = 4 };			/* sections of a kind until it is no longer new: the first ones may wait for nothing */
+/* sections of a kind until it is no longer new: the first ones may wait for nothing */
+enum { NEW = 4 };
 
 struct watchdog {
 	struct watchdog_calls calls;
@@ -49,8 +53,8 @@ static double least_of_environment(void)
 		return LEAST_S;
 	value = strtod(text, &end);
 	if (*end || !(value >= 0)) {
-		warn("EDGEPIPE_HANG_TIMEOUT: \"%s\" is not a number of seconds; %g are taken", text,
-		     LEAST_S);
+		warn("EDGEPIPE_HANG_TIMEOUT: \"%s\" is not a number of seconds; %g are taken",
+		     text, LEAST_S);
 		return LEAST_S;
 	}
 	return value;
@@ -81,10 +85,12 @@ static double deadline_s(const struct watchdog *w)
 
 	if (w->seen[now->kind] >= NEW)
 		return larger(least_s, FACTOR * w->usual_s[now->kind]);
-	return larger(larger(NEW_FACTOR * least_s, FACTOR * w->longest_s), w->expected_s[now->kind]);
+	return larger(larger(NEW_FACTOR * least_s, FACTOR * w->longest_s),
+		      w->expected_s[now->kind]);
 }
 
-/* What the innermost section has taken since it last got on is usual from now on. Under the lock. */
+/* What the innermost section has taken since it last got on is usual from now on. Under the
+ * lock. */
 static void book(struct watchdog *w, double now_s)
 {
 	double lasted_s = now_s - w->since_s;
@@ -113,7 +119,8 @@ static bool is_late(struct watchdog *w, struct watchdog_section *section, double
 	return late;
 }
 
-/* If this thread itself was not run for a while, the process was stopped, and nobody else is to blame. */
+/* If this thread itself was not run for a while, the process was stopped, and nobody else is to
+ * blame. */
 static void forgive(struct watchdog *w, double gap_s)
 {
 	if (gap_s < 4 * LOOK_S)

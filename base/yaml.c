@@ -356,8 +356,8 @@ static int read_events(struct reader *reader)
 }
 
 /*
- * What libyaml is not even shown. UTF-16, which it would take. And %TAG lines before the document:
- * it compares each with all others, which makes minutes of a large file.
+ * What libyaml is not even shown. UTF-16, which it would take. And %TAG lines before the
+ * document: it compares each with all others, which makes minutes of a large file.
  */
 static int check_start(struct source *source)
 {
