@@ -16,8 +16,9 @@
  *                      leave it goes on to the end of the pipeline and back
  *     backward link i  gets nothing before the first has gone down all the way and come back to
  *                      it; then it is occupied M l_b; the last to leave it goes home
- *     interface        gets nothing before the first of its directions can; then it is occupied by the messages of all
- *                      of them; whichever is last has the rest of its way to go
+ *     interface        gets nothing before the first of its directions can; then it is occupied
+ *                      by the messages of all of them; whichever is last has the rest of its
+ *                      way to go
  *
  * In none of them the order of micro-batches matters, nor how many are in flight.
  */

@@ -5,10 +5,11 @@
  *     client 1  --up-->  stage 0  --->  stage 1  ---> ...
  *     client 2  --up-->           (and back, on links of their own)
  *
- * Devices and link directions are serial, as in simulate.c, and like there the next job that starts earliest is fixed
- * again and again. A device decides what it computes from its room alone, so that no schedule has to be written
- * down: the strict order is forwards until as many are in flight as there is room, then a backward and a forward
- * in turn; the greedy one takes a backward that is there first.
+ * Devices and link directions are serial, as in simulate.c, and like there the next job that
+ * starts earliest is fixed again and again. A device decides what it computes from its room
+ * alone, so that no schedule has to be written down: the strict order is forwards until as many
+ * are in flight as there is room, then a backward and a forward in turn; the greedy one takes a
+ * backward that is there first.
  */
 #include "pipeline/pipeline.h"
 
@@ -19,7 +20,8 @@ struct seat {
 	int first, stride, count;
 	int room, forward, backward;	/* done so far */
 	double forward_s, backward_s, free_s;
-	/* [micro_batches]: when a micro-batch's activations and gradient are there; INFINITY: not known yet. */
+	/* [micro_batches]: when a micro-batch's activations and gradient are there; INFINITY:
+	 * not known yet. */
 	double *activations, *gradient;
 	bool last;
 };
@@ -38,7 +40,8 @@ struct crowd {
 	struct seat *seat;		/* clients, then servers */
 	struct lane *lane;
 	double *nic_free_s;
-	double patience_s;		/* what rounding may put apart counts as the same instant */
+	/* what rounding may put apart counts as the same instant */
+	double patience_s;
 	bool greedy;
 };
 
@@ -57,7 +60,8 @@ static int share(int all, int first, int stride)
 	return all > first ? (all - first + stride - 1) / stride : 0;
 }
 
-static void open_seat(struct crowd *crowd, int index, double forward_s, double backward_s, int room)
+static void open_seat(struct crowd *crowd, int index, double forward_s, double backward_s,
+		      int room)
 {
 	bool client = index < crowd->clients;
 	struct seat *seat = &crowd->seat[index];
@@ -79,8 +83,8 @@ static void open_seat(struct crowd *crowd, int index, double forward_s, double b
 		seat->activations[m] = 0;	/* the data is there */
 }
 
-static struct lane *open_lane(struct crowd *crowd, int client, double occupied_s, double latency_s,
-			      double *sent, double *arrives)
+static struct lane *open_lane(struct crowd *crowd, int client, double occupied_s,
+			      double latency_s, double *sent, double *arrives)
 {
 	struct lane *lane = &crowd->lane[crowd->lanes++];
 
@@ -132,14 +136,17 @@ static void consider_lane(const struct crowd *crowd, struct lane *lane, struct c
 
 static void consider_seat(const struct crowd *crowd, struct seat *seat, struct choice *best)
 {
-	bool forward = seat->forward < seat->count && seat->forward - seat->backward < seat->room;
+	bool forward =
+	    seat->forward < seat->count && seat->forward - seat->backward < seat->room;
 	double f = INFINITY, b = INFINITY;
 	struct choice choice = {.seat = seat};
 
 	if (forward)
-		f = fmax(seat->free_s, seat->activations[seat->first + seat->forward * seat->stride]);
+		f = fmax(seat->free_s,
+			 seat->activations[seat->first + seat->forward * seat->stride]);
 	if (seat->backward < seat->forward && (crowd->greedy || !forward))
-		b = fmax(seat->free_s, seat->gradient[seat->first + seat->backward * seat->stride]);
+		b = fmax(seat->free_s,
+			 seat->gradient[seat->first + seat->backward * seat->stride]);
 	choice.backward = b <= f + crowd->patience_s;
 	choice.start_s = choice.backward ? b : f;
 	if (choice.start_s + crowd->patience_s < best->start_s)
@@ -158,7 +165,8 @@ static void carry(struct crowd *crowd, struct lane *lane, double start_s)
 			crowd->nic_free_s[lane->nic[i]] = lane->free_s;
 }
 
-/* sent_forward[seat], sent_backward[seat]: where the lanes look for what a seat has computed. */
+/* sent_forward[seat], sent_backward[seat]: where the lanes look for what a seat has
+ * computed. */
 struct outbox { double **forward, **backward; };
 
 static void compute(struct crowd *crowd, const struct outbox *out, const struct choice *choice)
@@ -168,7 +176,8 @@ static void compute(struct crowd *crowd, const struct outbox *out, const struct 
 	int done = choice->backward ? seat->backward++ : seat->forward++;
 	int micro = seat->first + done * seat->stride;
 
-	seat->free_s = choice->start_s + (choice->backward ? seat->backward_s : seat->forward_s);
+	seat->free_s =
+	    choice->start_s + (choice->backward ? seat->backward_s : seat->forward_s);
 	if (choice->backward)
 		out->backward[index][micro] = seat->free_s;
 	else if (seat->last)
@@ -201,8 +210,8 @@ static double play(struct crowd *crowd, const struct outbox *out)
 
 /* -- who sits where ------------------------------------------------------------------------ */
 
-static void seat_all(struct crowd *crowd, const struct costs *servers, const struct clients *clients,
-		     const int *room, struct outbox *out)
+static void seat_all(struct crowd *crowd, const struct costs *servers,
+		     const struct clients *clients, const int *room, struct outbox *out)
 {
 	size_t seats = (size_t)crowd->seats;
 
@@ -217,37 +226,43 @@ static void seat_all(struct crowd *crowd, const struct costs *servers, const str
 		out->forward[i] = unknown(crowd);
 		out->backward[i] = unknown(crowd);
 		if (s < 0)
-			open_seat(crowd, i, clients->forward_s[i], clients->backward_s[i], room[i]);
+			open_seat(crowd, i, clients->forward_s[i], clients->backward_s[i],
+				  room[i]);
 		else
-			open_seat(crowd, i, servers->forward_s[s], servers->backward_s[s], room[i]);
-		crowd->patience_s = fmax(crowd->patience_s,
-					 1e-9 * (crowd->seat[i].forward_s + crowd->seat[i].backward_s));
+			open_seat(crowd, i, servers->forward_s[s], servers->backward_s[s],
+				  room[i]);
+		crowd->patience_s = fmax(crowd->patience_s, 1e-9 * (crowd->seat[i].forward_s +
+								    crowd->seat[i].backward_s));
 	}
 }
 
-static void link_all(struct crowd *crowd, const struct costs *servers, const struct clients *clients,
-		     const struct outbox *out)
+static void link_all(struct crowd *crowd, const struct costs *servers,
+		     const struct clients *clients, const struct outbox *out)
 {
 	int first = crowd->clients;
 
 	for (int c = 0; c < crowd->clients; c++)
-		set_nics(open_lane(crowd, c, clients->up_s[c], clients->latency_up_s[c], out->forward[c],
-				   crowd->seat[first].activations), clients->nic_up, c);
+		set_nics(open_lane(crowd, c, clients->up_s[c], clients->latency_up_s[c],
+				   out->forward[c], crowd->seat[first].activations),
+			 clients->nic_up, c);
 	for (int s = 0; s < servers->stages - 1; s++)
-		set_nics(open_lane(crowd, -1, servers->link_forward_s[s], servers->latency_forward_s[s],
-				   out->forward[first + s], crowd->seat[first + s + 1].activations),
+		set_nics(open_lane(crowd, -1, servers->link_forward_s[s],
+				   servers->latency_forward_s[s], out->forward[first + s],
+				   crowd->seat[first + s + 1].activations),
 			 servers->nic_forward, s);
 	for (int c = 0; c < crowd->clients; c++)
 		set_nics(open_lane(crowd, c, clients->down_s[c], clients->latency_down_s[c],
-				   out->backward[first], crowd->seat[c].gradient), clients->nic_down, c);
+				   out->backward[first], crowd->seat[c].gradient),
+			 clients->nic_down, c);
 	for (int s = 0; s < servers->stages - 1; s++)
-		set_nics(open_lane(crowd, -1, servers->link_backward_s[s], servers->latency_backward_s[s],
-				   out->backward[first + s + 1], crowd->seat[first + s].gradient),
+		set_nics(open_lane(crowd, -1, servers->link_backward_s[s],
+				   servers->latency_backward_s[s], out->backward[first + s + 1],
+				   crowd->seat[first + s].gradient),
 			 servers->nic_backward, s);
 }
 
-double simulate_clients(const struct costs *servers, const struct clients *clients, int micro_batches,
-			const int *room, bool greedy)
+double simulate_clients(const struct costs *servers, const struct clients *clients,
+			int micro_batches, const int *room, bool greedy)
 {
 	struct crowd crowd = {
 		.micro_batches = micro_batches,

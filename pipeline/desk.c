@@ -1,7 +1,7 @@
 /*
- * desk.c - which rows go round the ring next: prompts in pieces, one after the other without waiting, then the tokens that
- * came back, in as many groups as there are stages, so that no stage waits for the others. A prompt that is finished leaves
- * its seat to the next one.
+ * desk.c - which rows go round the ring next: prompts in pieces, one after the other without
+ * waiting, then the tokens that came back, in as many groups as there are stages, so that no
+ * stage waits for the others. A prompt that is finished leaves its seat to the next one.
  */
 #include <stdlib.h>
 
@@ -46,7 +46,8 @@ static void fill_prompt(struct desk *desk, struct packet *packet, int i)
 {
 	struct seat *seat = &desk->seat[i];
 	const struct prompt *prompt = &desk->g->prompt[seat->prompt];
-	int rows = prompt->count - seat->sent < desk->g->piece ? prompt->count - seat->sent : desk->g->piece;
+	int rows = prompt->count - seat->sent < desk->g->piece ? prompt->count - seat->sent
+							       : desk->g->piece;
 	bool ends = seat->sent + rows == prompt->count;
 
 	packet->head = (struct packet_head){ends ? PACKET_PROMPT_END : PACKET_PROMPT, rows};

@@ -1,6 +1,7 @@
 /*
- * --dump: what step 1 computed, as one safetensors file, for comparing with other programs. Every stage keeps
- * the hidden states of its own blocks; the head also the last one and the logits.
+ * --dump: what step 1 computed, as one safetensors file, for comparing with other programs.
+ * Every stage keeps the hidden states of its own blocks; the head also the last one and the
+ * logits.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -106,9 +107,9 @@ static int receive_share(const struct dump *dump, int rank, struct dumped *all)
 
 	if (comm_recv_now(t->comm, rank, TAG_DUMP, &share, sizeof(share)))
 		return -1;
-	if (share.count > 0 &&
-	    comm_recv_now(t->comm, rank, TAG_DUMP, all->hidden + (size_t)share.first * dump->batch,
-			  (size_t)share.count * dump->batch * sizeof(float)))
+	if (share.count > 0 && comm_recv_now(t->comm, rank, TAG_DUMP,
+					     all->hidden + (size_t)share.first * dump->batch,
+					     (size_t)share.count * dump->batch * sizeof(float)))
 		return -1;
 	if (share.logits && comm_recv_now(t->comm, rank, TAG_DUMP, all->logits,
 					  logits_elements(t) * sizeof(float)))
@@ -152,9 +153,10 @@ static int write_file(const struct dump *dump, const struct dumped *all)
 		entry[3 + i] = (struct safetensors_entry){
 			x->name, DTYPE_F32, 2, {x->rows, x->cols}, all->gradients + x->offset};
 	}
-	status = folder_make(t->dump) ||
-		 safetensors_write(arena_format(&arena, "%s/step-00000001.safetensors", t->dump),
-				   entry, t->lora->count + 3, NULL);
+	status =
+	    folder_make(t->dump) ||
+	    safetensors_write(arena_format(&arena, "%s/step-00000001.safetensors", t->dump),
+			      entry, t->lora->count + 3, NULL);
 	arena_release(&arena);
 	return status ? -1 : 0;
 }

@@ -1,5 +1,6 @@
 /*
- * evaluate.c - the loss on a data set and nothing else: the validation of the training loop, without a training around it.
+ * evaluate.c - the loss on a data set and nothing else: the validation of the training loop,
+ * without a training around it.
  */
 #include <math.h>
 
@@ -26,7 +27,8 @@ static int settle(struct loop *loop)
 {
 	int status;
 
-	wait_begins(loop, WATCH_SETTLE, "waiting at the end of the evaluation", "the other ranks", -1);
+	wait_begins(loop, WATCH_SETTLE, "waiting at the end of the evaluation",
+		    "the other ranks", -1);
 	status = feed_settle(&loop->valid_feed);
 	if (!status && loop->executor)
 		status = executor_drain(loop->executor);
@@ -44,7 +46,8 @@ static int judge(struct loop *loop, const struct evaluation *result)
 	if (loop->logging && result->tokens == 0)
 		report(code = EXIT_DATA, "'%s' has no token that counts", loop->t->valid->path);
 	else if (loop->logging && !isfinite(result->loss))
-		report(code = EXIT_DIVERGED, "the loss on '%s' is %g", loop->t->valid->path, result->loss);
+		report(code = EXIT_DIVERGED, "the loss on '%s' is %g", loop->t->valid->path,
+		       result->loss);
 	return comm_broadcast(loop->t->comm, 0, &code, sizeof(code)) ? -1 : code;
 }
 
@@ -54,7 +57,8 @@ int evaluation_run(struct training *t, struct evaluation *result)
 	double loss = 0, start = clock_s();
 	int status;
 
-	wait_begins(&loop, WATCH_BETWEEN, "between two waits of the evaluation", "the other ranks", -1);
+	wait_begins(&loop, WATCH_BETWEEN, "between two waits of the evaluation",
+		    "the other ranks", -1);
 	status = open_all(&loop);
 	if (!status)
 		status = validation_pass(&loop, 0, &loss, &result->tokens);

@@ -1,10 +1,11 @@
 /*
- * The executor: interprets the ops of one stage for real. It knows no schedule by name; what it trusts is what
- * proof.c has proved.
+ * The executor: interprets the ops of one stage for real. It knows no schedule by name; what it
+ * trusts is what proof.c has proved.
  *
- * It computes and nothing else: transfers are handed to the streams of its cuts, which pass them beside the computing.
- * A buffer's life: receive the input, forward, send the output, receive its gradient (into the edge that was sent),
- * backward (in place), send the input's gradient (from the same edge).
+ * It computes and nothing else: transfers are handed to the streams of its cuts, which pass
+ * them beside the computing. A buffer's life: receive the input, forward, send the output,
+ * receive its gradient (into the edge that was sent), backward (in place), send the input's
+ * gradient (from the same edge).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -95,11 +96,11 @@ struct executor *executor_open(const struct executor_spec *spec)
 	x->n = spec->sequences * spec->tokens;
 	x->edge = xzalloc((size_t)spec->edges, sizeof(*x->edge));
 	if (s < spec->places->stages - 1)
-		x->forward_bytes = (double)stream_tensor_bytes(spec->cuts[s].forward, false, x->n,
-							       spec->channels);
+		x->forward_bytes = (double)stream_tensor_bytes(spec->cuts[s].forward, false,
+							       x->n, spec->channels);
 	if (s > 0)
-		x->backward_bytes = (double)stream_tensor_bytes(spec->cuts[s - 1].backward, true,
-								x->n, spec->channels);
+		x->backward_bytes = (double)stream_tensor_bytes(spec->cuts[s - 1].backward,
+								true, x->n, spec->channels);
 	if (!open_stream(x, &x->recv_forward, s - 1, true, false) ||
 	    !open_stream(x, &x->send_forward, s, true, true) ||
 	    !open_stream(x, &x->recv_backward, s, false, false) ||
@@ -133,8 +134,8 @@ static struct edge *edge_of(const struct executor *x, int micro)
 	return &x->edge[micro % x->spec.edges];
 }
 
-static int post(struct executor *x, struct stream *stream, struct transfer *transfer, float *data,
-		int micro, const struct transfer *after)
+static int post(struct executor *x, struct stream *stream, struct transfer *transfer,
+		float *data, int micro, const struct transfer *after)
 {
 	transfer->data = data;
 	transfer->step = x->step;
@@ -145,10 +146,11 @@ static int post(struct executor *x, struct stream *stream, struct transfer *tran
 	return transfer_post(stream, transfer);
 }
 
-static void enter(const struct executor *x, int kind, const char *what, const char *peer, int micro)
+static void enter(const struct executor *x, int kind, const char *what, const char *peer,
+		  int micro)
 {
-	watchdog_enter(x->spec.watchdog, &(struct watchdog_section){kind, 1, what, peer, x->step,
-								    micro});
+	watchdog_enter(x->spec.watchdog,
+		       &(struct watchdog_section){kind, 1, what, peer, x->step, micro});
 }
 
 static void leave(const struct executor *x)
@@ -169,7 +171,8 @@ static void enter_wait(const struct executor *x, const struct transfer *transfer
 		enter(x, WATCH_GRADIENTS, "waiting for the gradients of",
 		      x->spec.cuts[s].backward_name, m);
 	else if (transfer == &edge->send_forward)
-		enter(x, WATCH_SEND, "sending the activations of", x->spec.cuts[s].forward_name, m);
+		enter(x, WATCH_SEND, "sending the activations of", x->spec.cuts[s].forward_name,
+		      m);
 	else
 		enter(x, WATCH_SEND, "sending the gradients of",
 		      x->spec.cuts[s - 1].backward_name, m);
@@ -183,8 +186,8 @@ static int post_send(const struct pass *pass, struct stream *stream, struct tran
 	double start, end;
 	int status;
 
-	pass->times->sent_bytes += transfer == &edge_of(x, micro)->send_forward ? x->forward_bytes
-									      : x->backward_bytes;
+	pass->times->sent_bytes +=
+	    transfer == &edge_of(x, micro)->send_forward ? x->forward_bytes : x->backward_bytes;
 	if (post(x, stream, transfer, stage_edge(x->spec.stage, micro), micro, NULL))
 		return -1;
 	if (x->spec.overlap)
@@ -206,9 +209,10 @@ static int post_receive(struct executor *x, struct op op)
 
 	if (op.kind == OP_RECV_FORWARD)
 		return post(x, x->recv_forward, &edge->recv_forward,
-			    stage_input(x->spec.stage, op.micro), op.micro, &edge->send_backward);
-	return post(x, x->recv_backward, &edge->recv_backward, stage_edge(x->spec.stage, op.micro),
-		    op.micro, &edge->send_forward);
+			    stage_input(x->spec.stage, op.micro), op.micro,
+			    &edge->send_backward);
+	return post(x, x->recv_backward, &edge->recv_backward,
+		    stage_edge(x->spec.stage, op.micro), op.micro, &edge->send_forward);
 }
 
 /* Waits for a transfer, books the time, and notes when it had ended. */
@@ -263,8 +267,9 @@ static struct micro_batch micro_batch(const struct pass *pass, int micro)
 }
 
 /*
- * Holds an op to its declared time. It starts when the one before it ended and its input and its room were there, by
- * declared times, not when the machine got round to it: so what one sleep was too long, the next one is shorter.
+ * Holds an op to its declared time. It starts when the one before it ended and its input and
+ * its room were there, by declared times, not when the machine got round to it: so what one
+ * sleep was too long, the next one is shorter.
  */
 static void pace(const struct pass *pass, double ready_s, double declared_s)
 {
@@ -296,7 +301,8 @@ static int run_forward(const struct pass *pass, int micro)
 	struct micro_batch batch = micro_batch(pass, micro);
 	double loss = 0, start, ready_s = 0;
 
-	if (await(pass, &edge->recv_forward, &ready_s) || await(pass, &edge->send_forward, &ready_s) ||
+	if (await(pass, &edge->recv_forward, &ready_s) ||
+	    await(pass, &edge->send_forward, &ready_s) ||
 	    await(pass, &edge->send_backward, &ready_s))
 		return -1;
 	start = clock_s();
@@ -360,8 +366,10 @@ int executor_begin(struct executor *x, const struct schedule *schedule, uint32_t
 	const struct op *op = schedule->op[s];
 
 	if (schedule->room[s] > x->spec.slots || schedule->edge[s] > x->spec.edges)
-		return error(EXIT_BUG, "schedule '%s' needs %d slots and %d edges, the stage has %d "
-			     "and %d", schedule->name, schedule->room[s], schedule->edge[s],
+		return error(EXIT_BUG,
+			     "schedule '%s' needs %d slots and %d edges, the stage has %d "
+			     "and %d",
+			     schedule->name, schedule->room[s], schedule->edge[s],
 			     x->spec.slots, x->spec.edges);
 	x->schedule = schedule;
 	x->traced = x->spec.trace && schedule->op[s][schedule->count[s] - 1].kind == OP_UPDATE;

@@ -1,7 +1,8 @@
 /*
- * The data of passes: rank 0 reads samples; ids go to the first stage, labels and the number of trained tokens to the
- * last, and where sequences are packed, to every stage which rows are which sample's. Two batches are held, so that the
- * next one travels while this one is computed.
+ * The data of passes: rank 0 reads samples; ids go to the first stage, labels and the number of
+ * trained tokens to the last, and where sequences are packed, to every stage which rows are
+ * which sample's. Two batches are held, so that the next one travels while this one is
+ * computed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,8 @@ double feed_segments_bytes(long long batch, int segments, bool fills)
 	double count = (double)batch * segments;
 
 	/* Of training and of validation. */
-	return 2 * count * (FEED_BATCHES * sizeof(struct segment) + (fills ? sizeof(uint64_t) : 0));
+	return 2 * count *
+	       (FEED_BATCHES * sizeof(struct segment) + (fills ? sizeof(uint64_t) : 0));
 }
 
 /* Of packed sequences. */
@@ -89,14 +91,16 @@ static void add_segment(struct cursor *at, int tokens, uint64_t number)
 	at->row += tokens;
 }
 
-/* One packed sequence, or an empty one behind the end. Returns how many positions are trained. */
-static int fill_row(const struct feed *feed, const struct feed_source *source, uint64_t place, int T,
-		    int32_t *ids, int32_t *labels, struct cursor *at)
+/* One packed sequence, or an empty one behind the end. Returns how many positions are
+ * trained. */
+static int fill_row(const struct feed *feed, const struct feed_source *source, uint64_t place,
+		    int T, int32_t *ids, int32_t *labels, struct cursor *at)
 {
 	int end = at->row + T, samples = 0, trained = 0;
 
 	if (place < source->end)
-		trained = packing_row(source->packing, place, ids, labels, feed->sample, &samples);
+		trained =
+		    packing_row(source->packing, place, ids, labels, feed->sample, &samples);
 	for (int i = 0; i < samples; i++)
 		add_segment(at, feed->sample[i].tokens, feed->sample[i].number);
 	if (at->row < end)
@@ -104,8 +108,8 @@ static int fill_row(const struct feed *feed, const struct feed_source *source, u
 	return trained;
 }
 
-/* Samples are counted from the batch's first one in the stream: those of a batch that follow each other there have the
- * numbers that they have when they are not packed. */
+/* Samples are counted from the batch's first one in the stream: those of a batch that follow
+ * each other there have the numbers that they have when they are not packed. */
 static void number_samples(const struct feed *feed, struct feed_batch *batch)
 {
 	uint64_t least = UINT64_MAX;
@@ -125,8 +129,9 @@ static void fill_empty(int32_t *ids, int32_t *labels, size_t count)
 	}
 }
 
-static int fill_packed(const struct feed *feed, struct feed_batch *batch, const struct training *t,
-			const struct feed_source *source, uint64_t place)
+static int fill_packed(const struct feed *feed, struct feed_batch *batch,
+		       const struct training *t, const struct feed_source *source,
+		       uint64_t place)
 {
 	size_t T = (size_t)t->tokens, row = 0;
 	size_t room = (size_t)t->segments * (size_t)t->sequences;
@@ -164,8 +169,9 @@ static int fill(const struct feed *feed, struct feed_batch *batch, const struct 
 			fill_empty(batch->ids + i, batch->labels->label + i, T);
 			continue;
 		}
-		int trained = dataset_sample(source->dataset, (uint64_t)t->config->seed, source->shuffle,
-					     place, batch->ids + i, batch->labels->label + i);
+		int trained =
+		    dataset_sample(source->dataset, (uint64_t)t->config->seed, source->shuffle,
+				   place, batch->ids + i, batch->labels->label + i);
 		if (trained < 0)
 			return -1;
 		batch->labels->trained += trained;

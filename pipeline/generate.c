@@ -1,7 +1,8 @@
 /*
- * generate.c - text from a model that is split over ranks. The first stage sends rows of new tokens round (desk.c), every
- * stage runs them through its blocks, the last one chooses the tokens after them and answers. Only there is anything drawn;
- * rank 0 alone hands out what was found, wherever it stands in the ring.
+ * generate.c - text from a model that is split over ranks. The first stage sends rows of new
+ * tokens round (desk.c), every stage runs them through its blocks, the last one chooses the
+ * tokens after them and answers. Only there is anything drawn; rank 0 alone hands out what was
+ * found, wherever it stands in the ring.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ struct loop {
 	struct answer answer;
 };
 
-/* -- on the last stage ---------------------------------------------------------------------- */
+/* -- on the last stage -------------------------------------------------------------------- */
 
 /* What is known of a sequence that is under way. */
 static int32_t *ids_of(const struct loop *loop, int sequence)
@@ -61,15 +62,18 @@ static int judge(struct loop *loop, const struct packet_row *row, int32_t id)
 	return count >= g->room ? FINISH_ROOM : 0;
 }
 
-static int choose(struct loop *loop, const struct packet_row *row, float *logits, struct answer_row *out)
+static int choose(struct loop *loop, const struct packet_row *row, float *logits,
+		  struct answer_row *out)
 {
 	int *count = &loop->count[row->sequence], finish;
 	int32_t *ids = ids_of(loop, row->sequence);
-	int32_t id = sampler_next(loop->sampler, logits, ids, (size_t)*count, (uint32_t)row->prompt);
+	int32_t id =
+	    sampler_next(loop->sampler, logits, ids, (size_t)*count, (uint32_t)row->prompt);
 
 	if (!isfinite(logits[id]))
-		return error(EXIT_DIVERGED, "the logits after token %d of prompt %d are no numbers", row->position,
-			     row->prompt);
+		return error(EXIT_DIVERGED,
+			     "the logits after token %d of prompt %d are no numbers",
+			     row->position, row->prompt);
 	ids[(*count)++] = id;
 	finish = judge(loop, row, id);
 	*out = (struct answer_row){row->prompt, row->sequence, id, finish};
@@ -92,12 +96,13 @@ static int answer_rows(struct loop *loop, const struct packet *packet)
 	*answer = (struct answer){.rows = ends ? 1 : count, .kind = packet->head.kind};
 	logits = generator_logits(loop->g->generator, packet->x, which, answer->rows);
 	for (int i = 0; i < answer->rows; i++)
-		if (choose(loop, &packet->row[which[i]], logits + (size_t)i * (size_t)V, &answer->row[i]))
+		if (choose(loop, &packet->row[which[i]], logits + (size_t)i * (size_t)V,
+			   &answer->row[i]))
 			return -1;
 	return ring_answer(&loop->ring, answer);
 }
 
-/* -- on rank 0 ------------------------------------------------------------------------------ */
+/* -- on rank 0 ---------------------------------------------------------------------------- */
 
 static int tell(struct loop *loop, const struct answer *answer)
 {
@@ -114,7 +119,8 @@ static int tell(struct loop *loop, const struct answer *answer)
 	return 0;
 }
 
-/* What has come for rank 0 where it is neither the first nor the last stage; all of it at the end. */
+/* What has come for rank 0 where it is neither the first nor the last stage; all of it at the
+ * end. */
 static int tell_what_came(struct loop *loop, bool wait)
 {
 	struct answer answer;
@@ -130,7 +136,7 @@ static int tell_what_came(struct loop *loop, bool wait)
 	return 0;
 }
 
-/* -- a packet ------------------------------------------------------------------------------- */
+/* -- a packet ----------------------------------------------------------------------------- */
 
 static void run_rows(struct loop *loop, struct packet *packet)
 {
@@ -139,9 +145,10 @@ static void run_rows(struct loop *loop, struct packet *packet)
 	double start = clock_s();
 
 	for (int i = 0; i < packet->head.rows; i++)
-		row[i] = (struct decode_row){loop->first ? packet->id[i] : 0, packet->row[i].sequence,
-					     packet->row[i].position};
-	watchdog_enter(g->watchdog, &(struct watchdog_section){WATCH_COMPUTE, 1, "computing tokens", NULL, -1, -1});
+		row[i] = (struct decode_row){loop->first ? packet->id[i] : 0,
+					     packet->row[i].sequence, packet->row[i].position};
+	watchdog_enter(g->watchdog, &(struct watchdog_section){
+					WATCH_COMPUTE, 1, "computing tokens", NULL, -1, -1});
 	generator_run(g->generator, packet->x, row, packet->head.rows);
 	watchdog_leave(g->watchdog);
 	g->stats.compute_s += clock_s() - start;
@@ -156,7 +163,7 @@ static int pass_on(struct loop *loop, struct packet *packet)
 	return packet->head.kind == PACKET_PROMPT ? 0 : answer_rows(loop, packet);
 }
 
-/* -- the stages ----------------------------------------------------------------------------- */
+/* -- the stages --------------------------------------------------------------------------- */
 
 /* An answer reaches the desk, and whoever reads on rank 0. */
 static int hear(struct loop *loop, const struct answer *answer)
@@ -222,21 +229,28 @@ static int run_other(struct loop *loop)
 		if (!packet)
 			return -1;
 		if (packet->head.kind == PACKET_END)
-			return ring_send(&loop->ring, packet) || (listens && tell_what_came(loop, true)) ? -1 : 0;
+			return ring_send(&loop->ring, packet) ||
+				       (listens && tell_what_came(loop, true))
+				   ? -1
+				   : 0;
 		if (pass_on(loop, packet) || (listens && tell_what_came(loop, false)))
 			return -1;
-		if (loop->zero && loop->last && packet->head.kind != PACKET_PROMPT && tell(loop, &loop->answer))
+		if (loop->zero && loop->last && packet->head.kind != PACKET_PROMPT &&
+		    tell(loop, &loop->answer))
 			return -1;
 	}
 }
 
-/* -- the run -------------------------------------------------------------------------------- */
+/* -- the run ------------------------------------------------------------------------------ */
 
 static void open_loop(struct loop *loop, struct generation *g)
 {
 	int stages = g->places.stages, stage = g->places.stage;
 
-	*loop = (struct loop){.g = g, .first = stage == 0, .last = stage == stages - 1, .zero = g->comm->rank == 0};
+	*loop = (struct loop){.g = g,
+			      .first = stage == 0,
+			      .last = stage == stages - 1,
+			      .zero = g->comm->rank == 0};
 	ring_open(&loop->ring, g);
 	if (loop->first)
 		desk_open(&loop->desk, g);
@@ -258,14 +272,16 @@ static void close_loop(struct loop *loop)
 
 double generation_sent_bytes(const struct generation *g)
 {
-	return (double)ring_bytes(g->piece > generator_few() ? g->piece : generator_few(), g->width);
+	return (double)ring_bytes(g->piece > generator_few() ? g->piece : generator_few(),
+				  g->width);
 }
 
 double generation_bytes(const struct generation *g, bool last)
 {
 	double ids = (double)g->sequences * (double)(g->room + 1) * sizeof(int32_t);
 
-	return generation_sent_bytes(g) + (last ? ids + (double)sampler_bytes(g->vocabulary) + g->text_bytes : 0);
+	return generation_sent_bytes(g) +
+	       (last ? ids + (double)sampler_bytes(g->vocabulary) + g->text_bytes : 0);
 }
 
 /* The first stage knows how long things took, rank 0 says it. */
@@ -286,8 +302,9 @@ static int end_together(struct loop *loop)
 {
 	int status = ring_settle(&loop->ring);
 
-	watchdog_enter(loop->g->watchdog, &(struct watchdog_section){WATCH_SETTLE, 1, "waiting at the end",
-								     "the other ranks", -1, -1});
+	watchdog_enter(loop->g->watchdog,
+		       &(struct watchdog_section){WATCH_SETTLE, 1, "waiting at the end",
+						  "the other ranks", -1, -1});
 	status = status ? status : share_times(loop);
 	watchdog_leave(loop->g->watchdog);
 	return status;
@@ -298,7 +315,9 @@ int generation_run(struct generation *g)
 	struct loop loop;
 	int status;
 
-	watchdog_enter(g->watchdog, &(struct watchdog_section){WATCH_BETWEEN, 3, "between two waits", "the other ranks", -1, -1});
+	watchdog_enter(g->watchdog,
+		       &(struct watchdog_section){WATCH_BETWEEN, 3, "between two waits",
+						  "the other ranks", -1, -1});
 	open_loop(&loop, g);
 	if (loop.first)
 		status = run_first(&loop);

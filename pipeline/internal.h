@@ -1,14 +1,28 @@
 /*
- * The parts of the training loop: what a step decides (verdict.c), who gets which data (feed.c), where the
- * adapters' state goes (state.c), what --dump writes (dump.c) and what people and files are told (progress.c).
+ * The parts of the training loop: what a step decides (verdict.c), who gets which data
+ * (feed.c), where the adapters' state goes (state.c), what --dump writes (dump.c) and what
+ * people and files are told (progress.c).
  */
 #ifndef EDGEPIPE_PIPELINE_INTERNAL_H
 #define EDGEPIPE_PIPELINE_INTERNAL_H
 
 #include "pipeline/pipeline.h"
 
-enum { TAG_IDS = 11, TAG_LABELS, TAG_VALID_IDS, TAG_VALID_LABELS, TAG_NORM, TAG_VERDICT, TAG_TIMES,
-       TAG_LOSS, TAG_STATE, TAG_DUMP, TAG_CLOCK, TAG_SEGMENTS, TAG_VALID_SEGMENTS };
+enum {
+	TAG_IDS = 11,
+	TAG_LABELS,
+	TAG_VALID_IDS,
+	TAG_VALID_LABELS,
+	TAG_NORM,
+	TAG_VERDICT,
+	TAG_TIMES,
+	TAG_LOSS,
+	TAG_STATE,
+	TAG_DUMP,
+	TAG_CLOCK,
+	TAG_SEGMENTS,
+	TAG_VALID_SEGMENTS
+};
 
 /* -- trace.c, trace_json.c ----------------------------------------------------------------- */
 
@@ -19,9 +33,11 @@ struct trace_event {
 	uint32_t step;
 	int32_t stage;
 };
-/* Everything in a trace, oldest first within a kind, as a malloc'ed array; its length in *count. */
+/* Everything in a trace, oldest first within a kind, as a malloc'ed array; its length in
+ * *count. */
 struct trace_event *trace_events(const struct trace *trace, int stage, size_t *count);
-/* Adds the file's text. All events by one clock, of the same `steps` last steps where they go back that far. */
+/* Adds the file's text. All events by one clock, of the same `steps` last steps where they go
+ * back that far. */
 void trace_json(struct trace_event *event, size_t count, int steps, const struct places *places,
 		const char *const *stage_name, struct text *text);
 
@@ -30,11 +46,13 @@ void trace_json(struct trace_event *event, size_t count, int steps, const struct
 enum { FEED_BATCHES = 2 };
 
 struct labels;
-/* One batch. Rank 0 has everything, the first stage the ids, the last one the labels, each one the segments. */
+/* One batch. Rank 0 has everything, the first stage the ids, the last one the labels, each one
+ * the segments. */
 struct feed_batch {
 	int32_t *ids;
 	struct labels *labels;
-	struct segment *segment;	/* (micro-batches, segments of one); null where sequences are not packed */
+	/* (micro-batches, segments of one); null where sequences are not packed */
+	struct segment *segment;
 	struct comm_request ids_request, labels_request;
 	struct comm_request *segment_request;	/* [size]: elsewhere the first */
 };
@@ -50,7 +68,8 @@ struct feed {
 	struct feed_batch batch[FEED_BATCHES];
 	unsigned started, taken;
 };
-/* Where rank 0 takes sequences from, packed ones where there is a packing; those of places from `end` on are empty. */
+/* Where rank 0 takes sequences from, packed ones where there is a packing; those of places from
+ * `end` on are empty. */
 struct feed_source {
 	const struct dataset *dataset;
 	struct packing *packing;
@@ -68,8 +87,8 @@ struct feed_view {
 	long long trained;		/* on rank 0 and the last stage */
 };
 void feed_open(struct feed *feed, const struct training *training, struct feed_tags tags);
-/* All ranks: starts the next batch, samples place, place + 1, ...; at most FEED_BATCHES are started and not yet given
- * up by another start. */
+/* All ranks: starts the next batch, samples place, place + 1, ...; at most FEED_BATCHES are
+ * started and not yet given up by another start. */
 int feed_start(struct feed *feed, const struct training *training,
 	       const struct feed_source *source, uint64_t place);
 /* All ranks: waits for the oldest batch that was not taken yet. */
@@ -80,8 +99,8 @@ void feed_close(struct feed *feed);
 
 /* -- state.c ------------------------------------------------------------------------------- */
 
-/* One family of values (elements of all stages, global order) to rank 0, or from it. Collective. `all`
- * matters on rank 0 only. */
+/* One family of values (elements of all stages, global order) to rank 0, or from it.
+ * Collective. `all` matters on rank 0 only. */
 int state_gather(const struct training *training, enum stage_family family, float *all);
 int state_scatter(const struct training *training, enum stage_family family, float *all);
 
@@ -105,9 +124,10 @@ struct verdict {
 	int code;			/* EXIT_DATA where there was no trained token */
 };
 /*
- * How it travels: with the last gradients from the last stage to the first, each adding its own squares (tensor by
- * tensor, in global order: law 9); from there ahead of the first activations of the next step back to the last, and
- * to the ranks without a stage. No barrier, and no message that the pipeline did not wait for anyway.
+ * How it travels: with the last gradients from the last stage to the first, each adding its own
+ * squares (tensor by tensor, in global order: law 9); from there ahead of the first activations
+ * of the next step back to the last, and to the ranks without a stage. No barrier, and no
+ * message that the pipeline did not wait for anyway.
  */
 struct verdicts {
 	const struct training *training;
@@ -119,7 +139,8 @@ struct verdicts {
 void verdicts_open(struct verdicts *verdicts, const struct training *training);
 /* Posts the receives of a step, before its first op. */
 int verdicts_expect(struct verdicts *verdicts);
-/* After the last backward: adds what this rank knows, and passes it on. loss: the head's sum; trained: its tokens. */
+/* After the last backward: adds what this rank knows, and passes it on. loss: the head's sum;
+ * trained: its tokens. */
 int verdicts_add(struct verdicts *verdicts, double loss, long long trained);
 /* Waits for the verdict, and passes it on. */
 int verdicts_wait(struct verdicts *verdicts, struct verdict *verdict);

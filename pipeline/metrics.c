@@ -1,6 +1,6 @@
 /*
- * RUN/metrics.jsonl: one object a line, one write() a line, so that a killed run leaves whole lines and at most
- * one broken one at the end, which a resumed run drops.
+ * RUN/metrics.jsonl: one object a line, one write() a line, so that a killed run leaves whole
+ * lines and at most one broken one at the end, which a resumed run drops.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /*
- * pipeline/ - schedules as plain data, their proof, the executor that runs them, and the training
- * loop. It does not know what a plan is: it is handed "this rank runs this stage, these ranks run
- * the others, this schedule".
+ * pipeline/ - schedules as plain data, their proof, the executor that runs them, and the
+ * training loop. It does not know what a plan is: it is handed "this rank runs this stage,
+ * these ranks run the others, this schedule".
  */
 #ifndef EDGEPIPE_PIPELINE_H
 #define EDGEPIPE_PIPELINE_H
@@ -24,16 +24,20 @@ enum op_kind {
 struct op { enum op_kind kind; int micro; };
 
 /*
- * What every stage does in one step, in order. Stage s has count[s] ops. Its room and its edges:
+ * What every stage does in one step, in order. Stage s has count[s] ops. Its room and its
+ * edges:
  *
- *     room[s]   micro-batches in flight: m's activations are kept in slot m % room[s] from its forward to its backward
- *     edge[s]   buffers of the cuts: m's input, output and gradients use number m % edge[s], from the receive of its
- *               activations until the send of its gradient has ended; edge[s] >= room[s]
+ *     room[s]   micro-batches in flight: m's activations are kept in slot m % room[s] from its
+ *               forward to its backward
+ *     edge[s]   buffers of the cuts: m's input, output and gradients use number m % edge[s],
+ *               from the receive of its activations until the send of its gradient has ended;
+ *               edge[s] >= room[s]
  *
- * How ops are run: sends and receives never block, they say that the transfer may start. A transfer passes once its
- * receive has been posted too; receives of a direction pass in order. A forward waits for its input, and until the
- * transfers that use its edge buffer have ended; a backward waits for its gradient. A receive whose edge buffer is
- * still being sent from waits for that without holding up the ops after it.
+ * How ops are run: sends and receives never block, they say that the transfer may start. A
+ * transfer passes once its receive has been posted too; receives of a direction pass in order.
+ * A forward waits for its input, and until the transfers that use its edge buffer have ended; a
+ * backward waits for its gradient. A receive whose edge buffer is still being sent from waits
+ * for that without holding up the ops after it.
  */
 struct schedule {
 	const char *name;
@@ -48,15 +52,15 @@ struct costs {
 	int stages;
 	const double *forward_s, *backward_s;	/* [stages]: of one micro-batch */
 	const double *update_s;			/* [stages], or null: nothing */
-	/* [stages - 1]: cut i lies between stages i and i + 1. How long one message occupies the link, and the latency
-	 * after it, in each direction. */
+	/* [stages - 1]: cut i lies between stages i and i + 1. How long one message occupies
+	 * the link, and the latency after it, in each direction. */
 	const double *link_forward_s, *link_backward_s, *latency_forward_s, *latency_backward_s;
-	/* [stages - 1], or null: numbers of the interfaces that a direction of a cut leaves and arrives through, which it
-	 * may share with others; -1: none. */
+	/* [stages - 1], or null: numbers of the interfaces that a direction of a cut leaves and
+	 * arrives through, which it may share with others; -1: none. */
 	const int (*nic_forward)[2], (*nic_backward)[2];
 	int nics;
-	/* Jitter: in the simulator every computation and message takes a lognormal factor of mean 1 and this deviation longer,
-	 * drawn anew for each, from the seed. 0: none. */
+	/* Jitter: in the simulator every computation and message takes a lognormal factor of
+	 * mean 1 and this deviation longer, drawn anew for each, from the seed. 0: none. */
 	double jitter;
 	uint32_t jitter_seed;
 };
@@ -65,52 +69,61 @@ struct schedule_want {
 	const char *name;
 	int stages, micro_batches;
 	/* What follows matters to "eager" alone. */
-	const struct costs *costs;	/* null: nothing is known, transfers are taken to be shorter than a stage */
-	const int *room_most;		/* [stages]: what memory allows, at least 1; null: no limit */
-	bool greedy;			/* the greedy order rather than the strict one; needs costs */
+	/* null: nothing is known, transfers are taken to be shorter than a stage */
+	const struct costs *costs;
+	/* [stages]: what memory allows, at least 1; null: no limit */
+	const int *room_most;
+	/* the greedy order rather than the strict one; needs costs */
+	bool greedy;
 };
 /*
- * "eager" (the default): 1F1B with as many micro-batches in flight as hide the links, by the ceil rule
- * K_i = K_{i+1} + 1 + ceil((l_f + l_b + 2a) / T), T the longest stage or link, at most room_most. Greedy order: what a
- * stage does next is its oldest ready backward, else a forward when it has room, as the simulator with these costs
- * sees it; better where memory keeps K below the rule. Backwards come in micro-batch order in all of them (law 9).
- * "gpipe": all forwards, then all backwards. "1f1b": stage s warms up with stages - 1 - s forwards, then
- * alternates; at most stages - s in flight. "forward": forwards alone, for validation (room 1, no update).
- * All memory from the arena. Null after an error (EXIT_CONFIG: unknown name, with the nearest; EXIT_BUG: sizes
- * or room below 1, greedy without costs, costs of another number of stages).
+ * "eager" (the default): 1F1B with as many micro-batches in flight as hide the links, by the
+ * ceil rule K_i = K_{i+1} + 1 + ceil((l_f + l_b + 2a) / T), T the longest stage or link, at
+ * most room_most. Greedy order: what a stage does next is its oldest ready backward, else a
+ * forward when it has room, as the simulator with these costs sees it; better where memory
+ * keeps K below the rule. Backwards come in micro-batch order in all of them (law 9). "gpipe":
+ * all forwards, then all backwards. "1f1b": stage s warms up with stages - 1 - s forwards, then
+ * alternates; at most stages - s in flight. "forward": forwards alone, for validation (room 1,
+ * no update). All memory from the arena. Null after an error (EXIT_CONFIG: unknown name, with
+ * the nearest; EXIT_BUG: sizes or room below 1, greedy without costs, costs of another number
+ * of stages).
  */
 struct schedule *schedule_make(struct arena *arena, const struct schedule_want *want);
 /* The forwards, backwards of one stage as a sentence: "F0 F1 B0 B1". */
 void schedule_write(const struct schedule *schedule, int stage, struct text *text);
 /* The names that a job may ask for, ended by null ("forward" is not one of them). */
 const char *const *schedule_names(void);
-/* Rank 0's schedule on all ranks (mine matters there alone), in the arena; null on all of them after a failed
- * transfer, where rank 0 has none, or (EXIT_BUG) where the proof refuses it. Collective. */
+/* Rank 0's schedule on all ranks (mine matters there alone), in the arena; null on all of them
+ * after a failed transfer, where rank 0 has none, or (EXIT_BUG) where the proof refuses it.
+ * Collective. */
 struct schedule *schedule_share(struct arena *arena, struct comm *comm,
 				const struct schedule *mine);
 
 /* -- proof.c ------------------------------------------------------------------------------- */
 
 /*
- * Proves a schedule: every micro-batch goes forward once and backward once (or, without any backward,
- * forward once), in order, each after its receive; every send has its receive; backwards in micro-batch
- * order; never more in flight than room; no edge buffer is taken before its backward and its sends are done; and no
- * deadlock even if nothing is buffered on the way: a transfer passes only when both ends are ready for it. 0, or -1
- * with the reason in why.
+ * Proves a schedule: every micro-batch goes forward once and backward once (or, without any
+ * backward, forward once), in order, each after its receive; every send has its receive;
+ * backwards in micro-batch order; never more in flight than room; no edge buffer is taken
+ * before its backward and its sends are done; and no deadlock even if nothing is buffered on
+ * the way: a transfer passes only when both ends are ready for it. 0, or -1 with the reason in
+ * why.
  */
 int schedule_check(const struct schedule *schedule, char *why, size_t why_bytes);
 
 /* -- simulate.c ---------------------------------------------------------------------------- */
 
-/* What a step of a schedule takes, by playing its ops with costs: every stage and every direction of every link is a
- * serial resource in order; latency comes after occupancy. */
+/* What a step of a schedule takes, by playing its ops with costs: every stage and every
+ * direction of every link is a serial resource in order; latency comes after occupancy. */
 struct simulation {
 	double step_s;			/* until the last stage has updated */
 	double *busy_s;			/* [stages]: computing */
 	double *end_s;			/* [stages]: of the last op */
-	double *forward_start_s, *backward_start_s;	/* [stages * micro_batches], micro-batches inner */
+	/* [stages * micro_batches], micro-batches inner */
+	double *forward_start_s, *backward_start_s;
 	double *link_forward_busy_s, *link_backward_busy_s;	/* [stages - 1] */
-	double *link_forward_start_s, *link_backward_start_s;	/* [(stages - 1) * micro_batches], likewise */
+	/* [(stages - 1) * micro_batches], likewise */
+	double *link_forward_start_s, *link_backward_start_s;
 };
 /* Null after an error (a schedule that the proof refuses). Memory from the arena. */
 struct simulation *simulate(struct arena *arena, const struct schedule *schedule,
@@ -119,47 +132,54 @@ struct simulation *simulate(struct arena *arena, const struct schedule *schedule
 /* -- clients.c ----------------------------------------------------------------------------- */
 
 /*
- * Clients own their data and run the first blocks, each on its own device: first stages side by side, in front of the
- * servers' stage 0, each with links of its own up to it and down from it. Micro-batch m is client m % count's. Seconds
- * are of one micro-batch, all arrays [count].
+ * Clients own their data and run the first blocks, each on its own device: first stages side by
+ * side, in front of the servers' stage 0, each with links of its own up to it and down from it.
+ * Micro-batch m is client m % count's. Seconds are of one micro-batch, all arrays [count].
  */
 struct clients {
 	int count;
 	const double *forward_s, *backward_s;
 	const double *up_s, *down_s;		/* how long a message occupies the link */
 	const double *latency_up_s, *latency_down_s;	/* after it */
-	const int (*nic_up)[2], (*nic_down)[2];	/* interfaces, as of the servers' costs; or null */
+	/* interfaces, as of the servers' costs; or null */
+	const int (*nic_up)[2], (*nic_down)[2];
 };
 /*
- * What a step takes, as simulate(), of clients in front of servers; count 0: of the servers alone. Every device has its
- * room: micro-batches in flight, of clients first, [count + stages]. Strict order (1F1B with these rooms; room M:
- * GPipe) or greedy; what a server sends and receives passes in micro-batch order.
+ * What a step takes, as simulate(), of clients in front of servers; count 0: of the servers
+ * alone. Every device has its room: micro-batches in flight, of clients first, [count +
+ * stages]. Strict order (1F1B with these rooms; room M: GPipe) or greedy; what a server sends
+ * and receives passes in micro-batch order.
  */
-double simulate_clients(const struct costs *servers, const struct clients *clients, int micro_batches,
-			const int *room, bool greedy);
+double simulate_clients(const struct costs *servers, const struct clients *clients,
+			int micro_batches, const int *room, bool greedy);
 
 /* -- bound.c ------------------------------------------------------------------------------- */
 
-/* No schedule of these stages on these links takes less (all micro-batches pass every stage, link and interface, with
- * whatever comes before the first and after the last of them); binding, if not null, says which kind of resource it is
- * ("stage", "forward link", "backward link", "interface"), index which one. Without update_s. */
-double step_bound(const struct costs *costs, int micro_batches, const char **binding, int *index);
+/* No schedule of these stages on these links takes less (all micro-batches pass every stage,
+ * link and interface, with whatever comes before the first and after the last of them);
+ * binding, if not null, says which kind of resource it is ("stage", "forward link", "backward
+ * link", "interface"), index which one. Without update_s. */
+double step_bound(const struct costs *costs, int micro_batches, const char **binding,
+		  int *index);
 
 /* -- trace.c, trace_json.c ----------------------------------------------------------------- */
 
 /* What one rank did when, of the last steps: a ring, allocated when it is opened. */
 struct trace;
 struct trace *trace_open(int steps, int micro_batches);
-/* What that takes on a rank, at most, and on the one that writes the file (of so many ranks; 0: on another one). */
+/* What that takes on a rank, at most, and on the one that writes the file (of so many ranks; 0:
+ * on another one). */
 double trace_bytes(long long steps, long long micro_batches, int ranks);
 /* A forward, backward or update that was computed. Does nothing without a trace. */
 void trace_add(struct trace *trace, struct op op, uint32_t step, double start_s, double end_s);
 /* Where a stream notes its transfers, of the kind of their op. */
 struct transfer_log *trace_log(struct trace *trace, enum op_kind kind);
 void trace_close(struct trace *trace);
-/* What all ranks noted, to rank 0, which writes it to a file in Chrome's trace format (ui.perfetto.dev opens it): a process a
- * node, a thread for computing and one for every direction of its links, times by rank 0's clock. When everything has
- * left. trace: null on a rank without a stage. Collective. 0, -1 after a failed transfer, or an exit code (rank 0 alone). */
+/* What all ranks noted, to rank 0, which writes it to a file in Chrome's trace format
+ * (ui.perfetto.dev opens it): a process a node, a thread for computing and one for every
+ * direction of its links, times by rank 0's clock. When everything has left. trace: null on a
+ * rank without a stage. Collective. 0, -1 after a failed transfer, or an exit code (rank 0
+ * alone). */
 struct places;
 int trace_write(const struct trace *trace, struct comm *comm, const struct places *places,
 		const char *const *stage_name, int steps, const char *path);
@@ -172,8 +192,8 @@ struct places {
 	const int *rank_of_stage;
 };
 
-/* Sums over one step on one stage, seconds and bytes. forward_s and backward_s: computing only, at the declared pace
- * where that is emulated; declared_s: what it should have been there. */
+/* Sums over one step on one stage, seconds and bytes. forward_s and backward_s: computing only,
+ * at the declared pace where that is emulated; declared_s: what it should have been there. */
 struct step_times {
 	double forward_s, backward_s, idle_s, send_s;
 	double sent_bytes, peak_bytes;
@@ -184,7 +204,8 @@ struct step_times {
 struct step_data {
 	uint32_t step;
 	const int32_t *ids, *labels;	/* (micro_batches, n) or null */
-	/* Of packed sequences, else null: (micro_batches, segments); those that cover a micro-batch's rows count. */
+	/* Of packed sequences, else null: (micro_batches, segments); those that cover a
+	 * micro-batch's rows count. */
 	const struct segment *segment;
 	int segments;
 	float loss_scale;
@@ -194,7 +215,8 @@ struct step_data {
 	void *observe_arg;
 };
 
-/* The cut between two stages: how it travels, in each direction, and what its links are called. */
+/* The cut between two stages: how it travels, in each direction, and what its links are
+ * called. */
 struct cut {
 	enum codec_kind forward, backward;
 	const char *forward_name, *backward_name;	/* 'library > lab' */
@@ -209,25 +231,28 @@ struct executor_spec {
 	uint64_t seed;				/* of the run */
 	int sequences, tokens, channels;	/* of a micro-batch */
 	int slots, edges;			/* of the stage */
-	bool overlap;				/* false: computing waits for every send to leave, for comparison */
+	/* false: computing waits for every send to leave, for comparison */
+	bool overlap;
 	struct watchdog *watchdog;		/* or null */
-	/* Emulated compute: what an op is held to, seconds; 0: nothing. valid: a forward of the validation. */
+	/* Emulated compute: what an op is held to, seconds; 0: nothing. valid: a forward of the
+	 * validation. */
 	double pace_forward_s, pace_backward_s, pace_valid_s;
 	struct trace *trace;			/* or null: training passes are noted there */
 };
 
 /*
- * The executor interprets a schedule's ops for one stage; it knows none by name. A pass is one run through the ops.
+ * The executor interprets a schedule's ops for one stage; it knows none by name. A pass is one
+ * run through the ops.
  */
 struct executor;
 /* spec is copied, what it points to must live as long. Null after an error. */
 struct executor *executor_open(const struct executor_spec *spec);
-/* Begins a pass: posts the receives that stand before everything else, so that the neighbour's first message finds
- * them. Once the pass before has run. */
+/* Begins a pass: posts the receives that stand before everything else, so that the neighbour's
+ * first message finds them. Once the pass before has run. */
 int executor_begin(struct executor *executor, const struct schedule *schedule, uint32_t step);
-/* Runs the ops of this rank's stage up to (not including) OP_UPDATE. *loss += the sum over the step's trained
- * tokens, folded micro-batch by micro-batch (on the head's rank). Its last sends may still be under way. -1 after a
- * failed transfer. */
+/* Runs the ops of this rank's stage up to (not including) OP_UPDATE. *loss += the sum over the
+ * step's trained tokens, folded micro-batch by micro-batch (on the head's rank). Its last sends
+ * may still be under way. -1 after a failed transfer. */
 int executor_run(struct executor *executor, const struct step_data *data, double *loss,
 		 struct step_times *times);
 /* Waits until everything has left. */
@@ -238,10 +263,11 @@ void executor_close(struct executor *executor);
 
 /* RUN/metrics.jsonl (formats.md), written by rank 0: one write() a line. */
 struct metrics { int fd; const char *path; };
-/* Opens for appending; drops every line of a later step than `step`, and unless the run had finished, how it
- * ended. */
+/* Opens for appending; drops every line of a later step than `step`, and unless the run had
+ * finished, how it ended. */
 int metrics_open(struct metrics *metrics, const char *path, long long step, bool finished);
-/* One line; the text has no newline. A failed write is warned about once and does not stop training. */
+/* One line; the text has no newline. A failed write is warned about once and does not stop
+ * training. */
 void metrics_line(struct metrics *metrics, const struct text *line);
 /* What was written so far survives a power cut: before a checkpoint is committed. */
 void metrics_sync(struct metrics *metrics);
@@ -253,7 +279,8 @@ double memory_resident_bytes(void);
 
 /* -- feed.c -------------------------------------------------------------------------------- */
 
-/* What a rank holds of where samples lie in packed sequences, of which each has so many segments at most; fills: rank 0. */
+/* What a rank holds of where samples lie in packed sequences, of which each has so many
+ * segments at most; fills: rank 0. */
 double feed_segments_bytes(long long batch, int segments, bool fills);
 
 /* -- train.c ------------------------------------------------------------------------------- */
@@ -277,32 +304,47 @@ struct train_config {
 	long long validate_every, checkpoint_every;
 	long long trace;		/* last steps to trace; 0: none */
 };
-/* The rate of a step (from 1), as transformers' get_linear_/get_cosine_schedule_with_warmup or constant
- * with warm-up: the first step of a warm-up has rate 0. */
+/* The rate of a step (from 1), as transformers' get_linear_/get_cosine_schedule_with_warmup or
+ * constant with warm-up: the first step of a warm-up has rate 0. */
 double learning_rate_at(const struct train_config *config, long long step, long long steps);
 
-/* What a rank may hang in: kinds of the watchdog's sections. WATCH_STATE: files, and what goes into them; WATCH_BETWEEN:
- * whatever lies between the others; WATCH_KINDS: the first one that is free for others. */
-enum { WATCH_COMPUTE, WATCH_ACTIVATIONS, WATCH_GRADIENTS, WATCH_SEND, WATCH_DATA, WATCH_NORM, WATCH_VERDICT,
-       WATCH_VALID, WATCH_TIMES, WATCH_STATE, WATCH_SETTLE, WATCH_BETWEEN, WATCH_KINDS };
+/* What a rank may hang in: kinds of the watchdog's sections. WATCH_STATE: files, and what goes
+ * into them; WATCH_BETWEEN: whatever lies between the others; WATCH_KINDS: the first one that
+ * is free for others. */
+enum {
+	WATCH_COMPUTE,
+	WATCH_ACTIVATIONS,
+	WATCH_GRADIENTS,
+	WATCH_SEND,
+	WATCH_DATA,
+	WATCH_NORM,
+	WATCH_VERDICT,
+	WATCH_VALID,
+	WATCH_TIMES,
+	WATCH_STATE,
+	WATCH_SETTLE,
+	WATCH_BETWEEN,
+	WATCH_KINDS
+};
 
 /* Sums over the steady steps of a run: all but the first, which warms up. */
 struct measured {
 	long long steps;
-	struct step_times *times;		/* [ranks], given by the caller; peak_bytes is no sum */
-	/* Each one's seconds, room given by the caller: plain ones from the front, those that a validation follows from
-	 * the back. */
+	/* [ranks], given by the caller; peak_bytes is no sum */
+	struct step_times *times;
+	/* Each one's seconds, room given by the caller: plain ones from the front, those that a
+	 * validation follows from the back. */
 	double *took_s;
 	long long room, plain;
 };
-/* The step of the report and of the outcome: the median of the plain steady ones; of all of them where a validation follows
- * every one. Sorts took_s. 0: none. */
+/* The step of the report and of the outcome: the median of the plain steady ones; of all of
+ * them where a validation follows every one. Sorts took_s. 0: none. */
 double measured_step_s(struct measured *measured);
 /* The upper median; sorts. 0 of none. */
 double median_of(double *values, long long count);
 
-/* Everything that the loop needs; set up by launch/. All ranks fill it; the fields marked (0) matter on
- * rank 0 only. */
+/* Everything that the loop needs; set up by launch/. All ranks fill it; the fields marked (0)
+ * matter on rank 0 only. */
 struct training {
 	struct comm *comm;			/* a front: see comm_serve */
 	struct places places;
@@ -316,27 +358,35 @@ struct training {
 	long long steps;			/* resolved */
 	int tokens, sequences, micro_batches;	/* T; of a micro-batch; M */
 	uint64_t samples;			/* of a step: sequences */
-	double slowdown;			/* of emulated compute, for what is said of it */
+	/* of emulated compute, for what is said of it */
+	double slowdown;
 	bool shuffle;
 	const struct dataset *train, *valid;	/* (0) valid may be null */
-	struct packing *packing, *valid_packing;	/* (0) of these sets, where sequences are packed */
-	int segments;				/* of a sequence at most, its padding too; 0: sequences are not packed */
-	bool validate;				/* whether there is a validation set, on all ranks; */
+	/* (0) of these sets, where sequences are packed */
+	struct packing *packing, *valid_packing;
+	/* of a sequence at most, its padding too; 0: sequences are not packed */
+	int segments;
+	/* whether there is a validation set, on all ranks; */
+	bool validate;
 	uint64_t valid_samples;			/* and its size, in sequences */
 	const char *run;			/* (0) the run directory */
 	const char *dump;			/* --dump, or null; same on all ranks */
 	const char *const *stage_name;		/* (0) node of each stage */
 	const char **identity, **circumstance;	/* (0) for checkpoints */
-	struct checkpoint checkpoint;		/* (0) buffers and where to start; step 0: anew */
+	/* (0) buffers and where to start; step 0: anew */
+	struct checkpoint checkpoint;
 	double predicted_step_s;		/* (0) 0: none */
-	struct measured *measured;		/* (0) filled: what steady steps took; or null */
-	struct device *timed;			/* whose ops are timed, in all steps but the first where there
-						 * are three; or null */
-	const char *last_words;			/* (0) said before everything is given up: how to go on */
+	/* (0) filled: what steady steps took; or null */
+	struct measured *measured;
+	/* whose ops are timed, in all steps but the first where there are three; or null */
+	struct device *timed;
+	/* (0) said before everything is given up: how to go on */
+	const char *last_words;
 };
 /*
- * Trains from training->checkpoint.step + 1 to steps: step lines to metrics.jsonl, progress with ETA to
- * stdout, validation, checkpoints, adapter/. Collective. 0, or an exit code, the same on all ranks.
+ * Trains from training->checkpoint.step + 1 to steps: step lines to metrics.jsonl, progress
+ * with ETA to stdout, validation, checkpoints, adapter/. Collective. 0, or an exit code, the
+ * same on all ranks.
  */
 int training_run(struct training *training);
 
@@ -349,9 +399,10 @@ struct evaluation {
 	double seconds;
 };
 /*
- * One forward pass over training->valid, in file order, by the schedule `forward`; what only training needs may be left
- * out. *result is complete on rank 0. Collective. 0, or an exit code, the same on all ranks: EXIT_DIVERGED where the loss is
- * no number, EXIT_DATA where no token counts.
+ * One forward pass over training->valid, in file order, by the schedule `forward`; what only
+ * training needs may be left out. *result is complete on rank 0. Collective. 0, or an exit
+ * code, the same on all ranks: EXIT_DIVERGED where the loss is no number, EXIT_DATA where no
+ * token counts.
  */
 int evaluation_run(struct training *training, struct evaluation *result);
 
@@ -359,13 +410,19 @@ int evaluation_run(struct training *training, struct evaluation *result);
 
 /* Rows of a prompt that go round at once, at most. */
 enum { GENERATE_ROWS = 128 };
-/* Why a prompt is not gone on with: an end token; a stop text; the tokens that were asked for; no room. */
+/* Why a prompt is not gone on with: an end token; a stop text; the tokens that were asked for;
+ * no room. */
 enum finish { FINISH_NOT, FINISH_END, FINISH_STOP, FINISH_TOKENS, FINISH_ROOM };
 struct prompt { const int32_t *id; int count; };
-/* token_*: of the link to the next stage, heads included. prompt_s: while prompts were on their way; token_s: while none was. */
-struct generation_stats { double compute_s, prompt_s, token_s, token_bytes; long long tokens_sent, tokens; };
+/* token_*: of the link to the next stage, heads included. prompt_s: while prompts were on their
+ * way; token_s: while none was. */
+struct generation_stats {
+	double compute_s, prompt_s, token_s, token_bytes;
+	long long tokens_sent, tokens;
+};
 
-/* Everything that generating needs; set up by launch/, the same on all ranks but for what is a rank's own. */
+/* Everything that generating needs; set up by launch/, the same on all ranks but for what is a
+ * rank's own. */
 struct generation {
 	struct comm *comm;			/* a front: see comm_serve */
 	struct places places;
@@ -375,20 +432,24 @@ struct generation {
 	const struct prompt *prompt;
 	int prompts;
 	int tokens;				/* new ones of a prompt, at most */
-	int sequences, room;			/* prompts at once; tokens of one, with what follows */
-	int piece;				/* rows of a prompt at once, at most GENERATE_ROWS */
+	/* prompts at once; tokens of one, with what follows */
+	int sequences, room;
+	/* rows of a prompt at once, at most GENERATE_ROWS */
+	int piece;
 	struct sampling sampling;
 	const int32_t *end;			/* end tokens */
 	int ends;
 	struct watchdog *watchdog;		/* or null */
 	void *arg;
-	/* On the last stage: whether the text of a prompt, worked on as that sequence, stops with this id: 1, 0, -1 after an
-	 * error. Or null. */
+	/* On the last stage: whether the text of a prompt, worked on as that sequence, stops
+	 * with this id: 1, 0, -1 after an error. Or null. */
 	int (*stops)(void *arg, int sequence, int prompt, int32_t id);
-	double text_bytes, told_bytes;		/* that it holds in all; that rank 0 holds of what it is told */
+	/* that it holds in all; that rank 0 holds of what it is told */
+	double text_bytes, told_bytes;
 	/* On rank 0: a token, in the order in which they are found. -1 after an error. */
 	int (*tell)(void *arg, int prompt, int32_t id, enum finish finish);
-	struct generation_stats stats;		/* filled: prompt_s, token_s on all ranks, tokens on rank 0 */
+	/* filled: prompt_s, token_s on all ranks, tokens on rank 0 */
+	struct generation_stats stats;
 };
 /* Collective. 0, or an exit code, with which everything has been aborted. */
 int generation_run(struct generation *generation);

@@ -1,16 +1,19 @@
-/* What a finished step says: a line of metrics.jsonl for programs, a line on stdout for people. */
+/* What a finished step says: a line of metrics.jsonl for programs, a line on stdout for
+ * people. */
 #include <math.h>
 
 #include "pipeline/internal.h"
 
-static void add_stage(struct text *line, int stage, const char *node, const struct step_times *t)
+static void add_stage(struct text *line, int stage, const char *node,
+		      const struct step_times *t)
 {
 	text_add(line, "%s{\"stage\":%d,\"node\":", stage > 0 ? "," : "", stage);
 	json_add_text(line, node);
 	text_add(line,
 		 ",\"forward_s\":%.6f,\"backward_s\":%.6f,\"idle_s\":%.6f,\"sent_bytes\":%.0f,"
 		 "\"send_s\":%.6f,\"peak_bytes\":%.0f}",
-		 t->forward_s, t->backward_s, t->idle_s, t->sent_bytes, t->send_s, t->peak_bytes);
+		 t->forward_s, t->backward_s, t->idle_s, t->sent_bytes, t->send_s,
+		 t->peak_bytes);
 }
 
 void step_line(const struct training *training, const struct step_record *r,
@@ -46,7 +49,8 @@ static const char *duration(double s, char *buffer, size_t bytes)
 	return buffer;
 }
 
-/* The share of all stages' time in which they did not compute: bubbles, transfers, waiting for a core. */
+/* The share of all stages' time in which they did not compute: bubbles, transfers, waiting for
+ * a core. */
 static double idle_share(const struct training *training, const struct step_record *r)
 {
 	const struct places *places = &training->places;
@@ -64,7 +68,8 @@ static double idle_share(const struct training *training, const struct step_reco
 void step_say(struct progress *p, const struct training *training, const struct step_record *r)
 {
 	double now = clock_s(), done = (double)(r->step - p->first_step + 1);
-	double left_s = p->training_s / done * (double)(r->steps - r->step);	/* without validation and checkpoints */
+	/* without validation and checkpoints */
+	double left_s = p->training_s / done * (double)(r->steps - r->step);
 	char eta[32];
 
 	if (r->step != p->first_step && r->step != r->steps && now - p->last_s < 1)
@@ -85,6 +90,6 @@ void pass_say(struct progress *p, uint64_t done, uint64_t all)
 	if (now - p->last_s < 1 || done == all)
 		return;
 	p->last_s = now;
-	say("eval %6llu/%llu samples | ETA %s", (unsigned long long)done, (unsigned long long)all,
-	    duration(left_s, eta, sizeof(eta)));
+	say("eval %6llu/%llu samples | ETA %s", (unsigned long long)done,
+	    (unsigned long long)all, duration(left_s, eta, sizeof(eta)));
 }

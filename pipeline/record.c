@@ -40,8 +40,8 @@ int record_send(struct loop *loop, long long step, const struct step_times *time
 	return comm_send(comm, 0, TAG_TIMES, &loop->mine[step % 2], sizeof(*times), request);
 }
 
-/* Says once that the declared speeds are too much for this machine, where a stage was slower than declared over several
- * steps (the first left out), and what would fit. */
+/* Says once that the declared speeds are too much for this machine, where a stage was slower
+ * than declared over several steps (the first left out), and what would fit. */
 static void check_pace(struct loop *loop, const struct step_record *record)
 {
 	const struct training *t = loop->t;
@@ -62,8 +62,11 @@ static void check_pace(struct loop *loop, const struct step_record *record)
 	    (record->step < loop->progress.first_step + PACE_STEPS && record->step < t->steps))
 		return;
 	loop->warned = true;
-	warn("step %lld: this machine is too small to hold the declared speeds (a stage takes %.2g times as long); "
-	     "emulate.slowdown=%.2g should fit", record->step, slowest, PACE_ROOM * slowest * t->slowdown);
+	warn(
+	    "step %lld: this machine is too small to hold the declared speeds (a stage takes "
+	    "%.2g times as long); "
+	    "emulate.slowdown=%.2g should fit",
+	    record->step, slowest, PACE_ROOM * slowest * t->slowdown);
 }
 
 static int smaller_first(const void *a, const void *b)
@@ -85,7 +88,8 @@ double measured_step_s(struct measured *m)
 {
 	long long steps = m->steps < m->room ? m->steps : m->room;
 
-	return m->plain > 0 ? median_of(m->took_s, m->plain) : median_of(m->took_s + m->room - steps, steps);
+	return m->plain > 0 ? median_of(m->took_s, m->plain)
+			    : median_of(m->took_s + m->room - steps, steps);
 }
 
 /* Adds a steady step to what the run measures. */
@@ -168,8 +172,8 @@ void record_valid(struct loop *loop, long long step, double loss, long long toke
 {
 	struct text line = {0};
 
-	text_add(&line, "{\"kind\":\"valid\",\"step\":%lld,\"loss\":%.9g,\"tokens\":%lld}", step,
-		 (double)(float)loss, tokens);
+	text_add(&line, "{\"kind\":\"valid\",\"step\":%lld,\"loss\":%.9g,\"tokens\":%lld}",
+		 step, (double)(float)loss, tokens);
 	metrics_line(&loop->metrics, &line);
 	text_release(&line);
 	say("step %4lld/%lld | validation loss %.4f (perplexity %.2f) over %lld tokens", step,

@@ -1,7 +1,8 @@
 /*
- * ring.c - rows of new tokens on their way from stage to stage, and answers on their way back. A packet is two messages, the
- * first of which says how long the second is. Nothing here blocks for good: the last stage has room for every answer that
- * can be under way, so it always takes the next packet, and so does everybody before it.
+ * ring.c - rows of new tokens on their way from stage to stage, and answers on their way back.
+ * A packet is two messages, the first of which says how long the second is. Nothing here blocks
+ * for good: the last stage has room for every answer that can be under way, so it always takes
+ * the next packet, and so does everybody before it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +13,14 @@ enum { TAG_HEAD = 51, TAG_BODY, TAG_ANSWER };
 
 static size_t body_room(int rows, int width)
 {
-	return (size_t)generator_rows(rows) * (size_t)width * sizeof(float) + (size_t)rows * sizeof(struct packet_row);
+	return (size_t)generator_rows(rows) * (size_t)width * sizeof(float) +
+	       (size_t)rows * sizeof(struct packet_row);
 }
 
 size_t ring_bytes(int rows, int width)
 {
-	return PACKETS * (body_room(rows, width) + (size_t)rows * (sizeof(struct packet_row) + sizeof(int32_t)));
+	return PACKETS * (body_room(rows, width) +
+			  (size_t)rows * (sizeof(struct packet_row) + sizeof(int32_t)));
 }
 
 void ring_open(struct ring *ring, struct generation *g)
@@ -25,7 +28,8 @@ void ring_open(struct ring *ring, struct generation *g)
 	const struct places *p = &g->places;
 	int s = p->stage;
 
-	*ring = (struct ring){.g = g, .rows = g->piece > generator_few() ? g->piece : generator_few()};
+	*ring = (struct ring){.g = g,
+			      .rows = g->piece > generator_few() ? g->piece : generator_few()};
 	ring->first = p->rank_of_stage[0];
 	ring->last = p->rank_of_stage[p->stages - 1];
 	ring->before = s > 0 ? p->rank_of_stage[s - 1] : -1;
@@ -50,7 +54,8 @@ void ring_close(struct ring *ring)
 
 static size_t body_bytes(const struct ring *ring, int rows)
 {
-	return (size_t)rows * ((size_t)ring->g->width * sizeof(float) + sizeof(struct packet_row));
+	return (size_t)rows *
+	       ((size_t)ring->g->width * sizeof(float) + sizeof(struct packet_row));
 }
 
 static void *rows_in_body(const struct ring *ring, const struct packet *packet)
@@ -62,10 +67,12 @@ static void *rows_in_body(const struct ring *ring, const struct packet *packet)
 
 static void enter(const struct ring *ring, int kind, const char *what, const char *peer)
 {
-	watchdog_enter(ring->g->watchdog, &(struct watchdog_section){kind, 1, what, peer, -1, -1});
+	watchdog_enter(ring->g->watchdog,
+		       &(struct watchdog_section){kind, 1, what, peer, -1, -1});
 }
 
-static int await(const struct ring *ring, struct comm_request *request, int kind, const char *what, const char *peer)
+static int await(const struct ring *ring, struct comm_request *request, int kind,
+		 const char *what, const char *peer)
 {
 	int status;
 
@@ -77,10 +84,15 @@ static int await(const struct ring *ring, struct comm_request *request, int kind
 
 static int await_sent(const struct ring *ring, struct packet *packet)
 {
-	const char *name = ring->after < 0 ? "" : ring->g->cut[ring->g->places.stage].forward_name;
+	const char *name =
+	    ring->after < 0 ? "" : ring->g->cut[ring->g->places.stage].forward_name;
 
-	return await(ring, &packet->send_head, WATCH_SEND, "sending the activations of", name) ||
-	       await(ring, &packet->send_body, WATCH_SEND, "sending the activations of", name) ? -1 : 0;
+	return await(ring, &packet->send_head, WATCH_SEND, "sending the activations of",
+		     name) ||
+		       await(ring, &packet->send_body, WATCH_SEND, "sending the activations of",
+			     name)
+		   ? -1
+		   : 0;
 }
 
 /* -- packets ------------------------------------------------------------------------------- */
@@ -105,8 +117,8 @@ static int post_head(struct ring *ring)
 	packet->body_posted = false;
 	if (await_sent(ring, packet))
 		return -1;
-	return comm_recv(ring->g->comm, ring->before, TAG_HEAD, &packet->head, sizeof(packet->head),
-			 &packet->recv_head);
+	return comm_recv(ring->g->comm, ring->before, TAG_HEAD, &packet->head,
+			 sizeof(packet->head), &packet->recv_head);
 }
 
 /* What follows a head that has come. */
@@ -116,9 +128,10 @@ static int post_body(struct ring *ring, struct packet *packet)
 	if (packet->head.kind == PACKET_END)
 		return 0;
 	if (packet->head.rows < 1 || packet->head.rows > ring->rows)
-		return error(EXIT_RETRY, "a packet of %d rows came from rank %d", packet->head.rows, ring->before);
-	return comm_recv(ring->g->comm, ring->before, TAG_BODY, packet->x, body_bytes(ring, packet->head.rows),
-			 &packet->recv_body);
+		return error(EXIT_RETRY, "a packet of %d rows came from rank %d",
+			     packet->head.rows, ring->before);
+	return comm_recv(ring->g->comm, ring->before, TAG_BODY, packet->x,
+			 body_bytes(ring, packet->head.rows), &packet->recv_body);
 }
 
 /* The next packet travels while this one is computed, where its head is there. */
@@ -141,13 +154,16 @@ struct packet *ring_receive(struct ring *ring)
 	if (ring->received == ring->taken && post_head(ring))
 		return NULL;
 	ring->taken++;
-	if (await(ring, &packet->recv_head, WATCH_ACTIVATIONS, "waiting for the activations of", name) ||
+	if (await(ring, &packet->recv_head, WATCH_ACTIVATIONS, "waiting for the activations of",
+		  name) ||
 	    (!packet->body_posted && post_body(ring, packet)) ||
-	    await(ring, &packet->recv_body, WATCH_ACTIVATIONS, "waiting for the activations of", name))
+	    await(ring, &packet->recv_body, WATCH_ACTIVATIONS, "waiting for the activations of",
+		  name))
 		return NULL;
 	if (packet->head.kind == PACKET_END)
 		return packet;
-	memcpy(packet->row, rows_in_body(ring, packet), (size_t)packet->head.rows * sizeof(*packet->row));
+	memcpy(packet->row, rows_in_body(ring, packet),
+	       (size_t)packet->head.rows * sizeof(*packet->row));
 	return look_ahead(ring) ? NULL : packet;
 }
 
@@ -163,11 +179,13 @@ int ring_send(struct ring *ring, struct packet *packet)
 		g->stats.token_bytes += (double)(bytes + sizeof(packet->head));
 		g->stats.tokens_sent += packet->head.rows;
 	}
-	if (comm_send(g->comm, ring->after, TAG_HEAD, &packet->head, sizeof(packet->head), &packet->send_head))
+	if (comm_send(g->comm, ring->after, TAG_HEAD, &packet->head, sizeof(packet->head),
+		      &packet->send_head))
 		return -1;
 	if (ends)
 		return 0;
-	memcpy(rows_in_body(ring, packet), packet->row, (size_t)packet->head.rows * sizeof(*packet->row));
+	memcpy(rows_in_body(ring, packet), packet->row,
+	       (size_t)packet->head.rows * sizeof(*packet->row));
 	return comm_send(g->comm, ring->after, TAG_BODY, packet->x, bytes, &packet->send_body);
 }
 
@@ -179,7 +197,8 @@ int ring_answer(struct ring *ring, const struct answer *answer)
 	unsigned i = ring->answers++ % ANSWERS;
 	struct answer *out = &ring->answer_out[i];
 
-	if (await(ring, &ring->answer_first[i], WATCH_SEND, "sending tokens to", "the first stage") ||
+	if (await(ring, &ring->answer_first[i], WATCH_SEND, "sending tokens to",
+		  "the first stage") ||
 	    await(ring, &ring->answer_zero[i], WATCH_SEND, "sending tokens to", "rank 0"))
 		return -1;
 	*out = *answer;
@@ -198,15 +217,20 @@ int ring_listen(struct ring *ring, struct answer *answer, bool wait)
 	int there;
 
 	if (!ring->answer_recv.state && ring->answer_in.rows == 0 &&
-	    comm_recv(comm, ring->last, TAG_ANSWER, &ring->answer_in, sizeof(ring->answer_in), &ring->answer_recv))
+	    comm_recv(comm, ring->last, TAG_ANSWER, &ring->answer_in, sizeof(ring->answer_in),
+		      &ring->answer_recv))
 		return -1;
 	there = comm_test(comm, &ring->answer_recv);
 	if (there == 0 && wait)
-		there = await(ring, &ring->answer_recv, WATCH_VERDICT, "waiting for tokens of", "the last stage") ? -1 : 1;
+		there = await(ring, &ring->answer_recv, WATCH_VERDICT, "waiting for tokens of",
+			      "the last stage")
+			    ? -1
+			    : 1;
 	if (there <= 0)
 		return there;
 	if (ring->answer_in.rows < 1 || ring->answer_in.rows > ANSWER_ROWS)
-		return error(EXIT_RETRY, "an answer of %d rows came from rank %d", ring->answer_in.rows, ring->last);
+		return error(EXIT_RETRY, "an answer of %d rows came from rank %d",
+			     ring->answer_in.rows, ring->last);
 	*answer = ring->answer_in;
 	ring->answer_in.rows = 0;
 	return 1;
@@ -218,8 +242,10 @@ int ring_settle(struct ring *ring)
 		if (await_sent(ring, &ring->packet[i]))
 			return -1;
 	for (int i = 0; i < ANSWERS; i++)
-		if (await(ring, &ring->answer_first[i], WATCH_SEND, "sending tokens to", "the first stage") ||
-		    await(ring, &ring->answer_zero[i], WATCH_SEND, "sending tokens to", "rank 0"))
+		if (await(ring, &ring->answer_first[i], WATCH_SEND, "sending tokens to",
+			  "the first stage") ||
+		    await(ring, &ring->answer_zero[i], WATCH_SEND, "sending tokens to",
+			  "rank 0"))
 			return -1;
 	return 0;
 }

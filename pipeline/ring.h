@@ -1,6 +1,7 @@
 /*
- * pipeline/ring.h - the ring that generating goes round: rows of new tokens from the first stage to the last (ring.c), who
- * answers with the tokens after them; and the first stage's desk, which decides what goes round next (desk.c).
+ * pipeline/ring.h - the ring that generating goes round: rows of new tokens from the first
+ * stage to the last (ring.c), who answers with the tokens after them; and the first stage's
+ * desk, which decides what goes round next (desk.c).
  */
 #ifndef EDGEPIPE_PIPELINE_RING_H
 #define EDGEPIPE_PIPELINE_RING_H
@@ -19,7 +20,8 @@ struct packet_row { int32_t prompt, sequence, position; };
 /* Rows on their way through a stage. What follows the head is one message: x, then the rows. */
 struct packet {
 	struct packet_head head;
-	float *x;			/* (head.rows, C), with room for what fills up the last piece */
+	/* (head.rows, C), with room for what fills up the last piece */
+	float *x;
 	struct packet_row *row;		/* host copies; in the message they stand behind x */
 	int32_t *id;			/* on the first stage */
 	struct comm_request recv_head, recv_body, send_head, send_body;
@@ -47,7 +49,8 @@ struct ring {
 void ring_open(struct ring *ring, struct generation *generation);
 /* Bytes that ring_open allocates. */
 size_t ring_bytes(int rows, int width);
-/* On the first stage: an empty packet, whose last journey is over. Null after a failed transfer. */
+/* On the first stage: an empty packet, whose last journey is over. Null after a failed
+ * transfer. */
 struct packet *ring_take(struct ring *ring);
 /* On others: the next one from the stage before, which may be PACKET_END. */
 struct packet *ring_receive(struct ring *ring);
@@ -55,7 +58,8 @@ struct packet *ring_receive(struct ring *ring);
 int ring_send(struct ring *ring, struct packet *packet);
 /* On the last stage: to the first, and to rank 0. */
 int ring_answer(struct ring *ring, const struct answer *answer);
-/* On the first stage, and on rank 0: the next answer. 1, 0 where none has come and `wait` is false, -1. */
+/* On the first stage, and on rank 0: the next answer. 1, 0 where none has come and `wait` is
+ * false, -1. */
 int ring_listen(struct ring *ring, struct answer *answer, bool wait);
 int ring_settle(struct ring *ring);
 void ring_close(struct ring *ring);
@@ -66,7 +70,8 @@ void ring_close(struct ring *ring);
 struct seat {
 	int prompt;			/* -1: free */
 	int sent;			/* tokens that went round */
-	int32_t next;			/* the token that is to go round; -1: under way, or of the prompt */
+	/* the token that is to go round; -1: under way, or of the prompt */
+	int32_t next;
 };
 struct desk {
 	const struct generation *g;
@@ -75,7 +80,8 @@ struct desk {
 	int waiting;			/* packets whose answers are to come */
 	int groups;			/* that go round at once */
 	int turn;			/* the seat that was served last */
-	double prompt_s, token_s, mark_s;	/* while prompts were on their way, and while none was */
+	/* while prompts were on their way, and while none was */
+	double prompt_s, token_s, mark_s;
 	int prompts_waiting;
 };
 void desk_open(struct desk *desk, const struct generation *generation);

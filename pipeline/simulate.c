@@ -156,7 +156,8 @@ static void consider_stage(const struct timeline *t, const struct pilot *pilot, 
 		*best = job;
 }
 
-/* How much longer than planned something takes: exp(N(-v / 2, v)), by Box and Muller's normal numbers. */
+/* How much longer than planned something takes: exp(N(-v / 2, v)), by Box and Muller's normal
+ * numbers. */
 static double stretch(const struct costs *c, uint32_t who, int micro)
 {
 	double v = log1p(c->jitter * c->jitter), normal;
@@ -165,7 +166,8 @@ static double stretch(const struct costs *c, uint32_t who, int micro)
 	if (c->jitter <= 0)
 		return 1;
 	at = philox((struct philox){{who, (uint32_t)micro, 0, 0}}, c->jitter_seed, 0x6a177e5u);
-	normal = sqrt(-2 * log(1 - (double)philox_unit(at.word[0]))) * cos(2 * M_PI * (double)philox_unit(at.word[1]));
+	normal = sqrt(-2 * log(1 - (double)philox_unit(at.word[0]))) *
+		 cos(2 * M_PI * (double)philox_unit(at.word[1]));
 	return exp(sqrt(v) * normal - v / 2);
 }
 
@@ -174,7 +176,8 @@ static void pass(struct timeline *t, const struct job *job)
 	struct wire *wire = job->wire;
 
 	wire->began[wire->next] = job->start_s;
-	wire->free_s = job->start_s + wire->occupied_s * stretch(t->costs, wire->name, wire->next);
+	wire->free_s =
+	    job->start_s + wire->occupied_s * stretch(t->costs, wire->name, wire->next);
 	wire->left[wire->next] = wire->free_s;
 	wire->arrived[wire->next] = wire->free_s + wire->latency_s;
 	wire->next++;
@@ -192,12 +195,14 @@ static void compute(struct timeline *t, const struct job *job)
 
 	switch (job->op.kind) {
 	case OP_FORWARD:
-		*end = job->start_s + c->forward_s[stage] * stretch(c, 4 * (uint32_t)stage, job->op.micro);
+		*end = job->start_s +
+		       c->forward_s[stage] * stretch(c, 4 * (uint32_t)stage, job->op.micro);
 		t->forward_start[at] = job->start_s;
 		t->forward_end[at] = *end;
 		break;
 	case OP_BACKWARD:
-		*end = job->start_s + c->backward_s[stage] * stretch(c, 4 * (uint32_t)stage + 1, job->op.micro);
+		*end = job->start_s + c->backward_s[stage] *
+					  stretch(c, 4 * (uint32_t)stage + 1, job->op.micro);
 		t->backward_start[at] = job->start_s;
 		t->backward_end[at] = *end;
 		break;
@@ -304,7 +309,8 @@ static double *kept(struct arena *arena, const double *s, size_t count)
 /* When the messages of every cut started. */
 static double *starts(struct arena *arena, const struct timeline *t, const struct wire *wire)
 {
-	double *s = arena_take(arena, (size_t)t->stages * (size_t)t->micro_batches * sizeof(*s));
+	double *s =
+	    arena_take(arena, (size_t)t->stages * (size_t)t->micro_batches * sizeof(*s));
 
 	for (int cut = 0; cut < t->stages - 1; cut++)
 		for (int m = 0; m < t->micro_batches; m++)

@@ -1,6 +1,6 @@
 /*
- * The adapters' values, moments and gradients between their stages and rank 0. A stage's tensors are one
- * contiguous range of the global order, so each family is one message a stage.
+ * The adapters' values, moments and gradients between their stages and rank 0. A stage's
+ * tensors are one contiguous range of the global order, so each family is one message a stage.
  */
 #include <stdlib.h>
 

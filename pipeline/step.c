@@ -1,6 +1,6 @@
 /*
- * step.c - one training step: the executor runs the schedule; the verdict (norm, loss) travels with the pipeline; all
- * clip by the same number and update.
+ * step.c - one training step: the executor runs the schedule; the verdict (norm, loss) travels
+ * with the pipeline; all clip by the same number and update.
  */
 #include <math.h>
 
@@ -32,11 +32,12 @@ static void update(const struct training *t, long long step, float norm)
 	if (!t->stage)
 		return;
 	stage_update(t->stage, &settings);
-	trace_add(t->executor.trace, (struct op){OP_UPDATE, 0}, (uint32_t)step, start, clock_s());
+	trace_add(t->executor.trace, (struct op){OP_UPDATE, 0}, (uint32_t)step, start,
+		  clock_s());
 }
 
-struct step_data step_data(const struct training *t, long long step, const struct feed_view *batch,
-			   bool train)
+struct step_data step_data(const struct training *t, long long step,
+			   const struct feed_view *batch, bool train)
 {
 	return (struct step_data){
 		.step = (uint32_t)step,
@@ -62,10 +63,11 @@ static int judge(const struct loop *loop, long long step, const struct verdict *
 		report(verdict->code, "the batch of step %lld has no trained token: '%s'", step,
 		       t->train->path);
 	else if (t->comm->rank == 0)
-		report(EXIT_DIVERGED,
-		       "step %lld diverged: loss %g, gradient norm %g; the last checkpoint is of "
-		       "step %lld; a lower learning rate or a longer warm-up may help",
-		       step, (double)loss, (double)norm, loop->checkpointed);
+		report(
+		    EXIT_DIVERGED,
+		    "step %lld diverged: loss %g, gradient norm %g; the last checkpoint is of "
+		    "step %lld; a lower learning rate or a longer warm-up may help",
+		    step, (double)loss, (double)norm, loop->checkpointed);
 	return verdict->code ? verdict->code : EXIT_DIVERGED;
 }
 
@@ -81,8 +83,8 @@ int step_start_batch(struct loop *loop)
 }
 
 /* The computing of a step, up to the last backward. */
-static int compute(struct loop *loop, long long step, struct dump *dump, const struct feed_view *batch,
-		   struct step_times *times, double *loss)
+static int compute(struct loop *loop, long long step, struct dump *dump,
+		   const struct feed_view *batch, struct step_times *times, double *loss)
 {
 	struct training *t = loop->t;
 	struct step_data data = step_data(t, step, batch, true);
@@ -124,22 +126,24 @@ static int open_step(struct loop *loop, long long step, struct feed_view *batch)
 	return status ? -1 : verdicts_expect(&loop->verdicts);
 }
 
-/* What follows the last op: passes the norm on, begins what comes next, and waits for the verdict. Without a clip
- * nobody needs the norm to update. */
+/* What follows the last op: passes the norm on, begins what comes next, and waits for the
+ * verdict. Without a clip nobody needs the norm to update. */
 static int close_step(struct loop *loop, long long step, bool updates, double loss,
 		      const struct feed_view *batch, struct verdict *verdict)
 {
 	struct training *t = loop->t;
 	int status;
 
-	wait_begins(loop, WATCH_NORM, "waiting for the gradient's norm", "the next stage", step);
+	wait_begins(loop, WATCH_NORM, "waiting for the gradient's norm", "the next stage",
+		    step);
 	status = verdicts_add(&loop->verdicts, loss, batch->trained);
 	wait_ends(loop);
 	if (status || begin_after(loop, step))
 		return -1;
 	if (updates)
 		update(t, step, 0);
-	wait_begins(loop, WATCH_VERDICT, "waiting for the loss and the norm", "the stage before", step);
+	wait_begins(loop, WATCH_VERDICT, "waiting for the loss and the norm",
+		    "the stage before", step);
 	status = verdicts_wait(&loop->verdicts, verdict);
 	wait_ends(loop);
 	return status;

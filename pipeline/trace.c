@@ -1,9 +1,11 @@
 /*
- * trace.c - what a rank did when. Nothing is allocated while it does it: a ring holds the last steps, so that a trace shows
- * how a run goes once it is under way, whatever its first steps had to warm up.
+ * trace.c - what a rank did when. Nothing is allocated while it does it: a ring holds the last
+ * steps, so that a trace shows how a run goes once it is under way, whatever its first steps
+ * had to warm up.
  *
- * Ranks have clocks of their own. Rank 0 asks every rank for its time, a few times, and takes the answer that was quickest;
- * what that says the other clock is ahead may be off by half of the way there and back. Less than that is no difference.
+ * Ranks have clocks of their own. Rank 0 asks every rank for its time, a few times, and takes
+ * the answer that was quickest; what that says the other clock is ahead may be off by half of
+ * the way there and back. Less than that is no difference.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +13,8 @@
 
 #include "pipeline/internal.h"
 
-enum { KINDS = OP_UPDATE + 1, QUESTIONS = 12, LINE_BYTES = 140 };	/* of an event in the file, about */
+/* of an event in the file, about */
+enum { KINDS = OP_UPDATE + 1, QUESTIONS = 12, LINE_BYTES = 140 };
 
 struct trace {
 	struct trace_event *event;	/* what was computed: a ring */
@@ -37,11 +40,15 @@ struct trace *trace_open(int steps, int micro_batches)
 
 double trace_bytes(long long steps, long long micro_batches, int ranks)
 {
-	double computed = (double)steps * (2.0 * (double)micro_batches + 1), sent = 4.0 * (double)steps * (double)micro_batches;
-	double ring = computed * sizeof(struct trace_event) + sent * sizeof(struct transfer_event);
-	double events = (computed + sent) * sizeof(struct trace_event), written = (computed + sent) * LINE_BYTES;
+	double computed = (double)steps * (2.0 * (double)micro_batches + 1),
+	       sent = 4.0 * (double)steps * (double)micro_batches;
+	double ring =
+	    computed * sizeof(struct trace_event) + sent * sizeof(struct transfer_event);
+	double events = (computed + sent) * sizeof(struct trace_event),
+	       written = (computed + sent) * LINE_BYTES;
 
-	/* To be sent they are copied into one array; who writes has all of them twice, and the file's text. */
+	/* To be sent they are copied into one array; who writes has all of them twice, and the
+	 * file's text. */
 	return ring + events + ranks * (2 * events + written);
 }
 
@@ -90,7 +97,8 @@ struct trace_event *trace_events(const struct trace *trace, int stage, size_t *c
 		for (long i = log->count - kept(log->count, log->room); i < log->count; i++) {
 			const struct transfer_event *e = &log->event[i % log->room];
 
-			event[n++] = (struct trace_event){e->start_s, e->end_s, kind, (int32_t)e->micro, e->step, stage};
+			event[n++] = (struct trace_event){e->start_s,	     e->end_s, kind,
+							  (int32_t)e->micro, e->step,  stage};
 		}
 	}
 	*count = n;
@@ -137,7 +145,8 @@ static int tell_clock(struct comm *comm)
 }
 
 /* All ranks' events in one array, by this clock. */
-static int join(struct comm *comm, void **piece, const size_t *bytes, struct trace_event **all, size_t *count)
+static int join(struct comm *comm, void **piece, const size_t *bytes, struct trace_event **all,
+		size_t *count)
 {
 	size_t sum = 0;
 
@@ -160,8 +169,9 @@ static int join(struct comm *comm, void **piece, const size_t *bytes, struct tra
 	return 0;
 }
 
-static int write_all(struct comm *comm, void **piece, const size_t *bytes, int steps, const struct places *places,
-		     const char *const *stage_name, const char *path)
+static int write_all(struct comm *comm, void **piece, const size_t *bytes, int steps,
+		     const struct places *places, const char *const *stage_name,
+		     const char *path)
 {
 	struct trace_event *all = NULL;
 	struct text text = {0};
@@ -185,7 +195,8 @@ int trace_write(const struct trace *trace, struct comm *comm, const struct place
 	struct trace_event *mine = trace ? trace_events(trace, places->stage, &count) : NULL;
 	void **piece = xzalloc(ranks, sizeof(*piece));
 	size_t *bytes = xzalloc(ranks, sizeof(*bytes));
-	int status = comm_gather(comm, 0, mine ? (void *)mine : "", count * sizeof(*mine), piece, bytes);
+	int status =
+	    comm_gather(comm, 0, mine ? (void *)mine : "", count * sizeof(*mine), piece, bytes);
 
 	if (!status && comm->rank > 0)
 		status = tell_clock(comm);

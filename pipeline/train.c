@@ -1,8 +1,9 @@
 /*
- * The training loop, the same on all ranks, on the thread that computes. A step: the executor runs the schedule;
- * the verdict (norm, loss) travels with the pipeline; all clip by the same number and update. Nobody waits for all
- * others: a stage is in its next step as soon as its own part of this one is over, the data of the next step travel
- * meanwhile, and what rank 0 logs comes a step later.
+ * The training loop, the same on all ranks, on the thread that computes. A step: the executor
+ * runs the schedule; the verdict (norm, loss) travels with the pipeline; all clip by the same
+ * number and update. Nobody waits for all others: a stage is in its next step as soon as its
+ * own part of this one is over, the data of the next step travel meanwhile, and what rank 0
+ * logs comes a step later.
  *
  * Loss: the sum over all trained tokens of the batch / their number, however the batch is cut.
  */
@@ -11,9 +12,11 @@
 
 #include "pipeline/loop.h"
 
-void wait_begins(const struct loop *loop, int kind, const char *what, const char *peer, long long step)
+void wait_begins(const struct loop *loop, int kind, const char *what, const char *peer,
+		 long long step)
 {
-	double patience = kind == WATCH_STATE || kind == WATCH_BETWEEN ? 3 : 1;	/* disks may be slow */
+	/* disks may be slow */
+	double patience = kind == WATCH_STATE || kind == WATCH_BETWEEN ? 3 : 1;
 
 	watchdog_enter(loop->t->executor.watchdog,
 		       &(struct watchdog_section){kind, patience, what, peer, step, -1});
@@ -125,7 +128,8 @@ static int open_executor(struct loop *loop)
 	spec.comm = t->comm;
 	spec.stage = t->stage;
 	if (t->config->trace > 0)
-		spec.trace = t->executor.trace = trace_open((int)t->config->trace, t->micro_batches);
+		spec.trace = t->executor.trace =
+		    trace_open((int)t->config->trace, t->micro_batches);
 	loop->executor = executor_open(&spec);
 	return loop->executor ? 0 : -1;
 }
@@ -177,7 +181,8 @@ static int settle(struct loop *loop)
 {
 	int status;
 
-	wait_begins(loop, WATCH_SETTLE, "waiting until all that was sent has left", "its receivers", loop->t->steps);
+	wait_begins(loop, WATCH_SETTLE, "waiting until all that was sent has left",
+		    "its receivers", loop->t->steps);
 	status = settle_all(loop);
 	wait_ends(loop);
 	return status;
@@ -188,7 +193,8 @@ static int end_together(struct loop *loop)
 {
 	int status;
 
-	wait_begins(loop, WATCH_SETTLE, "waiting at the end of the training", "the other ranks", loop->t->steps);
+	wait_begins(loop, WATCH_SETTLE, "waiting at the end of the training", "the other ranks",
+		    loop->t->steps);
 	status = comm_barrier(loop->t->comm);
 	wait_ends(loop);
 	return status;
@@ -238,7 +244,8 @@ static int restore(struct loop *loop)
 	return status;
 }
 
-/* A step, its ops timed where that is asked for. The first one warms up: it counts where there are few. */
+/* A step, its ops timed where that is asked for. The first one warms up: it counts where there
+ * are few. */
 static int run_timed(struct loop *loop, long long step)
 {
 	struct device *timed = loop->t->timed;
@@ -278,7 +285,8 @@ static int gather_again(struct loop *loop)
 {
 	int status;
 
-	wait_begins(loop, WATCH_STATE, "at the state of the finished run", "the other ranks", -1);
+	wait_begins(loop, WATCH_STATE, "at the state of the finished run", "the other ranks",
+		    -1);
 	status = gather_state(loop);
 	wait_ends(loop);
 	return status;
@@ -314,7 +322,8 @@ static int write_trace(struct loop *loop)
 	int status;
 
 	wait_begins(loop, WATCH_STATE, "at the trace", "the other ranks", t->steps);
-	status = trace_write(t->executor.trace, t->comm, &t->places, t->stage_name, (int)t->config->trace, path);
+	status = trace_write(t->executor.trace, t->comm, &t->places, t->stage_name,
+			     (int)t->config->trace, path);
 	status = status < 0 ? status : same_status(loop, status);
 	wait_ends(loop);
 	arena_release(&arena);
@@ -340,7 +349,8 @@ static int run_loop(struct loop *loop)
 	if (loop->logging && status >= 0 && first <= t->steps)
 		record_end(loop, first, status);
 	if (!status && loop->valid_before > 0)
-		say("valid   loss %.4f before, %.4f after", loop->valid_before, loop->valid_after);
+		say("valid   loss %.4f before, %.4f after", loop->valid_before,
+		    loop->valid_after);
 	return status;
 }
 
@@ -349,7 +359,8 @@ int training_run(struct training *t)
 	struct loop loop = {.t = t};
 	int status;
 
-	wait_begins(&loop, WATCH_BETWEEN, "between two waits of the training", "the other ranks", -1);
+	wait_begins(&loop, WATCH_BETWEEN, "between two waits of the training",
+		    "the other ranks", -1);
 	status = loop_open(&loop, t);
 	if (!status)
 		status = run_loop(&loop);

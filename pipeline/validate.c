@@ -23,12 +23,13 @@ static int share_loss(const struct training *t, double *loss)
 }
 
 /* The data of this batch, and the start of the next one's where there is one. */
-static int take_batch(struct loop *loop, long long step, const struct feed_source *source, uint64_t next,
-		      struct feed_view *batch)
+static int take_batch(struct loop *loop, long long step, const struct feed_source *source,
+		      uint64_t next, struct feed_view *batch)
 {
 	int status;
 
-	wait_begins(loop, WATCH_DATA, "waiting for the data of the validation", data_peer(loop), step);
+	wait_begins(loop, WATCH_DATA, "waiting for the data of the validation", data_peer(loop),
+		    step);
 	status = feed_next(&loop->valid_feed, batch);
 	if (!status && next < source->end)
 		status = feed_start(&loop->valid_feed, loop->t, source, next);
@@ -36,7 +37,8 @@ static int take_batch(struct loop *loop, long long step, const struct feed_sourc
 	return status;
 }
 
-/* Forward only through one batch of the validation set; the next one's data travel meanwhile. */
+/* Forward only through one batch of the validation set; the next one's data travel
+ * meanwhile. */
 static int validate_batch(struct loop *loop, long long step, const struct feed_source *source,
 			  uint64_t place, double *loss, long long *tokens)
 {
@@ -68,9 +70,11 @@ int validation_pass(struct loop *loop, long long step, double *loss, long long *
 	for (uint64_t place = 0; !status && place < source.end; place += t->samples) {
 		status = validate_batch(loop, step, &source, place, loss, tokens);
 		if (!status && loop->logging && loop->evaluates)
-			pass_say(&loop->progress, smaller(place + t->samples, source.end), source.end);
+			pass_say(&loop->progress, smaller(place + t->samples, source.end),
+				 source.end);
 	}
-	wait_begins(loop, WATCH_VALID, "waiting for the validation loss", "the last stage, by way of rank 0", step);
+	wait_begins(loop, WATCH_VALID, "waiting for the validation loss",
+		    "the last stage, by way of rank 0", step);
 	status = status ? status : share_loss(t, loss);
 	wait_ends(loop);
 	return status ? -1 : 0;
@@ -87,7 +91,8 @@ int validation_run(struct loop *loop, long long step)
 		return -1;
 	if (!isfinite(loss)) {
 		if (loop->logging)
-			report(EXIT_DIVERGED, "the validation loss after step %lld is %g", step, loss);
+			report(EXIT_DIVERGED, "the validation loss after step %lld is %g", step,
+			       loss);
 		return EXIT_DIVERGED;
 	}
 	if (t->stage && step < t->steps &&

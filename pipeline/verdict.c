@@ -33,8 +33,8 @@ int verdicts_expect(struct verdicts *v)
 		return -1;
 	if (p->stage == 0)
 		return 0;
-	return comm_recv(comm, rank_of(v, p->stage > 0 ? p->stage - 1 : 0), TAG_VERDICT, &v->down,
-			 sizeof(v->down), &v->recv_down);
+	return comm_recv(comm, rank_of(v, p->stage > 0 ? p->stage - 1 : 0), TAG_VERDICT,
+			 &v->down, sizeof(v->down), &v->recv_down);
 }
 
 int verdicts_add(struct verdicts *v, double loss, long long trained)
