@@ -44,7 +44,8 @@ static struct link standard_link(const struct cluster *cluster, const char *from
 	return link;
 }
 
-struct link cluster_link_by(const struct cluster *cluster, const struct link *entry, int from, int to)
+struct link cluster_link_by(const struct cluster *cluster, const struct link *entry, int from,
+			    int to)
 {
 	const char *a = cluster_node(cluster, from)->name, *b = cluster_node(cluster, to)->name;
 	struct link link = standard_link(cluster, a, b);
@@ -76,7 +77,8 @@ struct link cluster_link(const struct cluster *cluster, int from, int to)
 }
 
 /* The nodes that an entry is about: from them, and to them. */
-static void find_ends(const struct cluster *cluster, const struct link *entry, bool *from, bool *to)
+static void find_ends(const struct cluster *cluster, const struct link *entry, bool *from,
+		      bool *to)
 {
 	for (int d = 0; d < cluster->nodes.count; d++) {
 		const char *name = cluster_node(cluster, d)->name;
@@ -113,7 +115,8 @@ int cluster_nic(const struct cluster *cluster, int node, bool receives)
 	const char *nic = cluster_node(cluster, node)->nic;
 
 	for (int i = 0; nic && i < cluster->nodes.count; i++)
-		if (cluster_node(cluster, i)->nic && !strcmp(cluster_node(cluster, i)->nic, nic))
+		if (cluster_node(cluster, i)->nic &&
+		    !strcmp(cluster_node(cluster, i)->nic, nic))
 			return receives ? i + cluster->nodes.count : i;
 	return -1;
 }

@@ -1,18 +1,20 @@
 /*
- * compute.c - how long this node takes for a block, the embedding, the head with its loss, and the optimizer: by running
- * the stage that trains, with the threads that train, on the node's own weights and random data of real magnitude.
+ * compute.c - how long this node takes for a block, the embedding, the head with its loss, and
+ * the optimizer: by running the stage that trains, with the threads that train, on the node's
+ * own weights and random data of real magnitude.
  *
- * Two blocks run one after the other, with two micro-batches in turn, so that caches hold no more than they would. Two
- * sizes of half the sequence tell what grows with n from what grows with n T; then come the sizes that the planner may
- * ask for, smallest first, until a sample takes GROW_S or the box is used up. Where nodes are held to a declared pace, so
- * is every op here, as the executor holds it: what one sleep is too long, the next one is shorter.
+ * Two blocks run one after the other, with two micro-batches in turn, so that caches hold no
+ * more than they would. Two sizes of half the sequence tell what grows with n from what grows
+ * with n T; then come the sizes that the planner may ask for, smallest first, until a sample
+ * takes GROW_S or the box is used up. Where nodes are held to a declared pace, so is every op
+ * here, as the executor holds it: what one sleep is too long, the next one is shorter.
  */
 #include "profiler/probe.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-#define GROW_S 0.2		/* a sample, forward and backward, that no larger one comes after */
+#define GROW_S 0.2 /* a sample, forward and backward, that no larger one comes after */
 #define SAMPLE_S 0.15		/* what repetitions of a size may take together */
 #define THROTTLED_S 0.5		/* the same under a quota: many of its periods */
 #define PACED_S 0.1		/* both at a declared pace, which leaves little to chance */
@@ -31,8 +33,8 @@ struct series {
 
 /* -- sizes --------------------------------------------------------------------------------- */
 
-/* What a planner may ask for: divisors of the batch, or the given size alone with two below it. The smallest, or the
- * given one, is measured whatever it takes. */
+/* What a planner may ask for: divisors of the batch, or the given size alone with two below it.
+ * The smallest, or the given one, is measured whatever it takes. */
 static int list_sizes(const struct compute_spec *spec, struct size *size)
 {
 	int T = spec->tokens, count = 0;
@@ -47,8 +49,9 @@ static int list_sizes(const struct compute_spec *spec, struct size *size)
 		bool below = spec->micro_batch > 0 && (b == 1 || b == most / 2);
 
 		if (asked || below)
-			size[count++] = (struct size){(int)b, T, asked ? OWN_WEIGHT : 1,
-						      asked && (b == 1 || spec->micro_batch > 0)};
+			size[count++] =
+			    (struct size){(int)b, T, asked ? OWN_WEIGHT : 1,
+					  asked && (b == 1 || spec->micro_batch > 0)};
 	}
 	return count;
 }
@@ -68,7 +71,8 @@ static double typical(const struct compute_spec *spec, double *time, int count)
 
 	if (!spec->throttled) {
 		qsort(time, (size_t)count, sizeof *time, ascending);
-		return count % 2 ? time[count / 2] : (time[count / 2 - 1] + time[count / 2]) / 2;
+		return count % 2 ? time[count / 2]
+				 : (time[count / 2 - 1] + time[count / 2]) / 2;
 	}
 	for (int i = 0; i < count; i++)
 		sum += time[i];
@@ -83,12 +87,14 @@ static int repeats_of(const struct compute_spec *spec, double once_s, double lef
 
 	if (left_s <= 0)
 		return 1;
-	return repeats < REPEATS_LEAST ? REPEATS_LEAST : repeats > REPEATS_MOST ? REPEATS_MOST : (int)repeats;
+	return repeats < REPEATS_LEAST	? REPEATS_LEAST
+	       : repeats > REPEATS_MOST ? REPEATS_MOST
+					: (int)repeats;
 }
 
 /* The times of a forward and a backward; *once_s: of both. */
-static int run_size(const struct compute_spec *spec, struct probe *probe, double end_s, struct timing *forward,
-		    struct timing *backward, double *once_s)
+static int run_size(const struct compute_spec *spec, struct probe *probe, double end_s,
+		    struct timing *forward, struct timing *backward, double *once_s)
 {
 	double time[2][REPEATS_MOST], start;
 	int repeats;
@@ -107,8 +113,8 @@ static int run_size(const struct compute_spec *spec, struct probe *probe, double
 
 /* -- one part ------------------------------------------------------------------------------ */
 
-static void add_timing(struct series *series, const struct size *size, int parts, struct timing forward,
-		       struct timing backward)
+static void add_timing(struct series *series, const struct size *size, int parts,
+		       struct timing forward, struct timing backward)
 {
 	int i = series->count++;
 
@@ -121,10 +127,10 @@ static void add_timing(struct series *series, const struct size *size, int parts
 	series->backward[i] = backward;
 }
 
-/* Sizes that time and memory allow, the first one whatever time it takes; none where memory holds not even that. The
- * optimizer's update after the last one. */
-static int run_part(const struct compute_spec *spec, enum part part, double end_s, struct series *series,
-		    double *update_s)
+/* Sizes that time and memory allow, the first one whatever time it takes; none where memory
+ * holds not even that. The optimizer's update after the last one. */
+static int run_part(const struct compute_spec *spec, enum part part, double end_s,
+		    struct series *series, double *update_s)
 {
 	struct size size[SIZES];
 	int sizes = list_sizes(spec, size), parts = probe_parts(spec, part);
@@ -135,10 +141,11 @@ static int run_part(const struct compute_spec *spec, enum part part, double end_
 		struct timing forward, backward;
 		struct probe *probe;
 
-		if (series->count > 0 && !size[i].must && (once_s > (spec->pace_flops > 0 ? PACED_S : GROW_S) || clock_s() > end_s))
+		if (series->count > 0 && !size[i].must &&
+		    (once_s > (spec->pace_flops > 0 ? PACED_S : GROW_S) || clock_s() > end_s))
 			continue;
-		if (spec->memory_bytes > 0 &&
-		    probe_bytes(spec, part, size[i].sequences, size[i].tokens) > spec->memory_bytes)
+		if (spec->memory_bytes > 0 && probe_bytes(spec, part, size[i].sequences,
+							  size[i].tokens) > spec->memory_bytes)
 			break;
 		probe = probe_open(spec, part, size[i].sequences, size[i].tokens);
 		if (!probe)
@@ -159,7 +166,8 @@ static void fit_part(const struct series *series, struct fit *forward, struct fi
 }
 
 /* A backward that is next to nothing, as the head's is, may be as noisy as it likes. */
-static double error_of(const struct series *series, const struct fit *forward, const struct fit *backward)
+static double error_of(const struct series *series, const struct fit *forward,
+		       const struct fit *backward)
 {
 	const struct timing *last = &series->backward[series->count - 1];
 	bool matters = last->s > SLIGHT * series->forward[series->count - 1].s;
@@ -167,9 +175,10 @@ static double error_of(const struct series *series, const struct fit *forward, c
 	return matters ? fmax(forward->error, backward->error) : forward->error;
 }
 
-/* Measures a part; once more where the samples disagree, and keeps the better fit. What does not fit memory is guessed. */
-static int measure_part(const struct compute_spec *spec, enum part part, double end_s, struct fit *forward,
-			struct fit *backward, double *update_s)
+/* Measures a part; once more where the samples disagree, and keeps the better fit. What does
+ * not fit memory is guessed. */
+static int measure_part(const struct compute_spec *spec, enum part part, double end_s,
+			struct fit *forward, struct fit *backward, double *update_s)
 {
 	struct series series;
 	struct fit again[2];
@@ -196,11 +205,17 @@ static int measure_part(const struct compute_spec *spec, enum part part, double 
 
 static void warn_guessed(const struct node_profile *node)
 {
-	bool block = node->block_forward.origin == ORIGIN_GUESSED, head = node->head_forward.origin == ORIGIN_GUESSED;
+	bool block = node->block_forward.origin == ORIGIN_GUESSED,
+	     head = node->head_forward.origin == ORIGIN_GUESSED;
 
 	if (block || head)
-		warn("node '%s' has no memory for %s of the model: its speed is guessed, not measured", node->name,
-		     block && head ? "a block or the head" : block ? "a block" : "the head");
+		warn(
+		    "node '%s' has no memory for %s of the model: its speed is guessed, not "
+		    "measured",
+		    node->name,
+		    block && head ? "a block or the head"
+		    : block	  ? "a block"
+				  : "the head");
 }
 
 int compute_measure(const struct compute_spec *spec, struct node_profile *node)
@@ -210,17 +225,20 @@ int compute_measure(const struct compute_spec *spec, struct node_profile *node)
 	int status;
 
 	node->matmul_flops = probe_matmul(spec);
-	status = measure_part(spec, PART_BLOCK, start + 0.6 * box, &node->block_forward, &node->block_backward,
-			      &node->update_s);
+	status = measure_part(spec, PART_BLOCK, start + 0.6 * box, &node->block_forward,
+			      &node->block_backward, &node->update_s);
 	if (!status)
-		status = measure_part(spec, PART_HEAD, start + 0.9 * box, &node->head_forward, &node->head_backward,
-				      NULL);
+		status = measure_part(spec, PART_HEAD, start + 0.9 * box, &node->head_forward,
+				      &node->head_backward, NULL);
 	if (!status && spec->pace_flops <= 0)
-		status = measure_part(spec, PART_EMBEDDING, start + box, &node->embedding_forward,
-				      &node->embedding_backward, NULL);
-	/* A declared pace has no time for these: they pass while the stage is held for its blocks and head. */
+		status =
+		    measure_part(spec, PART_EMBEDDING, start + box, &node->embedding_forward,
+				 &node->embedding_backward, NULL);
+	/* A declared pace has no time for these: they pass while the stage is held for its
+	 * blocks and head. */
 	if (spec->pace_flops > 0)
-		node->embedding_forward = node->embedding_backward = node->head_backward = nothing;
+		node->embedding_forward = node->embedding_backward = node->head_backward =
+		    nothing;
 	if (!status)
 		warn_guessed(node);
 	heap_trim();

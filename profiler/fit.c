@@ -1,7 +1,8 @@
 /*
- * fit.c - a line through measured times, by least squares of relative deviations: 10 % too much is as bad at 1 ms as at
- * 1 s. No coefficient is below 0, since more tokens never take less time: of the few ways to leave coefficients out, the
- * best one without a negative result is the constrained optimum (three unknowns: seven ways).
+ * fit.c - a line through measured times, by least squares of relative deviations: 10 % too much
+ * is as bad at 1 ms as at 1 s. No coefficient is below 0, since more tokens never take less
+ * time: of the few ways to leave coefficients out, the best one without a negative result is
+ * the constrained optimum (three unknowns: seven ways).
  */
 #include "profiler/profiler.h"
 
@@ -28,7 +29,8 @@ static void terms_of(const struct timing *sample, double term[TERMS])
 	term[2] = sample->n * sample->T;
 }
 
-/* The normal equations of the terms in use, divided by the samples and by each term's largest value. */
+/* The normal equations of the terms in use, divided by the samples and by each term's largest
+ * value. */
 static int normal_equations(const struct timing *sample, int count, const int *use, int terms,
 			    const double *most, double a[TERMS][TERMS + 1])
 {
@@ -88,7 +90,8 @@ static bool solve(const struct timing *sample, int count, unsigned set, const do
 		if (set >> i & 1)
 			use[terms++] = i;
 	}
-	if (terms > (count > 2 ? count - 1 : count))	/* one to spare, for the error to mean something */
+	/* one to spare, for the error to mean something */
+	if (terms > (count > 2 ? count - 1 : count))
 		return false;
 	normal_equations(sample, count, use, terms, most, a);
 	if (!eliminate(a, terms))
@@ -112,7 +115,8 @@ static double squares_of(const struct timing *sample, int count, const double c[
 		double term[TERMS], deviation;
 
 		terms_of(&sample[k], term);
-		deviation = (c[0] * term[0] + c[1] * term[1] + c[2] * term[2]) / sample[k].s - 1;
+		deviation =
+		    (c[0] * term[0] + c[1] * term[1] + c[2] * term[2]) / sample[k].s - 1;
 		sum += sample[k].weight * deviation * deviation;
 		*largest = fmax(*largest, fabs(deviation));
 	}
@@ -139,7 +143,8 @@ struct fit fit_samples(const struct timing *sample, int count)
 		if (squares >= least * WORTH)
 			continue;
 		least = squares;
-		fit = (struct fit){c[0], c[1], c[2], largest, largest > FIT_NOISY, ORIGIN_MEASURED};
+		fit = (struct fit){c[0],	   c[1], c[2], largest, largest > FIT_NOISY,
+				   ORIGIN_MEASURED};
 	}
 	return fit;
 }

@@ -1,9 +1,11 @@
 /*
- * profiler/flow.c - messages between two ranks, for their times alone: frames of the size that tensors travel in, many
- * under way, receives posted ahead, so that what is measured is what a cut of the pipeline gets.
+ * profiler/flow.c - messages between two ranks, for their times alone: frames of the size that
+ * tensors travel in, many under way, receives posted ahead, so that what is measured is what a
+ * cut of the pipeline gets.
  *
- * One-way times need the other's clock. On one machine there is only one; elsewhere pings tell the difference, as if
- * both directions were as late: what is wrong with that cancels out in a cut, which is crossed both ways.
+ * One-way times need the other's clock. On one machine there is only one; elsewhere pings tell
+ * the difference, as if both directions were as late: what is wrong with that cancels out in a
+ * cut, which is crossed both ways.
  */
 #include "profiler/flow.h"
 
@@ -68,7 +70,8 @@ static int ask(struct pair_end *pair, double *latency_s)
 		struct ping ping = {.more = 1};
 		double start = clock_s(), end, there;
 
-		more = count + 1 < PINGS_MOST && (count + 1 < PINGS_LEAST || start - begin < PINGS_S);
+		more = count + 1 < PINGS_MOST &&
+		       (count + 1 < PINGS_LEAST || start - begin < PINGS_S);
 		ping.more = more;
 		if (comm_send_now(pair->comm, pair->peer, TAG_PING, &ping, sizeof ping) ||
 		    comm_recv_now(pair->comm, pair->peer, TAG_PING, &ping, sizeof ping))
@@ -100,7 +103,8 @@ static size_t frame_of(size_t bytes, size_t at)
 }
 
 /* One message each way. */
-static int exchange(struct pair_end *pair, int tag, const void *mine, void *theirs, size_t bytes)
+static int exchange(struct pair_end *pair, int tag, const void *mine, void *theirs,
+		    size_t bytes)
 {
 	struct comm_request send = {0}, recv = {0};
 
@@ -114,8 +118,8 @@ static int post_receives(struct pair_end *pair, size_t bytes)
 	int i = 0;
 
 	for (size_t at = 0; at < bytes; at += FLOW_FRAME)
-		if (comm_recv(pair->comm, pair->peer, TAG_FRAME, pair->in + at, frame_of(bytes, at),
-			      &pair->request[i++]))
+		if (comm_recv(pair->comm, pair->peer, TAG_FRAME, pair->in + at,
+			      frame_of(bytes, at), &pair->request[i++]))
 			return -1;
 	return 0;
 }
@@ -148,7 +152,8 @@ int pair_flow(struct pair_end *pair, size_t out_bytes, double *out_s, size_t *in
 	if (exchange(pair, TAG_SIZE, &mine, &theirs, sizeof mine))
 		return -1;
 	if (theirs > FLOW_MOST || mine > FLOW_MOST)
-		return error(EXIT_BUG, "a flow of %zu bytes", (size_t)(theirs > mine ? theirs : mine));
+		return error(EXIT_BUG, "a flow of %zu bytes",
+			     (size_t)(theirs > mine ? theirs : mine));
 	*in_bytes = (size_t)theirs;
 	if (theirs == 0 && mine == 0)
 		return 0;

@@ -23,10 +23,11 @@ struct pair_end {
 void pair_open(struct pair_end *pair, struct comm *comm, int peer, bool near);
 void pair_close(struct pair_end *pair);
 
-/* The median latency of small messages from this rank to the peer, or, where it answers, nothing. Both call it. */
+/* The median latency of small messages from this rank to the peer, or, where it answers,
+ * nothing. Both call it. */
 int pair_ping(struct pair_end *pair, bool asks, double *latency_s);
-/* Sends bytes while it receives what the peer sends, each of which may be 0. Both call it. *out_s: until the last byte
- * was there; *in_bytes: what the peer sent. */
+/* Sends bytes while it receives what the peer sends, each of which may be 0. Both call it.
+ * *out_s: until the last byte was there; *in_bytes: what the peer sent. */
 int pair_flow(struct pair_end *pair, size_t out_bytes, double *out_s, size_t *in_bytes);
 
 #endif

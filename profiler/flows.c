@@ -1,6 +1,7 @@
 /*
- * flows.c - what links carry while all flows of a plan pass at once. A receiver measures the time between the end of its
- * first frame and that of its last one, so that no clock but its own is asked.
+ * flows.c - what links carry while all flows of a plan pass at once. A receiver measures the
+ * time between the end of its first frame and that of its last one, so that no clock but its
+ * own is asked.
  */
 #include "profiler/profiler.h"
 
@@ -31,9 +32,10 @@ static size_t frame_of(const struct flow *flow, double seconds)
 static int post(struct comm *comm, struct passing *p, bool sends)
 {
 	for (int i = 0; i < FRAMES && p->flow->sends == sends; i++)
-		if (sends ? comm_send(comm, p->flow->peer, TAG_FLOWS, p->data, p->frame, &p->request[i])
-			  : comm_recv(comm, p->flow->peer, TAG_FLOWS, p->data + (size_t)i * p->frame, p->frame,
-				      &p->request[i]))
+		if (sends ? comm_send(comm, p->flow->peer, TAG_FLOWS, p->data, p->frame,
+				      &p->request[i])
+			  : comm_recv(comm, p->flow->peer, TAG_FLOWS,
+				      p->data + (size_t)i * p->frame, p->frame, &p->request[i]))
 			return -1;
 	return 0;
 }
@@ -101,7 +103,8 @@ int flows_measure(struct comm *comm, struct flow *flow, int count, double second
 
 		if (status)
 			give_up(comm, &p[i]);
-		flow[i].reached_bytes_s = took > SHORT_S ? (FRAMES - 1) * (double)p[i].frame / took : 0;
+		flow[i].reached_bytes_s =
+		    took > SHORT_S ? (FRAMES - 1) * (double)p[i].frame / took : 0;
 		free(p[i].data);
 	}
 	free(p);

@@ -51,10 +51,12 @@ static void cpu_name(hwloc_topology_t topology, char *cpu, size_t bytes)
 		snprintf(cpu, bytes, "%s", name);
 }
 
-/* Sockets and NUMA nodes of the machine, at least one each, and the size of one cache of each level. */
+/* Sockets and NUMA nodes of the machine, at least one each, and the size of one cache of each
+ * level. */
 static void count_parts(hwloc_topology_t topology, struct hardware *hardware)
 {
-	static const hwloc_obj_type_t cache[] = {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE};
+	static const hwloc_obj_type_t cache[] = {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE,
+						 HWLOC_OBJ_L3CACHE};
 	int sockets = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE);
 	int numa = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE);
 
@@ -104,9 +106,9 @@ static void gpus_list(hwloc_topology_t topology, struct hardware *hardware)
 		vendor = hwloc_obj_get_info_by_name(device, "PCIVendor");
 		name = hwloc_obj_get_info_by_name(device, "PCIDevice");
 		if (bytes < room)
-			bytes += (size_t)snprintf(hardware->gpus + bytes, room - bytes, "%s%s %s",
-						  bytes > 0 ? ", " : "", vendor ? vendor : "GPU",
-						  name ? name : "");
+			bytes += (size_t)snprintf(hardware->gpus + bytes, room - bytes,
+						  "%s%s %s", bytes > 0 ? ", " : "",
+						  vendor ? vendor : "GPU", name ? name : "");
 	}
 }
 
@@ -117,7 +119,8 @@ void hardware_gpus(struct hardware *hardware)
 	hardware->gpus[0] = 0;
 	if (hwloc_topology_init(&topology) < 0)
 		return;
-	if (hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) == 0 &&
+	if (hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) ==
+		0 &&
 	    hwloc_topology_load(topology) == 0)
 		gpus_list(topology, hardware);
 	hwloc_topology_destroy(topology);

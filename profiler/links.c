@@ -1,11 +1,12 @@
 /*
- * links.c - every ordered pair of ranks: how late a small message is, what a large one takes, alone, with the other
- * direction busy as well, and with disjoint pairs busy as well.
+ * links.c - every ordered pair of ranks: how late a small message is, what a large one takes,
+ * alone, with the other direction busy as well, and with disjoint pairs busy as well.
  *
- * In rounds, as a tournament is played: in each, every rank has one partner (or none, where their number is odd), and
- * after the last one everybody has met everybody. Pairs of a round are measured one after the other, then all at once;
- * where links are held to declared numbers and share no interface, they cannot disturb each other: then at once only,
- * and what that does to a link is not measured.
+ * In rounds, as a tournament is played: in each, every rank has one partner (or none, where
+ * their number is odd), and after the last one everybody has met everybody. Pairs of a round
+ * are measured one after the other, then all at once; where links are held to declared numbers
+ * and share no interface, they cannot disturb each other: then at once only, and what that does
+ * to a link is not measured.
  */
 #include "profiler/flow.h"
 #include "profiler/profiler.h"
@@ -15,7 +16,7 @@
 
 enum { TIMES_MOST = 12, SIZES_LEAST = 2, TRIES = 2, TAG_AGAIN = 51 };
 #define LESS 0.9		/* of sample_s: long enough */
-#define LATE 0.5			/* of a sample: more than that is not taken for its latency */
+#define LATE 0.5		/* of a sample: more than that is not taken for its latency */
 #define SHORT_S 0.02		/* shorter ones are repeated more often */
 
 struct links {
@@ -49,7 +50,8 @@ static int partner(int rank, int round, int ranks)
 
 static size_t whole_frames(double bytes)
 {
-	size_t frames = (size_t)(fmin(fmax(bytes, 1), (double)FLOW_MOST) / (double)FLOW_FRAME + 0.5);
+	size_t frames =
+	    (size_t)(fmin(fmax(bytes, 1), (double)FLOW_MOST) / (double)FLOW_FRAME + 0.5);
 
 	return (frames ? frames : 1) * FLOW_FRAME;
 }
@@ -71,7 +73,9 @@ static int time_size(struct links *l, size_t bytes, double *s)
 		if (pair_flow(&l->pair, bytes, &time[count], &nothing))
 			return -1;
 		if (count == 0)
-			repeats = time[0] < SHORT_S ? 5 : time[0] < l->spec->sample_s / 2 ? 3 : 2;
+			repeats = time[0] < SHORT_S		    ? 5
+				  : time[0] < l->spec->sample_s / 2 ? 3
+								    : 2;
 	}
 	for (int i = 1; i < count; i++)
 		for (int k = i; k > 0 && time[k] < time[k - 1]; k--) {
@@ -84,9 +88,10 @@ static int time_size(struct links *l, size_t bytes, double *s)
 	return 0;
 }
 
-/* Sizes that grow until one takes long enough. *fastest: the best rate that any of them reached. */
-static int time_sizes(struct links *l, double latency_s, struct timing *timing, int *count, double *most,
-		      double *fastest)
+/* Sizes that grow until one takes long enough. *fastest: the best rate that any of them
+ * reached. */
+static int time_sizes(struct links *l, double latency_s, struct timing *timing, int *count,
+		      double *most, double *fastest)
 {
 	size_t bytes = FLOW_LEAST;
 	double s = 0;
@@ -95,10 +100,12 @@ static int time_sizes(struct links *l, double latency_s, struct timing *timing, 
 		if (time_size(l, bytes, &s))
 			return -1;
 		/* The latency comes once, however much is sent: it has been measured. */
-		timing[(*count)++] = (struct timing){.n = (double)bytes, .s = fmax(s - latency_s, 0.01 * s), .weight = 1};
+		timing[(*count)++] = (struct timing){
+		    .n = (double)bytes, .s = fmax(s - latency_s, 0.01 * s), .weight = 1};
 		*most = (double)bytes;
 		*fastest = fmax(*fastest, (double)bytes / fmax(s - latency_s, (1 - LATE) * s));
-		if (bytes >= FLOW_MOST || (s >= LESS * l->spec->sample_s && *count >= SIZES_LEAST))
+		if (bytes >= FLOW_MOST ||
+		    (s >= LESS * l->spec->sample_s && *count >= SIZES_LEAST))
 			break;
 		bytes = whole_frames((double)bytes * fmin(fmax(l->spec->sample_s / s, 2), 8));
 	}
@@ -139,7 +146,8 @@ static int measure(struct links *l, struct link_profile *link)
 		return -1;
 	fit = fit_samples(timing, count);
 	link->origin = ORIGIN_MEASURED;
-	/* Samples that disagree may leave next to nothing that grows with the bytes: no rate is measured that none had. */
+	/* Samples that disagree may leave next to nothing that grows with the bytes: no rate is
+	 * measured that none had. */
 	link->bandwidth_bytes_s = fit.c1 > 1 / fastest ? 1 / fit.c1 : fastest;
 	link->bytes = most;
 	link->error = fit.error;
@@ -174,8 +182,8 @@ static bool is_lower(const struct links *l)
 	return l->spec->comm->rank < l->pair.peer;
 }
 
-/* Bytes/s of a flow to the partner, who sends as well, or waits. The best of a few: a moment in which somebody else had
- * the core would look like a link that is shared. */
+/* Bytes/s of a flow to the partner, who sends as well, or waits. The best of a few: a moment in
+ * which somebody else had the core would look like a link that is shared. */
 static int rate_to(struct links *l, bool sends, double *bytes_s)
 {
 	struct link_profile *link = &l->row[l->pair.peer];

@@ -1,8 +1,9 @@
 /*
  * profiler/probe.c - one size of one part of a model, ready to be run again and again.
  *
- * Data are random: zeros and repeated numbers are multiplied faster than real ones. Inputs are as large as hidden
- * states, gradients as small as gradients, and the adapters' B, which training starts at zero, is not zero.
+ * Data are random: zeros and repeated numbers are multiplied faster than real ones. Inputs are
+ * as large as hidden states, gradients as small as gradients, and the adapters' B, which
+ * training starts at zero, is not zero.
  */
 #include "profiler/probe.h"
 
@@ -34,9 +35,10 @@ static float *random_numbers(size_t count, uint32_t key)
 	float *number = xalloc(count * sizeof *number);
 
 	for (size_t i = 0; i < count; i++) {
-		struct philox p = philox((struct philox){{(uint32_t)i, (uint32_t)(i >> 32), 0, 0}}, key, 0);
-		float sum = philox_unit(p.word[0]) + philox_unit(p.word[1]) + philox_unit(p.word[2]) +
-			    philox_unit(p.word[3]);
+		struct philox p =
+		    philox((struct philox){{(uint32_t)i, (uint32_t)(i >> 32), 0, 0}}, key, 0);
+		float sum = philox_unit(p.word[0]) + philox_unit(p.word[1]) +
+			    philox_unit(p.word[2]) + philox_unit(p.word[3]);
 
 		number[i] = (sum - 2) * 1.7320508f;
 	}
@@ -70,22 +72,24 @@ int probe_parts(const struct compute_spec *spec, enum part part)
 	return spec->model->blocks < BLOCKS ? spec->model->blocks : BLOCKS;
 }
 
-static struct stage_spec shape_of(const struct compute_spec *spec, enum part part, int sequences, int tokens)
+static struct stage_spec shape_of(const struct compute_spec *spec, enum part part,
+				  int sequences, int tokens)
 {
 	int blocks = part == PART_BLOCK ? probe_parts(spec, part) : 0;
 
 	return (struct stage_spec){
-		.first_block = part == PART_HEAD ? spec->model->blocks : (spec->model->blocks - blocks) / 2,
-		.blocks = blocks,
-		.embedding = part == PART_EMBEDDING,
-		.head = part == PART_HEAD,
-		.sequences = sequences,
-		.tokens = tokens,
-		.slots = TURNS,
-		.edges = TURNS,
-		.dtype = spec->dtype,
-		.recompute = spec->recompute,
-		.plain = spec->plain,
+	    .first_block =
+		part == PART_HEAD ? spec->model->blocks : (spec->model->blocks - blocks) / 2,
+	    .blocks = blocks,
+	    .embedding = part == PART_EMBEDDING,
+	    .head = part == PART_HEAD,
+	    .sequences = sequences,
+	    .tokens = tokens,
+	    .slots = TURNS,
+	    .edges = TURNS,
+	    .dtype = spec->dtype,
+	    .recompute = spec->recompute,
+	    .plain = spec->plain,
 	};
 }
 
@@ -104,12 +108,14 @@ static void set_pace(struct probe *probe)
 	double n = (double)probe->shape.sequences * probe->shape.tokens;
 	double forward = model_block_forward_flops(spec->model, probe->shape.tokens);
 	double both = model_block_flops(spec->model, probe->shape.tokens);
-	double again = model_block_again_flops(spec->model, probe->shape.tokens, spec->recompute);
+	double again =
+	    model_block_again_flops(spec->model, probe->shape.tokens, spec->recompute);
 
 	if (spec->pace_flops <= 0)
 		return;
 	probe->forward_s = probe->shape.blocks * forward * n / spec->pace_flops;
-	probe->backward_s = probe->shape.blocks * (both - forward + again) * n / spec->pace_flops;
+	probe->backward_s =
+	    probe->shape.blocks * (both - forward + again) * n / spec->pace_flops;
 	if (probe->shape.head)
 		probe->forward_s += model_head_flops(spec->model) * n / spec->pace_flops;
 }
@@ -121,11 +127,13 @@ static size_t adapter_elements(const struct compute_spec *spec, const struct sta
 
 	lora_range(spec->lora, shape->first_block, shape->blocks, &from, &to);
 	for (int i = from; i < to; i++)
-		elements += (size_t)spec->lora->tensor[i].rows * (size_t)spec->lora->tensor[i].cols;
+		elements +=
+		    (size_t)spec->lora->tensor[i].rows * (size_t)spec->lora->tensor[i].cols;
 	return elements;
 }
 
-struct probe *probe_open(const struct compute_spec *spec, enum part part, int sequences, int tokens)
+struct probe *probe_open(const struct compute_spec *spec, enum part part, int sequences,
+			 int tokens)
 {
 	struct probe *probe = xzalloc(1, sizeof *probe);
 	size_t n = (size_t)sequences * (size_t)tokens, adapters;
@@ -142,7 +150,8 @@ struct probe *probe_open(const struct compute_spec *spec, enum part part, int se
 	values = random_numbers(adapters + 1, 4);
 	for (size_t i = 0; i < adapters; i++)
 		values[i] *= ADAPTER;
-	probe->stage = stage_open(spec->device, spec->model, spec->weights, spec->lora, &probe->shape, values);
+	probe->stage = stage_open(spec->device, spec->model, spec->weights, spec->lora,
+				  &probe->shape, values);
 	free(values);
 	set_pace(probe);
 	probe->deadline_s = clock_s();
@@ -215,8 +224,13 @@ void probe_run(struct probe *probe, double *forward_s, double *backward_s)
 
 double probe_update(struct probe *probe)
 {
-	struct adamw settings = {.learning_rate = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
-				 .weight_decay = 0.01, .grad_scale = 1, .step = 1};
+	struct adamw settings = {.learning_rate = 1e-6,
+				 .beta1 = 0.9,
+				 .beta2 = 0.999,
+				 .epsilon = 1e-8,
+				 .weight_decay = 0.01,
+				 .grad_scale = 1,
+				 .step = 1};
 	double least = INFINITY;
 
 	for (int i = 0; i < UPDATES; i++) {
@@ -244,7 +258,8 @@ static void round_numbers(float *number, size_t count, enum dtype dtype)
 	}
 }
 
-/* (ROWS, COLUMNS) x (COLUMNS, COLUMNS), as a linear of the model: with packed weights where training has them. */
+/* (ROWS, COLUMNS) x (COLUMNS, COLUMNS), as a linear of the model: with packed weights where
+ * training has them. */
 struct probe_product {
 	struct matrix c, a, w;
 	void *memory;
@@ -254,7 +269,8 @@ static int product_open(const struct compute_spec *spec, struct probe_product *p
 {
 	struct device *dev = spec->device;
 	enum dtype dtype = spec->dtype;
-	size_t a = (size_t)ROWS * COLUMNS, b = (size_t)COLUMNS * COLUMNS, one = dtype_bytes(dtype);
+	size_t a = (size_t)ROWS * COLUMNS, b = (size_t)COLUMNS * COLUMNS,
+	       one = dtype_bytes(dtype);
 	bool packs = dtype == DTYPE_BF16 && !spec->plain;
 	size_t packed = packs ? dev->k.packed_bytes(COLUMNS, COLUMNS) : 0;
 	float *number;
@@ -270,7 +286,9 @@ static int product_open(const struct compute_spec *spec, struct probe_product *p
 	dev->upload(dev, p->a.data, number, a * one);
 	if (packed) {
 		p->w.ld = 0;
-		dev->k.pack(dev, p->w, 0, 0, matrix_of(dtype, (char *)number + a * one, COLUMNS, COLUMNS), false);
+		dev->k.pack(dev, p->w, 0, 0,
+			    matrix_of(dtype, (char *)number + a * one, COLUMNS, COLUMNS),
+			    false);
 	} else {
 		dev->upload(dev, p->w.data, (char *)number + a * one, b * one);
 	}

@@ -1,5 +1,6 @@
 /*
- * profiler/probe.h - a stage that is run for its times alone: part of a model, of one size, on random data.
+ * profiler/probe.h - a stage that is run for its times alone: part of a model, of one size, on
+ * random data.
  */
 #ifndef EDGEPIPE_PROFILER_PROBE_H
 #define EDGEPIPE_PROFILER_PROBE_H
@@ -10,7 +11,8 @@ enum part { PART_BLOCK, PART_EMBEDDING, PART_HEAD };
 
 struct probe;
 /* Null after an error. */
-struct probe *probe_open(const struct compute_spec *spec, enum part part, int sequences, int tokens);
+struct probe *probe_open(const struct compute_spec *spec, enum part part, int sequences,
+			 int tokens);
 /* How many of what is measured one run holds: blocks. */
 int probe_parts(const struct compute_spec *spec, enum part part);
 /* Memory of such a probe's stage. */

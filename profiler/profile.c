@@ -1,12 +1,13 @@
 /*
- * profile.c - what a cluster measured, in memory: nodes and ordered pairs of them, and what all of it is of.
+ * profile.c - what a cluster measured, in memory: nodes and ordered pairs of them, and what all
+ * of it is of.
  */
 #include "profiler/profiler.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define CLEARLY 0.9		/* of the rate alone: below it, both directions share something */
+#define CLEARLY 0.9 /* of the rate alone: below it, both directions share something */
 
 struct profile *profile_open(int nodes)
 {
@@ -40,14 +41,16 @@ double link_profile_rate(const struct link_profile *link)
 	return link->bandwidth_bytes_s;
 }
 
-/* Not the host's name, which a container changes at every start, nor memory, which is looked at anew. */
+/* Not the host's name, which a container changes at every start, nor memory, which is looked at
+ * anew. */
 static void add_node(struct text *text, const struct node_profile *node)
 {
 	const struct hardware *h = &node->hardware;
 
-	text_add(text, "node %s|%s|%s|%d|%d|%d|%.9g|%.9g|%.9g|%.9g|%d|%.9g\n", node->name, h->cpu,
-		 h->isa, h->cores, h->sockets, h->numa_nodes, h->quota_cpus, h->cache_bytes[0],
-		 h->cache_bytes[1], h->cache_bytes[2], node->threads, node->held_flops);
+	text_add(text, "node %s|%s|%s|%d|%d|%d|%.9g|%.9g|%.9g|%.9g|%d|%.9g\n", node->name,
+		 h->cpu, h->isa, h->cores, h->sockets, h->numa_nodes, h->quota_cpus,
+		 h->cache_bytes[0], h->cache_bytes[1], h->cache_bytes[2], node->threads,
+		 node->held_flops);
 }
 
 struct digest profile_identity(const struct profile *profile)
@@ -57,9 +60,10 @@ struct digest profile_identity(const struct profile *profile)
 	char build[33], model[33];
 	struct digest digest;
 
-	text_add(&text, "profile 3|%s|%s|%d|%s|%s|%s|%s|%d|%d|%.17g|%d\n", digest_write(key->build, build),
-		 digest_write(key->model, model), key->lora_rank, key->lora_targets, key->precision,
-		 key->kernels, key->recompute, key->emulate_links, key->emulate_compute, key->slowdown,
+	text_add(&text, "profile 3|%s|%s|%d|%s|%s|%s|%s|%d|%d|%.17g|%d\n",
+		 digest_write(key->build, build), digest_write(key->model, model),
+		 key->lora_rank, key->lora_targets, key->precision, key->kernels,
+		 key->recompute, key->emulate_links, key->emulate_compute, key->slowdown,
 		 key->tokens);
 	for (int i = 0; i < profile->nodes; i++)
 		add_node(&text, &profile->node[i]);

@@ -1,6 +1,6 @@
 /*
- * profile_read.c - profile.json back into memory. Every error of the file is said, with the place in the document, what
- * stands there and what was expected.
+ * profile_read.c - profile.json back into memory. Every error of the file is said, with the
+ * place in the document, what stands there and what was expected.
  */
 #include "profiler/profiler.h"
 
@@ -40,9 +40,13 @@ static const char *shown(const struct json *value, char *buffer, size_t bytes)
 	case JSON_FLAG: return json_as_flag(value, false) ? "true" : "false";
 	case JSON_LIST: return "a list";
 	case JSON_MAP: return "a map";
-	case JSON_TEXT: snprintf(buffer, bytes, "\"%.60s\"", json_as_text(value, "")); return buffer;
+	case JSON_TEXT:
+		snprintf(buffer, bytes, "\"%.60s\"", json_as_text(value, ""));
+		return buffer;
 	case JSON_WHOLE:
-	case JSON_NUMBER: snprintf(buffer, bytes, "%.9g", json_as_number(value, 0)); return buffer;
+	case JSON_NUMBER:
+		snprintf(buffer, bytes, "%.9g", json_as_number(value, 0));
+		return buffer;
 	}
 	return "";
 }
@@ -61,19 +65,22 @@ static void take(struct reader *r, const struct json *map, const char *key, doub
 	*number = json_as_number(value, -1);
 	if (is_number(value) && *number >= 0 && isfinite(*number))
 		return;
-	wrong(r, "%s: %s, not a number of at least 0", key, shown(value, buffer, sizeof buffer));
+	wrong(r, "%s: %s, not a number of at least 0", key,
+	      shown(value, buffer, sizeof buffer));
 	*number = 0;
 }
 
 /* The same, or null, which is 0: not known. */
-static void take_maybe(struct reader *r, const struct json *map, const char *key, double *number)
+static void take_maybe(struct reader *r, const struct json *map, const char *key,
+		       double *number)
 {
 	*number = 0;
 	if (json_kind(json_find(map, key)) != JSON_NIL)
 		take(r, map, key, number);
 }
 
-static void take_whole(struct reader *r, const struct json *map, const char *key, int least, int *number)
+static void take_whole(struct reader *r, const struct json *map, const char *key, int least,
+		       int *number)
 {
 	const struct json *value = json_find(map, key);
 	long long found = json_as_integer(value, -1);
@@ -97,7 +104,8 @@ static void take_flag(struct reader *r, const struct json *map, const char *key,
 		wrong(r, "%s: %s, not true or false", key, shown(found, buffer, sizeof buffer));
 }
 
-static void take_text(struct reader *r, const struct json *map, const char *key, char *to, size_t room)
+static void take_text(struct reader *r, const struct json *map, const char *key, char *to,
+		      size_t room)
 {
 	const struct json *value = json_find(map, key);
 	const char *text = json_as_text(value, NULL);
@@ -125,7 +133,8 @@ static void take_origin(struct reader *r, const struct json *map, enum origin *o
 	      shown(json_find(map, "source"), buffer, sizeof buffer));
 }
 
-static void take_digest(struct reader *r, const struct json *map, const char *key, struct digest *digest)
+static void take_digest(struct reader *r, const struct json *map, const char *key,
+			struct digest *digest)
 {
 	const char *text = json_as_text(json_find(map, key), "");
 	char half[17] = "", buffer[80];
@@ -160,7 +169,8 @@ static void leave(struct reader *r, size_t length)
 	r->where[length] = 0;
 }
 
-static void read_fit(struct reader *r, const struct json *node, const char *key, struct fit *fit)
+static void read_fit(struct reader *r, const struct json *node, const char *key,
+		     struct fit *fit)
 {
 	size_t at = strlen(r->where);
 	const struct json *map = enter(r, node, key);
@@ -175,18 +185,21 @@ static void read_fit(struct reader *r, const struct json *node, const char *key,
 	take_flag(r, map, "noisy", &fit->noisy);
 	if (fmax(fit->c0, fmax(fit->c1, fit->c2)) > SECONDS_MOST)
 		wrong(r, "c0, c1, c2: above %g s", SECONDS_MOST);
-	if (!strncmp(key, "block_", 6) && fit->origin != ORIGIN_GUESSED && fit->c0 + fit->c1 + fit->c2 <= 0)
+	if (!strncmp(key, "block_", 6) && fit->origin != ORIGIN_GUESSED &&
+	    fit->c0 + fit->c1 + fit->c2 <= 0)
 		wrong(r, "c0, c1, c2: all 0, but a block takes time");
 	leave(r, at);
 }
 
 static void read_hardware(struct reader *r, const struct json *node, struct hardware *h)
 {
-	static const char *const level[] = {"cache_bytes[0]", "cache_bytes[1]", "cache_bytes[2]"};
+	static const char *const level[] = {"cache_bytes[0]", "cache_bytes[1]",
+					    "cache_bytes[2]"};
 	size_t at = strlen(r->where);
 	const struct json *map, *caches;
 
-	if (json_kind(json_find(node, "hardware")) == JSON_NIL || !(map = enter(r, node, "hardware")))
+	if (json_kind(json_find(node, "hardware")) == JSON_NIL ||
+	    !(map = enter(r, node, "hardware")))
 		return;
 	take_text(r, map, "cpu", h->cpu, sizeof h->cpu);
 	take_text(r, map, "isa", h->isa, sizeof h->isa);
@@ -291,7 +304,9 @@ static struct link_profile *link_of(struct reader *r, const struct json *map, bo
 		return NULL;
 	at = end[0] * r->profile->nodes + end[1];
 	if (end[0] == end[1] || seen[at]) {
-		wrong(r, "%s", end[0] == end[1] ? "to: the same node as from" : "to: this link stands there twice");
+		wrong(r, "%s",
+		      end[0] == end[1] ? "to: the same node as from"
+				       : "to: this link stands there twice");
 		return NULL;
 	}
 	seen[at] = true;
@@ -328,7 +343,8 @@ static void read_links(struct reader *r, const struct json *links)
 	for (int i = 0; i < nodes * nodes && !r->errors; i++)
 		if (i / nodes != i % nodes && !seen[i])
 			wrong(r, "links: the one from \"%s\" to \"%s\" is missing",
-			      r->profile->node[i / nodes].name, r->profile->node[i % nodes].name);
+			      r->profile->node[i / nodes].name,
+			      r->profile->node[i % nodes].name);
 	free(seen);
 }
 
@@ -382,7 +398,8 @@ static struct profile *read_document(const struct json *document, const char *na
 	else if (json_as_integer(json_find(document, "version"), 0) != 1)
 		wrong(&r, "version: %s, not 1",
 		      shown(json_find(document, "version"), buffer, sizeof buffer));
-	else if (json_kind(json_find(document, "nodes")) != JSON_LIST || nodes < 1 || nodes > NODES_MOST)
+	else if (json_kind(json_find(document, "nodes")) != JSON_LIST || nodes < 1 ||
+		 nodes > NODES_MOST)
 		wrong(&r, "nodes: not a list of 1 to %d nodes", NODES_MOST);
 	if (r.errors)
 		return NULL;

@@ -17,7 +17,8 @@ static void add_seconds(struct text *text, double s)
 {
 	char buffer[32];
 
-	text_add(text, "  %10s", s > 0 ? unit_write(s, UNIT_SECONDS, buffer, sizeof buffer) : "-");
+	text_add(text, "  %10s",
+		 s > 0 ? unit_write(s, UNIT_SECONDS, buffer, sizeof buffer) : "-");
 }
 
 static double larger(double a, double b)
@@ -25,7 +26,8 @@ static double larger(double a, double b)
 	return a > b ? a : b;
 }
 
-/* Whether a node's embedding was measured; where compute is paced it is not, since it has no FLOPs to be paced by. */
+/* Whether a node's embedding was measured; where compute is paced it is not, since it has no
+ * FLOPs to be paced by. */
 static bool has_embedding(const struct profile *profile, int T)
 {
 	for (int i = 0; i < profile->nodes; i++)
@@ -34,9 +36,11 @@ static bool has_embedding(const struct profile *profile, int T)
 	return false;
 }
 
-static void add_node(struct text *text, const struct node_profile *node, int width, int T, bool embedding)
+static void add_node(struct text *text, const struct node_profile *node, int width, int T,
+		     bool embedding)
 {
-	const struct fit *fits[] = {&node->block_forward, &node->block_backward, &node->head_forward};
+	const struct fit *fits[] = {&node->block_forward, &node->block_backward,
+				    &node->head_forward};
 	double error = 0;
 	bool noisy = false;
 	char rate[32];
@@ -58,15 +62,18 @@ static void add_rate(struct text *text, double bytes_s)
 {
 	char buffer[32];
 
-	text_add(text, "  %12s", bytes_s > 0 ? unit_write(bytes_s, UNIT_BYTES_S, buffer, sizeof buffer) : "-");
+	text_add(text, "  %12s",
+		 bytes_s > 0 ? unit_write(bytes_s, UNIT_BYTES_S, buffer, sizeof buffer) : "-");
 }
 
-static void add_link(struct text *text, const struct profile *profile, int from, int to, int width)
+static void add_link(struct text *text, const struct profile *profile, int from, int to,
+		     int width)
 {
 	const struct link_profile *link = profile_link(profile, from, to);
 	char latency[32];
 
-	text_add(text, "%*s > %-*s  %10s", width, profile->node[from].name, width, profile->node[to].name,
+	text_add(text, "%*s > %-*s  %10s", width, profile->node[from].name, width,
+		 profile->node[to].name,
 		 unit_write(link->latency_s, UNIT_SECONDS, latency, sizeof latency));
 	add_rate(text, link->bandwidth_bytes_s);
 	add_rate(text, link->both_bytes_s);
@@ -79,16 +86,21 @@ void profile_print(const struct profile *profile, int T, struct text *text)
 	int width = widest(profile, (int)strlen("node"));
 	bool embedding = has_embedding(profile, T);
 
-	text_add(text, "matmul: a large product in %s; update: the optimizer, of a block's adapters; error: largest "
-		 "deviation of a sample from the fit\n", profile->key.precision);
-	text_add(text, "%-*s  %7s  %12s  %10s  %10s  %10s%s  %10s  %7s\n", width, "node", "threads", "matmul",
-		 "block fwd", "block bwd", "head", embedding ? "   embedding" : "", "update", "error");
+	text_add(
+	    text,
+	    "matmul: a large product in %s; update: the optimizer, of a block's adapters; "
+	    "error: largest "
+	    "deviation of a sample from the fit\n",
+	    profile->key.precision);
+	text_add(text, "%-*s  %7s  %12s  %10s  %10s  %10s%s  %10s  %7s\n", width, "node",
+		 "threads", "matmul", "block fwd", "block bwd", "head",
+		 embedding ? "   embedding" : "", "update", "error");
 	for (int i = 0; i < profile->nodes; i++)
 		add_node(text, &profile->node[i], width, T, embedding);
 	if (profile->nodes < 2)
 		return;
-	text_add(text, "%-*s  %10s  %12s  %12s  %12s  %7s\n", 2 * width + 3, "link", "latency", "alone",
-		 "both ways", "all pairs", "error");
+	text_add(text, "%-*s  %10s  %12s  %12s  %12s  %7s\n", 2 * width + 3, "link", "latency",
+		 "alone", "both ways", "all pairs", "error");
 	for (int i = 0; i < profile->nodes * profile->nodes; i++)
 		if (i / profile->nodes != i % profile->nodes)
 			add_link(text, profile, i / profile->nodes, i % profile->nodes, width);

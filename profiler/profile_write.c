@@ -1,6 +1,6 @@
 /*
- * profile_write.c - profile.json: a line a block of numbers, each with where they come from; what is not known is null,
- * so that every key can be asked for.
+ * profile_write.c - profile.json: a line a block of numbers, each with where they come from;
+ * what is not known is null, so that every key can be asked for.
  */
 #include "profiler/profiler.h"
 
@@ -30,8 +30,8 @@ static void add_head(struct text *text, const struct profile_key *key)
 
 	add_key(text, "build", key->build_text);
 	text_add(text, ",\"build_digest\":\"%s\",\n ", digest_write(key->build, digest));
-	text_add(text, "\"model_digest\":\"%s\",\"lora\":{\"rank\":%d,", digest_write(key->model, digest),
-		 key->lora_rank);
+	text_add(text, "\"model_digest\":\"%s\",\"lora\":{\"rank\":%d,",
+		 digest_write(key->model, digest), key->lora_rank);
 	add_key(text, "targets", key->lora_targets);
 	text_add(text, "},");
 	add_key(text, "precision", key->precision);
@@ -39,9 +39,11 @@ static void add_head(struct text *text, const struct profile_key *key)
 	add_key(text, "kernels", key->kernels);
 	text_add(text, ",");
 	add_key(text, "recompute", key->recompute);
-	text_add(text, ",\n \"emulate\":{\"links\":%s,\"compute\":%s,\"slowdown\":%.17g},\"sequence\":%d,\n",
-		 flag(key->emulate_links), flag(key->emulate_compute), key->slowdown,
-		 key->tokens);
+	text_add(
+	    text,
+	    ",\n \"emulate\":{\"links\":%s,\"compute\":%s,\"slowdown\":%.17g},"
+	    "\"sequence\":%d,\n",
+	    flag(key->emulate_links), flag(key->emulate_compute), key->slowdown, key->tokens);
 }
 
 static void add_hardware(struct text *text, const struct hardware *h)
@@ -69,9 +71,11 @@ static void add_hardware(struct text *text, const struct hardware *h)
 
 static void add_fit(struct text *text, const char *key, const struct fit *fit)
 {
-	text_add(text, "   \"%s\":{\"source\":\"%s\",\"c0\":%.9g,\"c1\":%.9g,\"c2\":%.9g,"
-		 "\"error\":%.4g,\"noisy\":%s},\n", key, origin_name(fit->origin), fit->c0, fit->c1,
-		 fit->c2, fit->error, flag(fit->noisy));
+	text_add(text,
+		 "   \"%s\":{\"source\":\"%s\",\"c0\":%.9g,\"c1\":%.9g,\"c2\":%.9g,"
+		 "\"error\":%.4g,\"noisy\":%s},\n",
+		 key, origin_name(fit->origin), fit->c0, fit->c1, fit->c2, fit->error,
+		 flag(fit->noisy));
 }
 
 static void add_node(struct text *text, const struct node_profile *node)
@@ -134,8 +138,8 @@ static void add_link(struct text *text, const struct profile *profile, int from,
 	add_positive(text, "both_bytes_s", link->both_bytes_s);
 	text_add(text, ",");
 	add_positive(text, "disjoint_bytes_s", link->disjoint_bytes_s);
-	text_add(text, ",\"bytes\":%.0f,\"error\":%.4g,\"noisy\":%s,\n   ", link->bytes, link->error,
-		 flag(link->noisy));
+	text_add(text, ",\"bytes\":%.0f,\"error\":%.4g,\"noisy\":%s,\n   ", link->bytes,
+		 link->error, flag(link->noisy));
 	add_held(text, link);
 }
 

@@ -22,7 +22,8 @@ struct node {
 struct link {
 	struct texts nodes;
 	const char *from, *to;
-	double bandwidth_bytes_s;	/* 0: unlimited; with a trace its mean, once that was read */
+	/* 0: unlimited; with a trace its mean, once that was read */
+	double bandwidth_bytes_s;
 	double latency_s;
 	int codec;			/* enum codec_kind */
 	const char *trace;
@@ -43,12 +44,14 @@ int cluster_find(const struct cluster *cluster, const char *name);
 /* The link from one node to another as declared: the matching entry of links.between (the last
  * one that fits), with what it leaves out taken from the default. */
 struct link cluster_link(const struct cluster *cluster, int from, int to);
-/* The same of all links, in two steps and a fraction of the time: the entry of each, [nodes][nodes] (null: there is none),
- * and a link by its entry. */
+/* The same of all links, in two steps and a fraction of the time: the entry of each,
+ * [nodes][nodes] (null: there is none), and a link by its entry. */
 void cluster_entries(const struct cluster *cluster, const struct link **entry);
-struct link cluster_link_by(const struct cluster *cluster, const struct link *entry, int from, int to);
-/* Interfaces are numbered: those that nodes send through, below nodes.count, then those that they receive through. The
- * number of a node's, the same for all nodes with the same `nic`; -1 where it declares none: links are on their own. */
+struct link cluster_link_by(const struct cluster *cluster, const struct link *entry, int from,
+			    int to);
+/* Interfaces are numbered: those that nodes send through, below nodes.count, then those that
+ * they receive through. The number of a node's, the same for all nodes with the same `nic`; -1
+ * where it declares none: links are on their own. */
 int cluster_nic(const struct cluster *cluster, int node, bool receives);
 
 /* -- hardware.c ---------------------------------------------------------------------------- */
@@ -60,11 +63,13 @@ struct hardware {
 	char host[64];
 	int cores;			/* usable: cpuset, binding and quota; at least 1 */
 	int sockets, numa_nodes;	/* of the machine */
-	double quota_cpus;		/* cores' worth of time that a control group leaves; 0: all */
+	/* cores' worth of time that a control group leaves; 0: all */
+	double quota_cpus;
 	double cache_bytes[3];		/* one L1 (data), L2, L3 */
 	double memory_bytes;		/* total, or the cgroup's limit */
 	double memory_free_bytes;	/* MemAvailable, or what the cgroup's limit leaves */
-	char gpus[128];			/* hardware_gpus fills it: "NVIDIA H200, NVIDIA H200"; "": none */
+	/* hardware_gpus fills it: "NVIDIA H200, NVIDIA H200"; "": none */
+	char gpus[128];
 };
 int hardware_read(struct hardware *hardware);
 /* Looks for GPUs, which takes longer than all the rest. */
@@ -87,7 +92,8 @@ static inline double fit_at(const struct fit *fit, double n, double T)
 {
 	return fit->c0 + fit->c1 * n + fit->c2 * n * T;
 }
-/* A time that was measured; weight: how much it matters beside the others, 1 where nothing is special. */
+/* A time that was measured; weight: how much it matters beside the others, 1 where nothing is
+ * special. */
 struct timing { double n, T, s, weight; };
 /* The coefficients, none below 0, that leave the least squares of relative deviations. */
 struct fit fit_samples(const struct timing *sample, int count);
@@ -101,11 +107,14 @@ struct node_profile {
 	char name[64];
 	struct hardware hardware;	/* cpu "": nothing is known of it */
 	int threads;			/* that computed; 0: not known */
-	double held_flops;		/* the declared rate that it was held to (emulate.compute); 0: none */
+	/* the declared rate that it was held to (emulate.compute); 0: none */
+	double held_flops;
 	struct fit block_forward, block_backward, embedding_forward, embedding_backward;
 	struct fit head_forward, head_backward;	/* final norm, head, loss */
-	double update_s;		/* optimizer, of one block's adapters; 0: not known, as are the rest */
-	double matmul_flops;		/* a large product in the precision that trains, all threads */
+	/* optimizer, of one block's adapters; 0: not known, as are the rest */
+	double update_s;
+	/* a large product in the precision that trains, all threads */
+	double matmul_flops;
 	double process_bytes;		/* what the process takes without a stage */
 	double limit_bytes;		/* what training may use of the memory */
 };
@@ -114,8 +123,10 @@ struct link_profile {
 	enum origin origin;		/* of what follows, up to noisy */
 	double latency_s;
 	double bandwidth_bytes_s;	/* alone; 0: unlimited, where that is declared */
-	double both_bytes_s;		/* while the other direction is busy as well; 0: not known */
-	double disjoint_bytes_s;	/* while disjoint pairs are busy as well; 0: not measured */
+	/* while the other direction is busy as well; 0: not known */
+	double both_bytes_s;
+	/* while disjoint pairs are busy as well; 0: not measured */
+	double disjoint_bytes_s;
 	double bytes;			/* that the fit used */
 	double error;			/* as a fit's */
 	bool noisy;
@@ -145,9 +156,11 @@ struct profile *profile_open(int nodes);
 void profile_free(struct profile *profile);
 /* What was measured or is declared for the link from one node to another. */
 struct link_profile *profile_link(const struct profile *profile, int from, int to);
-/* Bytes/s of a cut, which is busy in both directions: the rate alone, unless both at once is clearly less. */
+/* Bytes/s of a cut, which is busy in both directions: the rate alone, unless both at once is
+ * clearly less. */
 double link_profile_rate(const struct link_profile *link);
-/* Of what a profile must be of: key, hardware, threads and what nodes and links are held to; not of what was measured. */
+/* Of what a profile must be of: key, hardware, threads and what nodes and links are held to;
+ * not of what was measured. */
 struct digest profile_identity(const struct profile *profile);
 
 /* -- profile_write.c ----------------------------------------------------------------------- */
@@ -159,14 +172,16 @@ void profile_seal(struct profile *profile);
 
 /* -- profile_read.c ------------------------------------------------------------------------ */
 
-/* The profile in a file or in memory; name is for messages. Null after errors (all of the file; EXIT_DATA, EXIT_INPUT). */
+/* The profile in a file or in memory; name is for messages. Null after errors (all of the file;
+ * EXIT_DATA, EXIT_INPUT). */
 struct profile *profile_read(const char *path);
 struct profile *profile_parse(const char *data, size_t bytes, const char *name);
 
 /* -- profile_check.c ----------------------------------------------------------------------- */
 
-/* Whether a profile holds for what `want` says (see profile_identity; hardware and threads where want knows them): -1
- * after errors that name every difference (EXIT_CONFIG). Its nodes are put into want's order, further ones dropped. */
+/* Whether a profile holds for what `want` says (see profile_identity; hardware and threads
+ * where want knows them): -1 after errors that name every difference (EXIT_CONFIG). Its nodes
+ * are put into want's order, further ones dropped. */
 int profile_check(struct profile *profile, const struct profile *want, const char *path);
 
 /* -- profile_table.c ----------------------------------------------------------------------- */
@@ -186,27 +201,35 @@ struct compute_spec {
 	const struct weights *weights;
 	const struct lora *lora;
 	int tokens;			/* T of training */
-	long long batch, micro_batch;	/* sequences; micro_batch 0: any divisor of batch may be asked for */
-	double pace_flops;		/* that every op is held to, as the executor does; 0: none */
+	/* sequences; micro_batch 0: any divisor of batch may be asked for */
+	long long batch, micro_batch;
+	/* that every op is held to, as the executor does; 0: none */
+	double pace_flops;
 	double box_s;			/* all of it; a size that was begun is finished */
-	double memory_bytes;		/* that a stage may take; 0: any. A part that needs more is guessed */
-	bool throttled;			/* by a quota or by others: mean times count, not medians */
+	/* that a stage may take; 0: any. A part that needs more is guessed */
+	double memory_bytes;
+	/* by a quota or by others: mean times count, not medians */
+	bool throttled;
 };
-/* Runs real stages on random data of real magnitude and fills node's fits, update_s, matmul_flops. -1 after an error. */
+/* Runs real stages on random data of real magnitude and fills node's fits, update_s,
+ * matmul_flops. -1 after an error. */
 int compute_measure(const struct compute_spec *spec, struct node_profile *node);
 
 /* -- links.c ------------------------------------------------------------------------------- */
 
 struct links_spec {
-	struct comm *comm;		/* of training: a front, over emulated links where there are some */
-	const bool *near;		/* [size]: ranks whose clock is this one's: on one machine */
-	bool apart;			/* links cannot disturb each other: disjoint pairs are measured at once */
+	/* of training: a front, over emulated links where there are some */
+	struct comm *comm;
+	/* [size]: ranks whose clock is this one's: on one machine */
+	const bool *near;
+	/* links cannot disturb each other: disjoint pairs are measured at once */
+	bool apart;
 	double sample_s;		/* sizes grow until a sample takes this long */
 	void (*progress)(void *arg, int round, int rounds);
 	void *progress_arg;
 };
-/* Measures every ordered pair, in rounds in which each rank has one partner. row[to]: from this rank. Collective. -1
- * after an error. */
+/* Measures every ordered pair, in rounds in which each rank has one partner. row[to]: from this
+ * rank. Collective. -1 after an error. */
 int links_measure(const struct links_spec *spec, struct link_profile *row);
 int links_rounds(int ranks);
 
@@ -221,8 +244,8 @@ struct flow {
 	int cut;			/* the caller's, as is the next */
 	bool backward;
 };
-/* All flows of all ranks at once, each for about so many seconds at the rate that is expected. At most one flow from one
- * rank to another. Collective. -1 after an error. */
+/* All flows of all ranks at once, each for about so many seconds at the rate that is expected.
+ * At most one flow from one rank to another. Collective. -1 after an error. */
 int flows_measure(struct comm *comm, struct flow *flow, int count, double seconds);
 
 #endif
