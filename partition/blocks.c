@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { WHY_MOST = 6, SIZES_MOST = 8 };	/* nodes that are tried once more to tell what they would cost, with so many sizes */
+/* nodes that are tried once more to tell what they would cost, with so many sizes */
+enum { WHY_MOST = 6, SIZES_MOST = 8 };
 
 const char *blocks_write(const struct plan_stage *stage, char *buffer, size_t bytes)
 {
@@ -31,7 +32,8 @@ const char *blocks_write(const struct plan_stage *stage, char *buffer, size_t by
 /* The shortest step with one more node, and its size of micro-batch. */
 struct with { double step_s; int size; };
 
-static void try_with(const struct problem *problem, const struct placement *at, int node, int size, struct with *best)
+static void try_with(const struct problem *problem, const struct placement *at, int node,
+		     int size, struct with *best)
 {
 	struct arena arena = {0};
 	const struct instance *in = instance_of(&arena, problem, size);
@@ -53,7 +55,8 @@ static long long next_size(const struct problem *problem, long long size, int by
 	return 0;
 }
 
-/* With the plan's size, and where it was to be chosen with those next to it, SIZES_MOST in all. */
+/* With the plan's size, and where it was to be chosen with those next to it, SIZES_MOST in
+ * all. */
 static struct with best_with(const struct problem *problem, const struct plan *plan, int node)
 {
 	struct placement at = placement_of(plan);
@@ -73,7 +76,8 @@ static struct with best_with(const struct problem *problem, const struct plan *p
 }
 
 /* What a step would take with a node that the solver did not choose. */
-static void why_not(const struct problem *problem, const struct plan *plan, int node, char *why, size_t bytes)
+static void why_not(const struct problem *problem, const struct plan *plan, int node, char *why,
+		    size_t bytes)
 {
 	struct with with = best_with(problem, plan, node);
 	double more = 100 * (with.step_s / plan->step_s - 1);
@@ -87,12 +91,17 @@ static void why_not(const struct problem *problem, const struct plan *plan, int 
 	if (isinf(with.step_s))
 		snprintf(why, bytes, "no plan with it beside these nodes was found");
 	else if (more >= 0.01)
-		snprintf(why, bytes, "%swith it a step takes %.3g s, %.*f %% more%s", alone, with.step_s,
-			 more < 1 ? 2 : more < 100 ? 1 : 0, more, size);
+		snprintf(why, bytes, "%swith it a step takes %.3g s, %.*f %% more%s", alone,
+			 with.step_s,
+			 more < 1     ? 2
+			 : more < 100 ? 1
+				      : 0,
+			 more, size);
 	else if (more < -0.05)
 		snprintf(why, bytes, "no shorter plan with it was found");
 	else
-		snprintf(why, bytes, "with it a step takes no less: %.3g s%s", fmax(with.step_s, plan->step_s), size);
+		snprintf(why, bytes, "with it a step takes no less: %.3g s%s",
+			 fmax(with.step_s, plan->step_s), size);
 }
 
 /* How many nodes before this one, in file order, a plan leaves out. */
@@ -122,7 +131,9 @@ bool left_out(const struct problem *problem, const struct plan *plan, int node, 
 		snprintf(why, bytes, "plan.stages leaves room for %d node%s", plan->stages,
 			 plan->stages > 1 ? "s" : "");
 	else if (solver && solver->search && left_out_before(plan, node) >= WHY_MOST)
-		snprintf(why, bytes, "%d nodes do better without it; it was not tried again beside them", plan->stages);
+		snprintf(why, bytes,
+			 "%d nodes do better without it; it was not tried again beside them",
+			 plan->stages);
 	else if (solver && solver->search)
 		why_not(problem, plan, node, why, bytes);
 	else if (strcmp(plan->solver, "proportional") == 0)

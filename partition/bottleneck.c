@@ -1,13 +1,15 @@
 /*
- * bottleneck.c - the shortest longest stage or link direction, whatever else a step takes: over sets of nodes, from the
- * last stage to the first.
+ * bottleneck.c - the shortest longest stage or link direction, whatever else a step takes: over
+ * sets of nodes, from the last stage to the first.
  *
- * For a period T, reach[S][d] is the earliest block p such that blocks p.. run on the nodes of set S with d in front, no
- * stage and no link longer than T. An earlier p is never worse, so one number is enough: a class that can take some block
- * but not an earlier one may be passed with no block at all, and where such a plan turns up, the lattice decides. So it
- * does where more than one micro-batch in flight has no room, and where cuts differ: it knows of counts. A set whose
- * blocks before p are more than all the other nodes could hold is dead. T is found by bisection, from a plan of a narrow
- * beam down: a plan that is found has a period of its own, so it ends.
+ * For a period T, reach[S][d] is the earliest block p such that blocks p.. run on the nodes of
+ * set S with d in front, no stage and no link longer than T. An earlier p is never worse, so
+ * one number is enough: a class that can take some block but not an earlier one may be passed
+ * with no block at all, and where such a plan turns up, the lattice decides. So it does where
+ * more than one micro-batch in flight has no room, and where cuts differ: it knows of counts. A
+ * set whose blocks before p are more than all the other nodes could hold is dead. T is found by
+ * bisection, from a plan of a narrow beam down: a plan that is found has a period of its own,
+ * so it ends.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +19,7 @@
 #include "partition/solvers.h"
 
 #define BARELY 1e-9			/* below a period, by more than rounding */
-#define CLOSE 1.001			/* ends of a bisection from which on the upper one is tried to be beaten */
+#define CLOSE 1.001 /* ends of a bisection from which on the upper one is tried to be beaten */
 enum { NOWHERE = 255, BLOCKS_MOST = 250, BISECTIONS = 200, ROW = 32, WORD = sizeof(uint64_t) };
 enum { BEAM = 100, BEAM_LENGTHS = 2, BEAM_TRIES = 8 };
 #define REACH_MOST ((uint64_t)1 << 29)	/* bytes */
@@ -27,18 +29,24 @@ struct reach {
 	const struct classes *classes;
 	size_t width;			/* classes, up to whole words */
 	uint8_t *least;			/* [sets][width]: p, or NOWHERE */
-	uint8_t *begin;			/* [classes][blocks + 2]: of the longest stage that ends before p; of the last one */
-	uint8_t (*apart)[ROW];		/* [classes][from]: NOWHERE where a class has no link to this one, else 0 */
+	/* [classes][blocks + 2]: of the longest stage that ends before p; of the last one */
+	uint8_t *begin;
+	/* [classes][from]: NOWHERE where a class has no link to this one, else 0 */
+	uint8_t (*apart)[ROW];
 	int *used, *most;		/* members of the set at hand; blocks of a member */
-	int left;			/* blocks that all the members outside the set can hold */
-	bool gaps;			/* a plan had an empty stage: what was decided need not be true */
+	/* blocks that all the members outside the set can hold */
+	int left;
+	/* a plan had an empty stage: what was decided need not be true */
+	bool gaps;
 };
 
 /* -- one period ---------------------------------------------------------------------------- */
 
-static bool stage_allowed(const struct instance *in, int node, int q, int p, bool last, double period_s)
+static bool stage_allowed(const struct instance *in, int node, int q, int p, bool last,
+			  double period_s)
 {
-	return stage_s(in, node, q, p, last) <= period_s && stage_room(in, node, q, p, last) > 0;
+	return stage_s(in, node, q, p, last) <= period_s &&
+	       stage_room(in, node, q, p, last) > 0;
 }
 
 static void fill_class(struct reach *r, int k, double period_s)
@@ -58,18 +66,22 @@ static void fill_class(struct reach *r, int k, double period_s)
 		if (begin[p] != NOWHERE && end - begin[p] > r->most[k])
 			r->most[k] = end - begin[p];
 	}
-	/* Nothing ends before p, but before a later block: an empty stage may, so that an earlier p stays no worse. */
+	/* Nothing ends before p, but before a later block: an empty stage may, so that an
+	 * earlier p stays no worse. */
 	for (int p = in->blocks - 1, later = begin[in->blocks]; p > 0; p--) {
 		if (begin[p] == NOWHERE && later != NOWHERE)
 			begin[p] = (uint8_t)p;
 		later = begin[p];
 	}
 	for (int to = 0; to < r->classes->count; to++)
-		r->apart[to][k] = classes_link(r->classes, k, to, &i, &j) && cut_longest_s(in, i, j, 1) <= period_s
-					  ? 0 : NOWHERE;
+		r->apart[to][k] = classes_link(r->classes, k, to, &i, &j) &&
+					  cut_longest_s(in, i, j, 1) <= period_s
+				      ? 0
+				      : NOWHERE;
 }
 
-/* The first stages of the plan that reached block 0 with class d in front, then what each of them came from. */
+/* The first stages of the plan that reached block 0 with class d in front, then what each of
+ * them came from. */
 static void place(const struct reach *r, uint64_t set, int d, struct placement *at)
 {
 	const struct classes *c = r->classes;
@@ -86,7 +98,8 @@ static void place(const struct reach *r, uint64_t set, int d, struct placement *
 			int next = r->least[set * r->width + (uint64_t)e];
 
 			if (next == NOWHERE || r->apart[e][d] ||
-			    r->begin[(size_t)d * ((size_t)r->in->blocks + 2) + (size_t)next] != p)
+			    r->begin[(size_t)d * ((size_t)r->in->blocks + 2) + (size_t)next] !=
+				p)
 				continue;
 			found = true;
 			p = next;
@@ -126,8 +139,8 @@ static bool dead(const struct reach *r, const uint8_t *least)
 	return true;
 }
 
-/* Puts every class before the set, at the earliest block that it may end before; the class that reached block 0 with
- * the set behind it, -1: none. */
+/* Puts every class before the set, at the earliest block that it may end before; the class that
+ * reached block 0 with the set behind it, -1: none. */
 static int extend(struct reach *r, uint64_t set)
 {
 	const struct classes *c = r->classes;
@@ -172,7 +185,8 @@ static bool reach_period(struct reach *r, double period_s, struct placement *at)
 	}
 	memset(r->least, NOWHERE, c->sets * r->width);
 	for (int k = 0; k < c->count; k++) {
-		r->least[c->radix[k] * r->width + (uint64_t)k] = r->begin[(size_t)(k + 1) * row - 1];
+		r->least[c->radix[k] * r->width + (uint64_t)k] =
+		    r->begin[(size_t)(k + 1) * row - 1];
 		if (r->begin[(size_t)(k + 1) * row - 1] == 0)
 			return place(r, c->radix[k], k, at), true;
 	}
@@ -201,7 +215,8 @@ struct bisection {
 /* Whether a period can be kept; a shorter one that the plan has, if it can. */
 static bool try_period(struct bisection *b, double *period_s)
 {
-	struct lattice_want want = {.period_s = *period_s, .below_s = INFINITY, .labels_most = SIZE_MAX};
+	struct lattice_want want = {
+	    .period_s = *period_s, .below_s = INFINITY, .labels_most = SIZE_MAX};
 	struct lattice_found found;
 
 	if (b->reach && !reach_period(b->reach, *period_s, &found.placement))
@@ -226,7 +241,10 @@ static bool try_period(struct bisection *b, double *period_s)
 /* A plan by a narrow beam, with as short a period as it finds: a bisection may begin there. */
 static bool begin_by_beam(struct bisection *b, double low_s, double endless_s)
 {
-	struct lattice_want want = {.below_s = INFINITY, .labels_most = SIZE_MAX, .beam = BEAM, .lengths = BEAM_LENGTHS};
+	struct lattice_want want = {.below_s = INFINITY,
+				    .labels_most = SIZE_MAX,
+				    .beam = BEAM,
+				    .lengths = BEAM_LENGTHS};
 	struct lattice_found found;
 	double high_s = endless_s;
 	bool any = false;
@@ -292,7 +310,9 @@ static bool solve_by_reach(struct bisection *b, double low_s, double endless_s, 
 	reach.most = arena_take(&arena, count * sizeof(int));
 	b->reach = &reach;
 	any = bisect(b, low_s, endless_s);
-	*enough = !reach.gaps && (!any || b->best.period_s <= placement_longest_s(b->in, &b->best) * (1 + BARELY));
+	*enough =
+	    !reach.gaps &&
+	    (!any || b->best.period_s <= placement_longest_s(b->in, &b->best) * (1 + BARELY));
 	b->reach = NULL;
 	free(reach.least);
 	arena_release(&arena);
@@ -311,7 +331,8 @@ double bottleneck_search(const struct instance *in, struct pool *pool)
 	    c->count <= ROW && c->sets < REACH_MOST / (uint64_t)c->count)
 		any = solve_by_reach(&b, low_s, endless_s, &enough);
 	if (!enough)
-		any = bisect(&b, any ? placement_longest_s(in, &b.best) * (1 - BARELY) : low_s, endless_s);
+		any = bisect(&b, any ? placement_longest_s(in, &b.best) * (1 - BARELY) : low_s,
+			     endless_s);
 	pool_release(pool);
 	if (any)
 		pool_add(pool, &b.best);

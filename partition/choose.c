@@ -1,7 +1,8 @@
 /*
- * choose.c - the plan of a solver that decides everything: for every size of a micro-batch an instance, good placements
- * of it, the best of them by simulation; and of all sizes the one whose plan, made by the engine's own arithmetic,
- * has the shortest step. The plans of the other solvers are among the candidates, so none of them beats the choice.
+ * choose.c - the plan of a solver that decides everything: for every size of a micro-batch an
+ * instance, good placements of it, the best of them by simulation; and of all sizes the one
+ * whose plan, made by the engine's own arithmetic, has the shortest step. The plans of the
+ * other solvers are among the candidates, so none of them beats the choice.
  */
 #include <limits.h>
 #include <math.h>
@@ -11,22 +12,25 @@
 #include "partition/internal.h"
 #include "partition/solvers.h"
 
-#define CODEC_COST 0.005		/* what less loss may add to the step, over all links: as a share */
+#define CODEC_COST 0.005 /* what less loss may add to the step, over all links: as a share */
 
-/* Placements of a size that are made into plans, the best by simulation first; and how often an instance is tightened
- * where memory does not hold them. */
+/* Placements of a size that are made into plans, the best by simulation first; and how often an
+ * instance is tightened where memory does not hold them. */
 enum { EXACTLY = 8, ROUNDS = 6 };
 
 struct choice {
 	const struct problem *problem;
 	const struct solver *solver;
 	struct plan *best;		/* step_s 0: none yet */
-	struct plan *other;		/* the next best that place otherwise, best first; step_s 0: there are no more */
+	/* the next best that place otherwise, best first; step_s 0: there are no more */
+	struct plan *other;
 	int others;			/* how many are asked for */
 	struct plan *draft;
 	double least_bound_s;		/* of all sizes */
-	bool numbered;			/* whether sets of nodes can be, so that the bottleneck's plan can be had */
-	double *lack_bytes;		/* per node, of placements that an instance took and memory does not hold */
+	/* whether sets of nodes can be, so that the bottleneck's plan can be had */
+	bool numbered;
+	/* per node, of placements that an instance took and memory does not hold */
+	double *lack_bytes;
 };
 
 /* -- one placement ------------------------------------------------------------------------- */
@@ -35,7 +39,8 @@ struct choice {
 static void begin_codecs(struct plan *plan)
 {
 	for (int s = 0; s + 1 < plan->stages; s++)
-		plan->link[s].codec_forward = plan->link[s].codec_backward = CODEC_AUTO_LOSSIEST;
+		plan->link[s].codec_forward = plan->link[s].codec_backward =
+		    CODEC_AUTO_LOSSIEST;
 }
 
 /* Which nodes lack how much for the draft. */
@@ -51,7 +56,8 @@ static void note_lack(struct choice *c)
 }
 
 /* An instance that leaves nodes less, by what they lacked; null where none lacked anything. */
-static const struct instance *tightened(struct choice *c, struct arena *arena, const struct instance *in)
+static const struct instance *tightened(struct choice *c, struct arena *arena,
+					const struct instance *in)
 {
 	struct instance *tight = arena_take(arena, sizeof(*tight));
 	double *limit = arena_take(arena, (size_t)in->nodes * sizeof(*limit));
@@ -72,7 +78,8 @@ static bool same_places(const struct plan *a, const struct plan *b)
 	if (a->stages != b->stages || a->micro_batch != b->micro_batch)
 		return false;
 	for (int s = 0; s < a->stages; s++)
-		if (a->stage[s].node != b->stage[s].node || a->stage[s].blocks != b->stage[s].blocks)
+		if (a->stage[s].node != b->stage[s].node ||
+		    a->stage[s].blocks != b->stage[s].blocks)
 			return false;
 	return true;
 }
@@ -114,7 +121,8 @@ static double limit_s(const struct choice *c)
 	return last->step_s > 0 ? last->step_s : INFINITY;
 }
 
-/* Makes a plan of a placement, and keeps it where it is the best so far. 1: memory does not hold it; -1 after an error. */
+/* Makes a plan of a placement, and keeps it where it is the best so far. 1: memory does not
+ * hold it; -1 after an error. */
 static int consider(struct choice *c, const struct placement *at, int micro_batch)
 {
 	struct plan *draft = c->draft;
@@ -137,7 +145,8 @@ static int consider(struct choice *c, const struct placement *at, int micro_batc
 /* -- one size ------------------------------------------------------------------------------ */
 
 /* The plans of the solvers that keep file order. */
-static int add_others(struct choice *c, const struct instance *in, struct pool *pool, int micro_batch)
+static int add_others(struct choice *c, const struct instance *in, struct pool *pool,
+		      int micro_batch)
 {
 	int rc = 0;
 
@@ -170,7 +179,8 @@ static int consider_fitting(struct choice *c, const struct placement *at, int mi
 	return rc < 0 ? -1 : 0;
 }
 
-static int consider_all(struct choice *c, const struct instance *in, const struct pool *pool, int micro_batch)
+static int consider_all(struct choice *c, const struct instance *in, const struct pool *pool,
+			int micro_batch)
 {
 	struct placement best;
 	int rc = 0;
@@ -180,7 +190,8 @@ static int consider_all(struct choice *c, const struct instance *in, const struc
 	if (refine_solve(in, pool, &best) < INFINITY)
 		rc = consider_fitting(c, &best, micro_batch);
 	for (int i = 0, made = 0; i < pool->count && made < EXACTLY && rc == 0; i++) {
-		if (c->best->step_s > 0 && placement_bound(in, &pool->item[i]) >= c->best->step_s)
+		if (c->best->step_s > 0 &&
+		    placement_bound(in, &pool->item[i]) >= c->best->step_s)
 			continue;
 		rc = consider_fitting(c, &pool->item[i], micro_batch);
 		made++;
@@ -189,7 +200,8 @@ static int consider_all(struct choice *c, const struct instance *in, const struc
 }
 
 /* Those that cannot be the best, and may be among the next. -1 after an error. */
-static int consider_next(struct choice *c, const struct instance *in, const struct pool *pool, int micro_batch)
+static int consider_next(struct choice *c, const struct instance *in, const struct pool *pool,
+			 int micro_batch)
 {
 	int rc = 0;
 
@@ -199,10 +211,10 @@ static int consider_next(struct choice *c, const struct instance *in, const stru
 	return rc < 0 ? -1 : 0;
 }
 
-/* Solves, from a pool that search_solve has filled, and where memory does not hold what was found, searches and solves
- * again with less of it. -1 after an error. */
-static int search_rounds(struct choice *c, struct arena *arena, const struct instance *in, struct pool *pool,
-			 int micro_batch)
+/* Solves, from a pool that search_solve has filled, and where memory does not hold what was
+ * found, searches and solves again with less of it. -1 after an error. */
+static int search_rounds(struct choice *c, struct arena *arena, const struct instance *in,
+			 struct pool *pool, int micro_batch)
 {
 	double proved_s = 0;
 	int rc = 0;
@@ -218,7 +230,8 @@ static int search_rounds(struct choice *c, struct arena *arena, const struct ins
 		rc = consider_all(c, in, pool, micro_batch);
 		if (rc == 0)
 			rc = consider_next(c, in, pool, micro_batch);
-		if (c->best->micro_batch == micro_batch && (round == 0 || c->best->step_s < before_s || before_s <= 0)) {
+		if (c->best->micro_batch == micro_batch &&
+		    (round == 0 || c->best->step_s < before_s || before_s <= 0)) {
 			c->best->model_minimum_s = fmin(pool_best(pool), c->best->model_s);
 			c->best->model_proved_s = proved_s;
 		}
@@ -288,7 +301,8 @@ static int try_instance(struct choice *c, int micro_batch)
 static int try_sizes(struct choice *c)
 {
 	const struct problem *problem = c->problem;
-	long long most = INT_MAX / problem->tokens, size = problem->batch < most ? problem->batch : most;
+	long long most = INT_MAX / problem->tokens,
+		  size = problem->batch < most ? problem->batch : most;
 	int rc = 0;
 
 	if (problem->micro_batch)
@@ -306,8 +320,10 @@ static int try_sizes(struct choice *c)
 
 /* -- codecs -------------------------------------------------------------------------------- */
 
-/* One direction of a cut that is to choose: the least lossy codec that costs the step next to nothing. */
-static int settle_codec(struct choice *c, struct plan *plan, int s, bool backward, double most_s)
+/* One direction of a cut that is to choose: the least lossy codec that costs the step next to
+ * nothing. */
+static int settle_codec(struct choice *c, struct plan *plan, int s, bool backward,
+			double most_s)
 {
 	static const enum codec_kind by_loss[] = {CODEC_NONE, CODEC_BF16};
 	struct plan *draft = c->draft;
@@ -316,7 +332,8 @@ static int settle_codec(struct choice *c, struct plan *plan, int s, bool backwar
 		int rc;
 
 		memcpy(draft, plan, sizeof *draft);
-		*(backward ? &draft->link[s].codec_backward : &draft->link[s].codec_forward) = (int)by_loss[i];
+		*(backward ? &draft->link[s].codec_backward : &draft->link[s].codec_forward) =
+		    (int)by_loss[i];
 		rc = plan_size(c->problem, draft, draft->micro_batch, false);
 		if (rc < 0)
 			return -1;
@@ -334,7 +351,8 @@ static int settle_codecs(struct choice *c, struct plan *plan)
 
 	for (int s = 0; s + 1 < plan->stages; s++)
 		for (int backward = 0; backward < 2; backward++) {
-			int a = plan->stage[s + backward].node, b = plan->stage[s + !backward].node;
+			int a = plan->stage[s + backward].node,
+			    b = plan->stage[s + !backward].node;
 
 			if (cluster_link(c->problem->cluster, a, b).codec == CODEC_AUTO &&
 			    settle_codec(c, plan, s, backward, most_s) < 0)
@@ -361,14 +379,15 @@ static int settle_all(struct choice *c)
 	return rc;
 }
 
-/* A bound that rounding alone lifts above a step is that step; one that is above it by more stays, and is found out. */
+/* A bound that rounding alone lifts above a step is that step; one that is above it by more
+ * stays, and is found out. */
 static double but_for_rounding(double bound_s, double step_s)
 {
 	return bound_s > step_s && bound_s <= step_s * (1 + 1e-9) ? step_s : bound_s;
 }
 
-int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan, struct plan *other,
-		int others)
+int choose_plan(const struct problem *problem, const struct solver *solver, struct plan *plan,
+		struct plan *other, int others)
 {
 	struct choice c = {
 		.problem = problem,

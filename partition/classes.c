@@ -14,14 +14,17 @@ static bool same_times(const struct instance *in, int a, int b)
 	       in->first_backward_s[a] == in->first_backward_s[b] &&
 	       in->last_forward_s[a] == in->last_forward_s[b] &&
 	       in->last_backward_s[a] == in->last_backward_s[b] &&
-	       !memcmp(in->forward_s + (size_t)a * row, in->forward_s + (size_t)b * row, bytes) &&
-	       !memcmp(in->backward_s + (size_t)a * row, in->backward_s + (size_t)b * row, bytes);
+	       !memcmp(in->forward_s + (size_t)a * row, in->forward_s + (size_t)b * row,
+		       bytes) &&
+	       !memcmp(in->backward_s + (size_t)a * row, in->backward_s + (size_t)b * row,
+		       bytes);
 }
 
 /* Whether the link from a to b equals the link from c to d. */
 static bool same_link(const struct instance *in, int a, int b, int c, int d)
 {
-	size_t x = (size_t)a * (size_t)in->nodes + (size_t)b, y = (size_t)c * (size_t)in->nodes + (size_t)d;
+	size_t x = (size_t)a * (size_t)in->nodes + (size_t)b,
+	       y = (size_t)c * (size_t)in->nodes + (size_t)d;
 
 	return in->link_forward_s[x] == in->link_forward_s[y] &&
 	       in->link_backward_s[x] == in->link_backward_s[y] &&
@@ -34,12 +37,14 @@ static bool same_links(const struct instance *in, int a, int b)
 	if (!same_link(in, a, b, b, a))
 		return false;
 	for (int k = 0; k < in->nodes; k++)
-		if (k != a && k != b && (!same_link(in, a, k, b, k) || !same_link(in, k, a, k, b)))
+		if (k != a && k != b &&
+		    (!same_link(in, a, k, b, k) || !same_link(in, k, a, k, b)))
 			return false;
 	return true;
 }
 
-/* With the first member alone: being exchangeable is transitive, and then all inner links are alike. */
+/* With the first member alone: being exchangeable is transitive, and then all inner links are
+ * alike. */
 static int class_of(const struct instance *in, const int *first, int count, int node)
 {
 	for (int c = 0; c < count; c++)
@@ -48,8 +53,8 @@ static int class_of(const struct instance *in, const int *first, int count, int 
 	return count;
 }
 
-/* Where there are too many sets, a random number for each class: two sets with the same sum are then unlikely enough for
- * a search that proves nothing. */
+/* Where there are too many sets, a random number for each class: two sets with the same sum are
+ * then unlikely enough for a search that proves nothing. */
 static void number_sets(struct classes *c)
 {
 	c->sets = 1;
@@ -70,7 +75,8 @@ static void number_sets(struct classes *c)
 void classes_find(struct arena *arena, const struct instance *in, struct classes *c)
 {
 	size_t n = (size_t)in->nodes;
-	int *own = arena_take(arena, n * sizeof(int)), *first = arena_take(arena, n * sizeof(int)), at = 0;
+	int *own = arena_take(arena, n * sizeof(int)),
+	    *first = arena_take(arena, n * sizeof(int)), at = 0;
 
 	c->count = 0;
 	c->size = arena_take(arena, n * sizeof(int));

@@ -1,6 +1,7 @@
 /*
- * cost.c - what a plan costs: from what a profile measured, else from declared rates, FLOPs over declared compute, bytes
- * over declared bandwidth. The head's gradient is computed with its loss, so all its work is in the forward.
+ * cost.c - what a plan costs: from what a profile measured, else from declared rates, FLOPs
+ * over declared compute, bytes over declared bandwidth. The head's gradient is computed with
+ * its loss, so all its work is in the forward.
  */
 #include "partition/internal.h"
 
@@ -46,11 +47,13 @@ static struct node_cost profiled_cost(const struct problem *problem, int node, i
 
 enum origin cost_origin(const struct problem *problem, int node)
 {
-	const struct node_profile *found = problem->profile ? &problem->profile->node[node] : NULL;
+	const struct node_profile *found =
+	    problem->profile ? &problem->profile->node[node] : NULL;
 
 	if (found && found->block_forward.origin != ORIGIN_GUESSED)
 		return found->block_forward.origin;
-	return cluster_node(problem->cluster, node)->compute_flops > 0 ? ORIGIN_DECLARED : ORIGIN_GUESSED;
+	return cluster_node(problem->cluster, node)->compute_flops > 0 ? ORIGIN_DECLARED
+								       : ORIGIN_GUESSED;
 }
 
 struct node_cost cost_node(const struct problem *problem, int node, int micro_batch)
@@ -85,18 +88,20 @@ static void fill_stage(const struct problem *problem, const struct plan *plan,
 			    stage->head * cost.head_backward_s;
 }
 
-/* What the profile says of a link; null: nothing. A link that follows a trace was measured at one moment of it: its mean
- * is what counts. */
-static const struct link_profile *found_link(const struct problem *problem, const struct link *link, int from, int to)
+/* What the profile says of a link; null: nothing. A link that follows a trace was measured at
+ * one moment of it: its mean is what counts. */
+static const struct link_profile *found_link(const struct problem *problem,
+					     const struct link *link, int from, int to)
 {
-	const struct link_profile *found = problem->profile ? profile_link(problem->profile, from, to) : NULL;
+	const struct link_profile *found =
+	    problem->profile ? profile_link(problem->profile, from, to) : NULL;
 
 	return found && found->origin != ORIGIN_GUESSED && !link->trace ? found : NULL;
 }
 
 /* What a link carries and how late, as measured or as declared. */
-static void link_speed(const struct problem *problem, const struct link *link, int from, int to, double *bytes_s,
-		       double *latency_s)
+static void link_speed(const struct problem *problem, const struct link *link, int from, int to,
+		       double *bytes_s, double *latency_s)
 {
 	const struct link_profile *found = found_link(problem, link, from, to);
 
@@ -115,25 +120,29 @@ enum origin link_origin(const struct problem *problem, int from, int to)
 
 	if (found)
 		return found->origin;
-	return link.bandwidth_bytes_s > 0 || link.latency_s > 0 ? ORIGIN_DECLARED : ORIGIN_GUESSED;
+	return link.bandwidth_bytes_s > 0 || link.latency_s > 0 ? ORIGIN_DECLARED
+								: ORIGIN_GUESSED;
 }
 
-/* One direction of a cut. *codec is what was decided, for a link that is to choose; else the link's own. */
-static void fill_direction(const struct problem *problem, int micro_batch, const struct link *link, int from, int to,
-			   bool backward, int *codec, double *bytes, double *seconds, double *latency)
+/* One direction of a cut. *codec is what was decided, for a link that is to choose; else the
+ * link's own. */
+static void fill_direction(const struct problem *problem, int micro_batch,
+			   const struct link *link, int from, int to, bool backward, int *codec,
+			   double *bytes, double *seconds, double *latency)
 {
 	double bytes_s;
 
 	if (link->codec != CODEC_AUTO)
 		*codec = link->codec;
-	*bytes = (double)stream_tensor_bytes((enum codec_kind)*codec, backward, micro_batch * problem->tokens,
-					     problem->model->width);
+	*bytes =
+	    (double)stream_tensor_bytes((enum codec_kind) * codec, backward,
+					micro_batch * problem->tokens, problem->model->width);
 	link_speed(problem, link, from, to, &bytes_s, latency);
 	*seconds = bytes_s > 0 ? *bytes / bytes_s : 0;
 }
 
-struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream, int micro_batch,
-			  const struct plan_link *decided)
+struct plan_link cost_cut(const struct problem *problem, int upstream, int downstream,
+			  int micro_batch, const struct plan_link *decided)
 {
 	struct link down = cluster_link(problem->cluster, upstream, downstream);
 	struct link up = cluster_link(problem->cluster, downstream, upstream);
@@ -141,15 +150,18 @@ struct plan_link cost_cut(const struct problem *problem, int upstream, int downs
 	return cost_cut_by(problem, &down, &up, upstream, downstream, micro_batch, decided);
 }
 
-struct plan_link cost_cut_by(const struct problem *problem, const struct link *down, const struct link *up, int upstream,
-			     int downstream, int micro_batch, const struct plan_link *decided)
+struct plan_link cost_cut_by(const struct problem *problem, const struct link *down,
+			     const struct link *up, int upstream, int downstream,
+			     int micro_batch, const struct plan_link *decided)
 {
 	struct plan_link link = *decided;
 
-	fill_direction(problem, micro_batch, down, upstream, downstream, false, &link.codec_forward, &link.bytes_forward,
-		       &link.seconds_forward, &link.latency_forward);
-	fill_direction(problem, micro_batch, up, downstream, upstream, true, &link.codec_backward, &link.bytes_backward,
-		       &link.seconds_backward, &link.latency_backward);
+	fill_direction(problem, micro_batch, down, upstream, downstream, false,
+		       &link.codec_forward, &link.bytes_forward, &link.seconds_forward,
+		       &link.latency_forward);
+	fill_direction(problem, micro_batch, up, downstream, upstream, true,
+		       &link.codec_backward, &link.bytes_backward, &link.seconds_backward,
+		       &link.latency_backward);
 	return link;
 }
 
@@ -158,8 +170,8 @@ void cost_fill(const struct problem *problem, struct plan *plan)
 	for (int s = 0; s < plan->stages; s++)
 		fill_stage(problem, plan, &plan->stage[s]);
 	for (int s = 0; s + 1 < plan->stages; s++)
-		plan->link[s] = cost_cut(problem, plan->stage[s].node, plan->stage[s + 1].node, plan->micro_batch,
-					 &plan->link[s]);
+		plan->link[s] = cost_cut(problem, plan->stage[s].node, plan->stage[s + 1].node,
+					 plan->micro_batch, &plan->link[s]);
 }
 
 /* The interfaces that a message from one node to another passes. */
@@ -176,7 +188,8 @@ const struct costs *cost_of(struct arena *arena, const struct problem *problem,
 	double *value = arena_take(arena, 7 * stages * sizeof(*value));
 	double *forward = value, *backward = value + stages;
 	double *link_f = value + 2 * stages, *link_b = value + 3 * stages;
-	double *latency_f = value + 4 * stages, *latency_b = value + 5 * stages, *update = value + 6 * stages;
+	double *latency_f = value + 4 * stages, *latency_b = value + 5 * stages,
+	       *update = value + 6 * stages;
 	int (*nic)[2] = arena_take(arena, 2 * stages * sizeof(*nic));
 	struct costs *costs = arena_take(arena, sizeof(*costs));
 
@@ -240,7 +253,8 @@ static double interface_s(const struct costs *c, int nic)
 	return s;
 }
 
-/* The bottleneck: the stage, direction of a link, or interface that a micro-batch occupies longest. */
+/* The bottleneck: the stage, direction of a link, or interface that a micro-batch occupies
+ * longest. */
 static struct busiest find_busiest(const struct costs *c)
 {
 	struct busiest b = {0, NULL, 0};
@@ -256,7 +270,8 @@ static struct busiest find_busiest(const struct costs *c)
 	return b;
 }
 
-static void name_bottleneck(const struct cluster *cluster, const struct costs *costs, struct plan *plan)
+static void name_bottleneck(const struct cluster *cluster, const struct costs *costs,
+			    struct plan *plan)
 {
 	struct busiest b = find_busiest(costs);
 
@@ -290,10 +305,12 @@ const char *plan_origins(const struct plan *plan, const struct problem *problem)
 	for (int s = 0; s < plan->stages; s++) {
 		const struct plan_stage *stage = &plan->stage[s];
 
-		*(cost_origin(problem, stage->node) == ORIGIN_MEASURED ? &measured : &others) += 1;
+		*(cost_origin(problem, stage->node) == ORIGIN_MEASURED ? &measured : &others) +=
+		    1;
 		if (s + 1 < plan->stages)
-			*(link_origin(problem, stage->node, stage[1].node) == ORIGIN_MEASURED ? &measured
-											       : &others) += 1;
+			*(link_origin(problem, stage->node, stage[1].node) == ORIGIN_MEASURED
+			      ? &measured
+			      : &others) += 1;
 	}
 	return others == 0 ? "measured" : measured == 0 ? "declared" : "measured and declared";
 }

@@ -1,14 +1,16 @@
 /*
  * exact.c - minimises J over all plans, and proves it; likewise the bound B.4.
  *
- * J = V + (M - 1) T. V(T), the least sum of stages and ways among plans that fit period T, falls with T: over periods of
- * an interval [a, b] no plan has less than V(b) + (M - 1) a. One pass over the lattice finds V(b), or that V(b) + (M -
- * 1) a is no better than the best J known. A pass that finds a plan leaves less: its own period and everything above
- * is settled, and so are periods at which V(b) alone makes J too large. What is left is cut in half.
+ * J = V + (M - 1) T. V(T), the least sum of stages and ways among plans that fit period T,
+ * falls with T: over periods of an interval [a, b] no plan has less than V(b) + (M - 1) a. One
+ * pass over the lattice finds V(b), or that V(b) + (M - 1) a is no better than the best J
+ * known. A pass that finds a plan leaves less: its own period and everything above is settled,
+ * and so are periods at which V(b) alone makes J too large. What is left is cut in half.
  *
- * The bound B.4 of a plan is the larger of V + (M - 1) X, with X its longest forward, backward or direction of a link, and
- * of Up_k + M tau_k for every stage k, where Up_k is the way of a micro-batch to the stage and of its gradient home. It
- * is minimised alike, over intervals of X.
+ * The bound B.4 of a plan is the larger of V + (M - 1) X, with X its longest forward, backward
+ * or direction of a link, and of Up_k + M tau_k for every stage k, where Up_k is the way of a
+ * micro-batch to the stage and of its gradient home. It is minimised alike, over intervals of
+ * X.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,8 +20,14 @@
 
 #define SAME 1e-10			/* of two sums that rounding may tell apart */
 #define WIDE 1.02			/* ends of an interval that is worth a pass */
-#define NARROW 1.002			/* without passes: ends of an interval that halves say no more of */
-enum { LABELS_MOST = 1 << 22, LABELS_ALL = 1 << 25, BOUND_LABELS = 1 << 22, SPLITS_MOST = 4000, HALVINGS = 20 };
+#define NARROW 1.002 /* without passes: ends of an interval that halves say no more of */
+enum {
+	LABELS_MOST = 1 << 22,
+	LABELS_ALL = 1 << 25,
+	BOUND_LABELS = 1 << 22,
+	SPLITS_MOST = 4000,
+	HALVINGS = 20
+};
 
 /* Periods (X for the bound); V(high) at least; what a plan with such a period has at least. */
 struct interval { double low_s, high_s, least_s, value_s; };
@@ -28,7 +36,8 @@ struct proof {
 	struct lattice *lattice;
 	const struct instance *in;
 	bool bound;
-	bool relaxed;			/* by the relaxation alone: too many sets for a pass that proves anything */
+	/* by the relaxation alone: too many sets for a pass that proves anything */
+	bool relaxed;
 	struct pool *pool;		/* by J alone */
 	double best_s;
 	struct interval *open;
@@ -44,7 +53,8 @@ static double least_of(const struct proof *proof, const struct interval *i)
 
 static void push(struct proof *proof, struct interval i)
 {
-	if (i.high_s < i.low_s || isinf(i.least_s) || least_of(proof, &i) >= proof->best_s * (1 - SAME))
+	if (i.high_s < i.low_s || isinf(i.least_s) ||
+	    least_of(proof, &i) >= proof->best_s * (1 - SAME))
 		return;
 	if (proof->count == proof->room) {
 		proof->room = 2 * proof->room + 16;
@@ -67,17 +77,21 @@ static struct interval pop(struct proof *proof)
 	return i;
 }
 
-/* No stage of a plan below best has a longer tau than this, where its forward, backward and links take no longer. */
+/* No stage of a plan below best has a longer tau than this, where its forward, backward and
+ * links take no longer. */
 static double stage_most(const struct proof *proof, double period_s)
 {
-	return proof->bound ? fmin(2 * period_s, proof->best_s / proof->in->micro_batches) : period_s;
+	return proof->bound ? fmin(2 * period_s, proof->best_s / proof->in->micro_batches)
+			    : period_s;
 }
 
-/* What a plan with such an X has at least, by both parts of the bound: a longer stage makes V less and M tau more. */
+/* What a plan with such an X has at least, by both parts of the bound: a longer stage makes V
+ * less and M tau more. */
 static double value_least(struct proof *proof, const struct interval *i)
 {
 	double times = proof->in->micro_batches - 1, low_s = 0, high_s = proof->best_s;
-	double period_s = fmax(i->low_s, lattice_last(proof->lattice));	/* the last stage's part is V + (M - 1) tau */
+	/* the last stage's part is V + (M - 1) tau */
+	double period_s = fmax(i->low_s, lattice_last(proof->lattice));
 
 	if (!proof->bound || isinf(high_s))
 		return i->value_s;
@@ -85,7 +99,8 @@ static double value_least(struct proof *proof, const struct interval *i)
 		double mid_s = (low_s + high_s) / 2;
 		double stage_most_s = fmin(2 * i->high_s, mid_s / proof->in->micro_batches);
 
-		if (lattice_least(proof->lattice, stage_most_s, i->high_s) + times * period_s > mid_s)
+		if (lattice_least(proof->lattice, stage_most_s, i->high_s) + times * period_s >
+		    mid_s)
 			low_s = mid_s;
 		else
 			high_s = mid_s;
@@ -93,14 +108,16 @@ static double value_least(struct proof *proof, const struct interval *i)
 	return fmax(i->value_s, low_s);
 }
 
-/* A wide interval in two: passes over narrow ones end sooner, since more is known of the period. */
+/* A wide interval in two: passes over narrow ones end sooner, since more is known of the
+ * period. */
 static void split(struct proof *proof, const struct interval *i)
 {
 	double mid_s = sqrt(i->low_s * i->high_s);
 	struct interval lower = *i, upper = *i;
 
 	lower.high_s = upper.low_s = mid_s;
-	lower.least_s = fmax(i->least_s, lattice_least(proof->lattice, stage_most(proof, mid_s), mid_s));
+	lower.least_s =
+	    fmax(i->least_s, lattice_least(proof->lattice, stage_most(proof, mid_s), mid_s));
 	lower.value_s = value_least(proof, &lower);
 	upper.value_s = value_least(proof, &upper);
 	push(proof, lower);
@@ -115,16 +132,20 @@ static double longest_part(const struct instance *in, const struct placement *at
 	for (int s = 0; s < at->stages; s++) {
 		bool last = s == at->stages - 1;
 
-		longest_s = fmax(longest_s, stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1], last));
-		longest_s = fmax(longest_s, stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1], last));
+		longest_s = fmax(longest_s, stage_forward_s(in, at->node[s], at->first[s],
+							    at->first[s + 1], last));
+		longest_s = fmax(longest_s, stage_backward_s(in, at->node[s], at->first[s],
+							     at->first[s + 1], last));
 		if (s > 0)
-			longest_s = fmax(longest_s, cut_longest_s(in, at->node[s - 1], at->node[s], at->first[s]));
+			longest_s = fmax(longest_s, cut_longest_s(in, at->node[s - 1],
+								  at->node[s], at->first[s]));
 	}
 	return longest_s;
 }
 
 /* Takes what a pass found; the period of that plan. */
-static double take(struct proof *proof, const struct lattice_want *want, struct lattice_found *found)
+static double take(struct proof *proof, const struct lattice_want *want,
+		   struct lattice_found *found)
 {
 	double times = proof->in->micro_batches - 1, part_s;
 
@@ -134,8 +155,12 @@ static double take(struct proof *proof, const struct lattice_want *want, struct 
 		return found->placement.period_s;
 	}
 	part_s = longest_part(proof->in, &found->placement);
-	/* What the pass reckoned with its interval's lower end, with the plan's own X instead. */
-	proof->best_s = fmin(proof->best_s, fmax(found->value_s, found->sum_s + times * fmax(part_s, want->base_s / fmax(times, 1))));
+	/* What the pass reckoned with its interval's lower end, with the plan's own X
+	 * instead. */
+	proof->best_s =
+	    fmin(proof->best_s,
+		 fmax(found->value_s,
+		      found->sum_s + times * fmax(part_s, want->base_s / fmax(times, 1))));
 	return part_s;
 }
 
@@ -180,12 +205,13 @@ static double settle_all(struct proof *proof)
 {
 	for (int splits = 0; proof->count > 0; splits++) {
 		struct interval i = pop(proof);
-		bool wide = i.high_s > i.low_s * (proof->relaxed ? NARROW : WIDE) && !isinf(proof->best_s);
+		bool wide = i.high_s > i.low_s * (proof->relaxed ? NARROW : WIDE) &&
+			    !isinf(proof->best_s);
 
 		if (least_of(proof, &i) >= proof->best_s * (1 - SAME))
 			break;
-		if (proof->labels > (proof->bound ? BOUND_LABELS : LABELS_ALL) || splits > SPLITS_MOST ||
-		    (proof->relaxed && !wide)) {
+		if (proof->labels > (proof->bound ? BOUND_LABELS : LABELS_ALL) ||
+		    splits > SPLITS_MOST || (proof->relaxed && !wide)) {
 			proof->given_up_s = fmin(proof->given_up_s, least_of(proof, &i));
 			break;
 		}
@@ -199,7 +225,10 @@ static double settle_all(struct proof *proof)
 
 double exact_solve(const struct instance *in, struct pool *pool)
 {
-	struct proof proof = {.lattice = lattice_open(in), .in = in, .pool = pool, .best_s = pool_best(pool),
+	struct proof proof = {.lattice = lattice_open(in),
+			      .in = in,
+			      .pool = pool,
+			      .best_s = pool_best(pool),
 			      .given_up_s = INFINITY};
 	struct interval all = {0};
 	double proved_s;
@@ -221,7 +250,10 @@ double exact_search(const struct instance *in, struct pool *pool)
 
 double least_bound(const struct instance *in, const struct pool *pool)
 {
-	struct proof proof = {.lattice = lattice_open(in), .in = in, .bound = true, .best_s = INFINITY,
+	struct proof proof = {.lattice = lattice_open(in),
+			      .in = in,
+			      .bound = true,
+			      .best_s = INFINITY,
 			      .given_up_s = INFINITY};
 	struct interval all = {0};
 	double proved_s;

@@ -1,6 +1,7 @@
 /*
- * explain.c - what a plan does with its time, and what would help most: every node and link at twice its speed, every
- * link with a codec, one change at a time, simulated anew with the in-flight counts that then fit.
+ * explain.c - what a plan does with its time, and what would help most: every node and link at
+ * twice its speed, every link with a codec, one change at a time, simulated anew with the
+ * in-flight counts that then fit.
  */
 #include "partition/internal.h"
 
@@ -12,8 +13,10 @@ enum { SHOWN = 5 };
 
 /* -- where the time goes ------------------------------------------------------------------- */
 
-/* Where a stage's numbers come from; and those of the links beside it, where that is elsewhere. */
-static void add_origin(struct text *text, const struct problem *problem, const struct plan *plan, int s)
+/* Where a stage's numbers come from; and those of the links beside it, where that is
+ * elsewhere. */
+static void add_origin(struct text *text, const struct problem *problem,
+		       const struct plan *plan, int s)
 {
 	enum origin own = cost_origin(problem, plan->stage[s].node), link;
 
@@ -31,16 +34,19 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 	const struct plan_stage *stage = &plan->stage[s];
 	double m = plan->micro_batches;
 
-	text_add(text, "%5d  %9.4g  %9.4g  %8.1f%%  %5.1f%%", s, m * stage->forward_s, m * stage->backward_s,
-		 100 * sim->busy_s[s] / sim->step_s, 100 - 100 * sim->busy_s[s] / sim->step_s);
+	text_add(text, "%5d  %9.4g  %9.4g  %8.1f%%  %5.1f%%", s, m * stage->forward_s,
+		 m * stage->backward_s, 100 * sim->busy_s[s] / sim->step_s,
+		 100 - 100 * sim->busy_s[s] / sim->step_s);
 	if (s + 1 < plan->stages)
-		text_add(text, "  %9.4g  %8.1f%%  %9.4g  %8.1f%%", m * plan->link[s].seconds_forward,
+		text_add(text, "  %9.4g  %8.1f%%  %9.4g  %8.1f%%",
+			 m * plan->link[s].seconds_forward,
 			 100 * sim->link_forward_busy_s[s] / sim->step_s,
 			 m * plan->link[s].seconds_backward,
 			 100 * sim->link_backward_busy_s[s] / sim->step_s);
 	text_add(text, "%*s", s + 1 < plan->stages ? 0 : 44, "");
 	if (stage->memory_limit_bytes > 0)
-		text_add(text, "  %5.1f%%", 100 * stage->memory_bytes / stage->memory_limit_bytes);
+		text_add(text, "  %5.1f%%",
+			 100 * stage->memory_bytes / stage->memory_limit_bytes);
 	else
 		text_add(text, "  %6s", "");
 	add_origin(text, problem, plan, s);
@@ -50,8 +56,9 @@ static void add_stage(struct text *text, const struct problem *problem, const st
 static void add_times(struct text *text, const struct problem *problem, const struct plan *plan,
 		      const struct simulation *sim)
 {
-	text_add(text, "stage  %9s  %9s  %9s  %6s  %9s  %9s  %9s  %9s  memory  from\n", "forward s", "backward", "computes",
-		 "idle", "sends s", "of step", "receives", "of step");
+	text_add(text, "stage  %9s  %9s  %9s  %6s  %9s  %9s  %9s  %9s  memory  from\n",
+		 "forward s", "backward", "computes", "idle", "sends s", "of step", "receives",
+		 "of step");
 	for (int s = 0; s < plan->stages; s++)
 		add_stage(text, problem, plan, sim, s);
 }
@@ -71,7 +78,8 @@ static int faster_first(const void *a, const void *b)
 }
 
 /* The step of a changed plan; the plan's own where it cannot be made. */
-static double step_of(const struct problem *problem, struct plan *changed, const struct plan *plan)
+static double step_of(const struct problem *problem, struct plan *changed,
+		      const struct plan *plan)
 {
 	for (int s = 0; s < changed->stages; s++)
 		changed->stage[s].in_flight = plan->micro_batches;
@@ -82,8 +90,8 @@ static double step_of(const struct problem *problem, struct plan *changed, const
 }
 
 /* Each tries in `changed`, where a plan has room, and fills `change`. */
-static void try_node(const struct problem *problem, const struct plan *plan, int s, struct plan *changed,
-		     struct change *change)
+static void try_node(const struct problem *problem, const struct plan *plan, int s,
+		     struct plan *changed, struct change *change)
 {
 	memcpy(changed, plan, sizeof(*changed));
 	changed->stage[s].forward_s /= 2;
@@ -94,8 +102,8 @@ static void try_node(const struct problem *problem, const struct plan *plan, int
 }
 
 /* Cut s in both directions: twice the rate, or half the latency. */
-static void try_link(const struct problem *problem, const struct plan *plan, int s, bool latency,
-		     struct plan *changed, struct change *change)
+static void try_link(const struct problem *problem, const struct plan *plan, int s,
+		     bool latency, struct plan *changed, struct change *change)
 {
 	struct plan_link *link = &changed->link[s];
 
@@ -111,8 +119,8 @@ static void try_link(const struct problem *problem, const struct plan *plan, int
 		 latency ? "half the latency" : "twice the rate");
 }
 
-static void try_codec(const struct problem *problem, const struct plan *plan, enum codec_kind kind,
-		      struct plan *changed, struct change *change)
+static void try_codec(const struct problem *problem, const struct plan *plan,
+		      enum codec_kind kind, struct plan *changed, struct change *change)
 {
 	int rows = plan->micro_batch * problem->tokens, width = problem->model->width;
 	double forward = (double)stream_tensor_bytes(kind, false, rows, width);
@@ -124,12 +132,14 @@ static void try_codec(const struct problem *problem, const struct plan *plan, en
 		changed->link[s].seconds_backward *= backward / plan->link[s].bytes_backward;
 	}
 	change->step_s = step_of(problem, changed, plan);
-	snprintf(change->what, sizeof(change->what), "codec %s on every link", codec_of(kind, false)->name);
+	snprintf(change->what, sizeof(change->what), "codec %s on every link",
+		 codec_of(kind, false)->name);
 }
 
 static void add_help(struct text *text, const struct problem *problem, const struct plan *plan)
 {
-	struct change *change = xalloc((3 * (size_t)plan->stages + CODEC_KINDS) * sizeof(*change));
+	struct change *change =
+	    xalloc((3 * (size_t)plan->stages + CODEC_KINDS) * sizeof(*change));
 	struct plan *changed = xalloc(sizeof(*changed));
 	int count = 0, shown = 0;
 
@@ -142,10 +152,14 @@ static void add_help(struct text *text, const struct problem *problem, const str
 	for (int kind = CODEC_NONE + 1; kind < CODEC_KINDS && plan->stages > 1; kind++)
 		try_codec(problem, plan, (enum codec_kind)kind, changed, &change[count++]);
 	qsort(change, (size_t)count, sizeof(*change), faster_first);
-	text_add(text, "what would help most, one change at a time, blocks where they are (simulated):\n");
-	for (; shown < count && shown < SHOWN && change[shown].step_s * WORTH_SAYING <= plan->step_s; shown++)
-		text_add(text, "  %-56s %.3g s a step: %.2f x\n", change[shown].what, change[shown].step_s,
-			 plan->step_s / change[shown].step_s);
+	text_add(
+	    text,
+	    "what would help most, one change at a time, blocks where they are (simulated):\n");
+	for (; shown < count && shown < SHOWN &&
+	       change[shown].step_s * WORTH_SAYING <= plan->step_s;
+	     shown++)
+		text_add(text, "  %-56s %.3g s a step: %.2f x\n", change[shown].what,
+			 change[shown].step_s, plan->step_s / change[shown].step_s);
 	if (shown == 0)
 		text_add(text, "  nothing that was tried gains 1 %%\n");
 	free(changed);
@@ -155,8 +169,8 @@ static void add_help(struct text *text, const struct problem *problem, const str
 /* -- the other solvers --------------------------------------------------------------------- */
 
 /* The best plan that places otherwise, and what is busiest in it. */
-static void add_runner_up(struct text *text, const struct problem *problem, const struct plan *plan,
-			  struct plan *second)
+static void add_runner_up(struct text *text, const struct problem *problem,
+			  const struct plan *plan, struct plan *second)
 {
 	const struct solver *solver = solver_find(plan->solver);
 	struct plan *again;
@@ -168,14 +182,19 @@ static void add_runner_up(struct text *text, const struct problem *problem, cons
 	if (choose_plan(problem, solver, again, second, 1) > 0 && second->step_s > 0) {
 		text_add(text, "runner-up: ");
 		plan_line(second, problem, text);
-		text_add(text, ", %.2f %% more; its busiest is %s, and no schedule of it takes less than %.3g s\n",
-			 100 * (second->step_s / plan->step_s - 1), second->bottleneck, second->bound_s);
+		text_add(
+		    text,
+		    ", %.2f %% more; its busiest is %s, and no schedule of it takes less than "
+		    "%.3g s\n",
+		    100 * (second->step_s / plan->step_s - 1), second->bottleneck,
+		    second->bound_s);
 	}
 	free(again);
 }
 
 /* What the planner would do in place of a plan that is given. asked: as without it. */
-static void add_own(struct text *text, const struct problem *asked, const struct plan *plan, struct plan *own)
+static void add_own(struct text *text, const struct problem *asked, const struct plan *plan,
+		    struct plan *own)
 {
 	error_mute();
 	if (plan_make(asked, own) == 0 && own->step_s > 0) {
@@ -183,12 +202,14 @@ static void add_own(struct text *text, const struct problem *asked, const struct
 
 		text_add(text, "the planner's own: ");
 		plan_line(own, asked, text);
-		text_add(text, ", %.2f %% %s\n", less < 0 ? -less : less, less < 0 ? "more" : "less");
+		text_add(text, ", %.2f %% %s\n", less < 0 ? -less : less,
+			 less < 0 ? "more" : "less");
 	}
 	error_unmute();
 }
 
-static void add_others(struct text *text, const struct problem *problem, const struct plan *plan)
+static void add_others(struct text *text, const struct problem *problem,
+		       const struct plan *plan)
 {
 	struct plan *other = xalloc(sizeof(*other));
 	struct plan_config want = *problem->want;
@@ -206,14 +227,15 @@ static void add_others(struct text *text, const struct problem *problem, const s
 	}
 	for (int i = 0; solver_names()[i]; i++) {
 		want.solver = solver_names()[i];
-		if (!strcmp(want.solver, plan->solver) || !solver_find(want.solver)->applicable(&asked))
+		if (!strcmp(want.solver, plan->solver) ||
+		    !solver_find(want.solver)->applicable(&asked))
 			continue;
 		error_mute();
 		if (plan_make(&asked, other) < 0)
 			text_add(text, "solver %s: no plan fits\n", want.solver);
 		else if (other->step_s > 0)
-			text_add(text, "solver %s: %.3g s a step, %.2f x\n", want.solver, other->step_s,
-				 other->step_s / plan->step_s);
+			text_add(text, "solver %s: %.3g s a step, %.2f x\n", want.solver,
+				 other->step_s, other->step_s / plan->step_s);
 		error_unmute();
 	}
 	free(other);
@@ -233,6 +255,7 @@ int plan_explain(const struct plan *plan, const struct problem *problem, struct 
 	}
 	arena_release(&arena);
 	if (!costs)
-		return error(EXIT_CONFIG, "nothing to explain: not every node declares its compute");
+		return error(EXIT_CONFIG,
+			     "nothing to explain: not every node declares its compute");
 	return sim ? 0 : -1;
 }

@@ -1,12 +1,14 @@
 /*
- * groups.c - what stages and ways cost at least, for nodes in groups with cheap ways within and dear ones between, such
- * as local networks: a walk with prices (walk.c) would circle in each of them.
+ * groups.c - what stages and ways cost at least, for nodes in groups with cheap ways within and
+ * dear ones between, such as local networks: a walk with prices (walk.c) would circle in each
+ * of them.
  *
- * Each stage but the last pays its node's cheapest way out, and of every group that has stages, but the last stage's,
- * one pays a way that leaves the group: the least that such a way is above its node's cheapest. No node is used twice. So a
- * knapsack over nodes, block by block, gives what a group costs with w blocks, and one over groups what a plan costs. It
- * is true of any groups; they are what remains connected without the links above the widest gap in a minimum
- * spanning tree.
+ * Each stage but the last pays its node's cheapest way out, and of every group that has stages,
+ * but the last stage's, one pays a way that leaves the group: the least that such a way is
+ * above its node's cheapest. No node is used twice. So a knapsack over nodes, block by block,
+ * gives what a group costs with w blocks, and one over groups what a plan costs. It is true of
+ * any groups; they are what remains connected without the links above the widest gap in a
+ * minimum spanning tree.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -20,9 +22,11 @@ struct groups {
 	const struct instance *in;
 	struct arena arena;
 	int count, *of;			/* groups; [nodes]: of a node */
-	/* Seconds of w blocks wherever they are, and of the last w: [nodes][blocks + 1], INFINITY: no room. */
+	/* Seconds of w blocks wherever they are, and of the last w: [nodes][blocks + 1],
+	 * INFINITY: no room. */
 	double *any_s, *last_s;
-	double *out_s, *leave_s;	/* [nodes], [count]: cheapest way out; what one that leaves the group is above it */
+	/* [nodes], [count]: cheapest way out; what one that leaves the group is above it */
+	double *out_s, *leave_s;
 	double *group[2], *all[2];	/* [blocks + 1]: without the last stage, and with it */
 };
 
@@ -37,12 +41,14 @@ static inline double lesser(double a, double b)
 /* A way over the smallest cut, whichever direction the plan goes. */
 static double link_s(const struct instance *in, int i, int j, const double cut[2])
 {
-	size_t n = (size_t)in->nodes, at[2] = {(size_t)i * n + (size_t)j, (size_t)j * n + (size_t)i};
+	size_t n = (size_t)in->nodes,
+	       at[2] = {(size_t)i * n + (size_t)j, (size_t)j * n + (size_t)i};
 	double way[2];
 
 	for (int k = 0; k < 2; k++)
-		way[k] = cut[0] * in->link_forward_s[at[k]] + cut[1] * in->link_backward_s[at[k]] +
-			 in->latency_forward_s[at[k]] + in->latency_backward_s[at[k]];
+		way[k] = cut[0] * in->link_forward_s[at[k]] +
+			 cut[1] * in->link_backward_s[at[k]] + in->latency_forward_s[at[k]] +
+			 in->latency_backward_s[at[k]];
 	return lesser(way[0], way[1]);
 }
 
@@ -69,21 +75,25 @@ static double below_gap(double *length, int count)
 
 	qsort(length, (size_t)count, sizeof(*length), ascending);
 	for (int i = 0; i + 1 < count; i++)
-		if (length[i + 1] > length[i] && length[i + 1] / fmax(length[i], 1e-12 * length[i + 1]) > widest) {
+		if (length[i + 1] > length[i] &&
+		    length[i + 1] / fmax(length[i], 1e-12 * length[i + 1]) > widest) {
 			widest = length[i + 1] / fmax(length[i], 1e-12 * length[i + 1]);
 			below = length[i];
 		}
 	return below;
 }
 
-/* Prim's tree; then a node is of its parent's group, unless the link between them is beyond the gap. */
+/* Prim's tree; then a node is of its parent's group, unless the link between them is beyond the
+ * gap. */
 static void find_groups(struct groups *g)
 {
 	const struct instance *in = g->in;
 	size_t n = (size_t)in->nodes;
-	double *near_s = arena_take(&g->arena, n * sizeof(double)), *length = arena_take(&g->arena, n * sizeof(double));
+	double *near_s = arena_take(&g->arena, n * sizeof(double)),
+	       *length = arena_take(&g->arena, n * sizeof(double));
 	double *joined_s = arena_take(&g->arena, n * sizeof(double)), cut[2], most_s;
-	int *parent = arena_take(&g->arena, n * sizeof(int)), *order = arena_take(&g->arena, n * sizeof(int));
+	int *parent = arena_take(&g->arena, n * sizeof(int)),
+	    *order = arena_take(&g->arena, n * sizeof(int));
 	bool *in_tree = arena_take(&g->arena, n * sizeof(bool));
 
 	smallest_cut(in, cut);
@@ -130,11 +140,14 @@ static void fill_stages(struct groups *g, int d)
 	for (int w = 0; w <= in->blocks; w++) {
 		int p = in->blocks - w;
 
-		last[w] = (w > 0 || in->head_alone) && stage_room(in, d, p, in->blocks, true) > 0
-				  ? stage_s(in, d, p, in->blocks, true) : INFINITY;
+		last[w] =
+		    (w > 0 || in->head_alone) && stage_room(in, d, p, in->blocks, true) > 0
+			? stage_s(in, d, p, in->blocks, true)
+			: INFINITY;
 		any[w] = INFINITY;
 		for (p = 0; p + w <= in->blocks; p++)
-			if (stage_s(in, d, p, p + w, false) < any[w] && stage_room(in, d, p, p + w, false) > 0)
+			if (stage_s(in, d, p, p + w, false) < any[w] &&
+			    stage_room(in, d, p, p + w, false) > 0)
 				any[w] = stage_s(in, d, p, p + w, false);
 	}
 }
@@ -154,8 +167,10 @@ static void fill_ways(struct groups *g, double most_s)
 
 		for (int j = 0; j < in->nodes; j++) {
 			size_t at = (size_t)i * n + (size_t)j;
-			double forward_s = cut[0] * in->link_forward_s[at], backward_s = cut[1] * in->link_backward_s[at];
-			double way_s = forward_s + backward_s + in->latency_forward_s[at] + in->latency_backward_s[at];
+			double forward_s = cut[0] * in->link_forward_s[at],
+			       backward_s = cut[1] * in->link_backward_s[at];
+			double way_s = forward_s + backward_s + in->latency_forward_s[at] +
+				       in->latency_backward_s[at];
 
 			if (i == j || forward_s > most_s || backward_s > most_s)
 				continue;
@@ -175,7 +190,8 @@ static void fill_ways(struct groups *g, double most_s)
 static void add_node(struct groups *g, int d, double most_s)
 {
 	int L = g->in->blocks;
-	const double *any = g->any_s + (size_t)d * ((size_t)L + 1), *last = g->last_s + (size_t)d * ((size_t)L + 1);
+	const double *any = g->any_s + (size_t)d * ((size_t)L + 1),
+		     *last = g->last_s + (size_t)d * ((size_t)L + 1);
 
 	for (int w = L; w >= 0; w--) {
 		double without = g->group[0][w], with = g->group[1][w];
@@ -201,8 +217,10 @@ static void add_group(struct groups *g, int k)
 		double without = g->all[0][w], with = g->all[1][w];
 
 		for (int x = 0; x <= w; x++) {
-			without = lesser(without, g->all[0][w - x] + g->group[0][x] + (x > 0 ? g->leave_s[k] : 0));
-			with = lesser(with, g->all[1][w - x] + g->group[0][x] + (x > 0 ? g->leave_s[k] : 0));
+			without = lesser(without, g->all[0][w - x] + g->group[0][x] +
+						      (x > 0 ? g->leave_s[k] : 0));
+			with = lesser(with, g->all[1][w - x] + g->group[0][x] +
+						(x > 0 ? g->leave_s[k] : 0));
 			with = lesser(with, g->all[0][w - x] + g->group[1][x]);
 		}
 		g->all[0][w] = without;

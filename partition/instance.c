@@ -1,9 +1,9 @@
 /*
  * instance.c - from a problem to numbers, and what placements of it cost.
  *
- * Memory is the allocator's own arithmetic, sampled for every number of blocks with and without the ends; the frames of cuts
- * are not in it, so it is never more than the plan's own. What is accepted here is checked again, exactly, when the plan
- * is made.
+ * Memory is the allocator's own arithmetic, sampled for every number of blocks with and without
+ * the ends; the frames of cuts are not in it, so it is never more than the plan's own. What is
+ * accepted here is checked again, exactly, when the plan is made.
  */
 #include "partition/instance.h"
 
@@ -15,7 +15,8 @@
 /* -- memory -------------------------------------------------------------------------------- */
 
 /* By its row: of its number of blocks, the embedding, the head. */
-static const struct stage_need *need_of(const struct instance *in, int node, int p, int q, bool last)
+static const struct stage_need *need_of(const struct instance *in, int node, int p, int q,
+					bool last)
 {
 	return &in->need[node][(2 * (p == 0) + last) * (in->blocks + 1) + q - p];
 }
@@ -27,16 +28,18 @@ static double needed_by_row(const struct stage_need *need, bool alone, int in_fl
 	return need->fixed + in_flight * need->slot + edges * need->edge;
 }
 
-static double needed(const struct instance *in, int node, int p, int q, bool last, int in_flight)
+static double needed(const struct instance *in, int node, int p, int q, bool last,
+		     int in_flight)
 {
 	bool first = p == 0;
 	double weights, stored;
 
 	if (in->need)
 		return needed_by_row(need_of(in, node, p, q, last), first && last, in_flight);
-	weights = in->weights[q] - in->weights[p] + (first ? in->first_weights : 0) + (last ? in->last_weights : 0);
-	stored = in->stored[q] - in->stored[p] + in->stored_cut + (first ? in->first_stored : 0) +
-		 (last ? in->last_stored : 0);
+	weights = in->weights[q] - in->weights[p] + (first ? in->first_weights : 0) +
+		  (last ? in->last_weights : 0);
+	stored = in->stored[q] - in->stored[p] + in->stored_cut +
+		 (first ? in->first_stored : 0) + (last ? in->last_stored : 0);
 	return weights + in_flight * stored;
 }
 
@@ -64,15 +67,18 @@ int stage_room(const struct instance *in, int node, int p, int q, bool last)
 }
 
 /* By the allocator, without the frames of cuts: which codec they will have is not known. */
-static double sampled(const struct problem *problem, struct plan *scratch, struct plan_stage stage)
+static double sampled(const struct problem *problem, struct plan *scratch,
+		      struct plan_stage stage)
 {
 	scratch->stages = 1;
 	scratch->stage[0] = stage;
 	return (double)plan_memory(problem, scratch, 0).total;
 }
 
-/* The allocator's arithmetic is affine in slots and in edges, up to rounding: no sample is below the row. */
-static struct stage_need sample_need(const struct problem *problem, struct plan *scratch, struct plan_stage stage)
+/* The allocator's arithmetic is affine in slots and in edges, up to rounding: no sample is
+ * below the row. */
+static struct stage_need sample_need(const struct problem *problem, struct plan *scratch,
+				     struct plan_stage stage)
 {
 	static const int in_flight[] = {1, 2, EDGES_LEAST, 2 * EDGES_LEAST};
 	bool alone = stage.embedding && stage.head;
@@ -92,12 +98,14 @@ static struct stage_need sample_need(const struct problem *problem, struct plan 
 
 		stage.in_flight = k;
 		stage.edges = alone || k > EDGES_LEAST ? k : EDGES_LEAST;
-		need.fixed = fmin(need.fixed, sampled(problem, scratch, stage) - k * need.slot - stage.edges * need.edge);
+		need.fixed = fmin(need.fixed, sampled(problem, scratch, stage) - k * need.slot -
+						  stage.edges * need.edge);
 	}
 	return need;
 }
 
-/* Whether every block has as many adapters, so that it does not matter which of them a stage holds. */
+/* Whether every block has as many adapters, so that it does not matter which of them a stage
+ * holds. */
 static bool alike(const struct lora *lora, int blocks)
 {
 	int from, to, first_from, first_to;
@@ -112,11 +120,16 @@ static bool alike(const struct lora *lora, int blocks)
 }
 
 /* Of stages with so many blocks and these ends, wherever they lie, the least. */
-static struct stage_need least_need(const struct problem *problem, struct plan *scratch, int node, int ends, int blocks,
-				    bool any)
+static struct stage_need least_need(const struct problem *problem, struct plan *scratch,
+				    int node, int ends, int blocks, bool any)
 {
-	int last = problem->model->blocks - blocks, p = ends & 2 ? 0 : ends & 1 ? last : last > 0;
-	struct plan_stage stage = {.node = node, .blocks = blocks, .first_block = p, .embedding = ends & 2,
+	int last = problem->model->blocks - blocks, p = ends & 2   ? 0
+							: ends & 1 ? last
+								   : last > 0;
+	struct plan_stage stage = {.node = node,
+				   .blocks = blocks,
+				   .first_block = p,
+				   .embedding = ends & 2,
 				   .head = ends & 1};
 	struct stage_need need = sample_need(problem, scratch, stage);
 
@@ -132,8 +145,8 @@ static struct stage_need least_need(const struct problem *problem, struct plan *
 	return need;
 }
 
-static const struct stage_need *sample_needs(struct arena *arena, const struct problem *problem, struct plan *scratch,
-					     int node)
+static const struct stage_need *sample_needs(struct arena *arena, const struct problem *problem,
+					     struct plan *scratch, int node)
 {
 	int row = problem->model->blocks + 1;
 	struct stage_need *need = arena_take(arena, 4 * (size_t)row * sizeof(*need));
@@ -141,12 +154,15 @@ static const struct stage_need *sample_needs(struct arena *arena, const struct p
 
 	for (int ends = 0; ends < 4; ends++)
 		for (int blocks = ends != 1; blocks < row; blocks++)
-			need[ends * row + blocks] = least_need(problem, scratch, node, ends, blocks, any);
+			need[ends * row + blocks] =
+			    least_need(problem, scratch, node, ends, blocks, any);
 	return need;
 }
 
-/* Nodes with as many threads need as much; but where links are emulated, all but node 0 keep copies of what they send it. */
-static void fill_memory(struct arena *arena, const struct problem *problem, struct plan *scratch, struct instance *in)
+/* Nodes with as many threads need as much; but where links are emulated, all but node 0 keep
+ * copies of what they send it. */
+static void fill_memory(struct arena *arena, const struct problem *problem,
+			struct plan *scratch, struct instance *in)
 {
 	const struct stage_need **need = arena_take(arena, (size_t)in->nodes * sizeof(*need));
 	double *limit = arena_take(arena, (size_t)in->nodes * sizeof(*limit));
@@ -158,7 +174,8 @@ static void fill_memory(struct arena *arena, const struct problem *problem, stru
 		if (!need[d])
 			need[d] = sample_needs(arena, problem, scratch, d);
 		limit[d] = problem->memory_limit_bytes[d] > 0
-				   ? problem->memory_limit_bytes[d] - problem->overhead_bytes[d] : INFINITY;
+			       ? problem->memory_limit_bytes[d] - problem->overhead_bytes[d]
+			       : INFINITY;
 	}
 	in->need = need;
 	in->memory_bytes = limit;
@@ -166,7 +183,8 @@ static void fill_memory(struct arena *arena, const struct problem *problem, stru
 
 /* -- times --------------------------------------------------------------------------------- */
 
-static bool fill_times(struct arena *arena, const struct problem *problem, int micro_batch, struct instance *in)
+static bool fill_times(struct arena *arena, const struct problem *problem, int micro_batch,
+		       struct instance *in)
 {
 	size_t n = (size_t)in->nodes, row = (size_t)in->blocks + 1;
 	double *forward = arena_take(arena, n * row * sizeof(double));
@@ -196,10 +214,12 @@ static bool fill_times(struct arena *arena, const struct problem *problem, int m
 	return true;
 }
 
-static void fill_links(struct arena *arena, const struct problem *problem, int micro_batch, struct instance *in)
+static void fill_links(struct arena *arena, const struct problem *problem, int micro_batch,
+		       struct instance *in)
 {
 	size_t n = (size_t)in->nodes;
-	const struct plan_link lossiest = {CODEC_AUTO_LOSSIEST, CODEC_AUTO_LOSSIEST, 0, 0, 0, 0, 0, 0};
+	const struct plan_link lossiest = {
+	    CODEC_AUTO_LOSSIEST, CODEC_AUTO_LOSSIEST, 0, 0, 0, 0, 0, 0};
 	double *value = arena_take(arena, 4 * n * n * sizeof(double)), *one;
 	const struct link **entry = xalloc(n * n * sizeof(*entry));
 
@@ -207,9 +227,12 @@ static void fill_links(struct arena *arena, const struct problem *problem, int m
 	for (size_t i = 0; i < n; i++)
 		for (size_t j = 0; j < n; j++) {
 			size_t at = i * n + j;
-			struct link down = cluster_link_by(problem->cluster, entry[at], (int)i, (int)j);
-			struct link up = cluster_link_by(problem->cluster, entry[j * n + i], (int)j, (int)i);
-			struct plan_link link = cost_cut_by(problem, &down, &up, (int)i, (int)j, micro_batch, &lossiest);
+			struct link down =
+			    cluster_link_by(problem->cluster, entry[at], (int)i, (int)j);
+			struct link up =
+			    cluster_link_by(problem->cluster, entry[j * n + i], (int)j, (int)i);
+			struct plan_link link = cost_cut_by(problem, &down, &up, (int)i, (int)j,
+							    micro_batch, &lossiest);
 
 			value[at] = link.seconds_forward;
 			value[n * n + at] = link.seconds_backward;
@@ -227,7 +250,8 @@ static void fill_links(struct arena *arena, const struct problem *problem, int m
 	in->cut_forward = in->cut_backward = one;
 }
 
-static void fill_interfaces(struct arena *arena, const struct problem *problem, struct instance *in)
+static void fill_interfaces(struct arena *arena, const struct problem *problem,
+			    struct instance *in)
 {
 	int *nic = arena_take(arena, 2 * (size_t)in->nodes * sizeof(int));
 	bool any = false;
@@ -244,7 +268,8 @@ static void fill_interfaces(struct arena *arena, const struct problem *problem, 
 	in->nics = 2 * in->nodes;
 }
 
-const struct instance *instance_of(struct arena *arena, const struct problem *problem, int micro_batch)
+const struct instance *instance_of(struct arena *arena, const struct problem *problem,
+				   int micro_batch)
 {
 	struct instance *in = arena_take(arena, sizeof(*in));
 	struct plan *scratch = arena_take(arena, sizeof(*scratch));
@@ -281,13 +306,14 @@ bool placement_valid(const struct instance *in, const struct placement *at)
 {
 	int stages = at->stages;
 
-	if (stages < 1 || stages > in->nodes || (in->stages && stages != in->stages) || at->first[0] != 0 ||
-	    at->first[stages] != in->blocks)
+	if (stages < 1 || stages > in->nodes || (in->stages && stages != in->stages) ||
+	    at->first[0] != 0 || at->first[stages] != in->blocks)
 		return false;
 	for (int s = 0; s < stages; s++) {
 		bool may_be_empty = in->head_alone && stages > 1 && s == stages - 1;
 
-		if (at->first[s + 1] - at->first[s] < !may_be_empty || at->node[s] < 0 || at->node[s] >= in->nodes)
+		if (at->first[s + 1] - at->first[s] < !may_be_empty || at->node[s] < 0 ||
+		    at->node[s] >= in->nodes)
 			return false;
 		for (int before = 0; before < s; before++)
 			if (at->node[before] == at->node[s])
@@ -298,7 +324,8 @@ bool placement_valid(const struct instance *in, const struct placement *at)
 	return true;
 }
 
-static void fill_cut(const struct instance *in, const struct placement *at, int s, double *cut[4])
+static void fill_cut(const struct instance *in, const struct placement *at, int s,
+		     double *cut[4])
 {
 	size_t link = (size_t)at->node[s] * (size_t)in->nodes + (size_t)at->node[s + 1];
 	int p = at->first[s + 1];
@@ -309,19 +336,23 @@ static void fill_cut(const struct instance *in, const struct placement *at, int 
 	cut[3][s] = in->latency_backward_s[link];
 }
 
-const struct costs *instance_costs(struct arena *arena, const struct instance *in, const struct placement *at)
+const struct costs *instance_costs(struct arena *arena, const struct instance *in,
+				   const struct placement *at)
 {
 	size_t stages = (size_t)at->stages;
 	double *value = arena_take(arena, 6 * stages * sizeof(*value));
-	double *cut[4] = {value + 2 * stages, value + 3 * stages, value + 4 * stages, value + 5 * stages};
+	double *cut[4] = {value + 2 * stages, value + 3 * stages, value + 4 * stages,
+			  value + 5 * stages};
 	int (*nic)[2] = arena_take(arena, 2 * stages * sizeof(*nic));
 	struct costs *costs = arena_take(arena, sizeof(*costs));
 
 	for (int s = 0; s < at->stages; s++) {
 		bool last = s + 1 == at->stages;
 
-		value[s] = stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1], last);
-		value[stages + (size_t)s] = stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1], last);
+		value[s] =
+		    stage_forward_s(in, at->node[s], at->first[s], at->first[s + 1], last);
+		value[stages + (size_t)s] =
+		    stage_backward_s(in, at->node[s], at->first[s], at->first[s + 1], last);
 		if (last)
 			break;
 		fill_cut(in, at, s, cut);

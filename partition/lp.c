@@ -1,11 +1,13 @@
 /*
- * lp.c - the problem of J as a mixed integer program in the LP format, for an independent solver.
+ * lp.c - the problem of J as a mixed integer program in the LP format, for an independent
+ * solver.
  *
- * y_d_p_q is 1 where node d runs blocks p..q-1 and hands over, z_d_p where it runs blocks p.. and the head, x_i_j_p where
- * node i hands over to node j at the cut before block p; T is the period. A plan is a path over cuts, which only rise, so
- * no cycle needs to be forbidden; the head alone stands behind the last cut. In-flight counts follow from T by a rule
- * that is not linear, so a stage is in the program only if it has room for all M micro-batches: where memory is short of
- * that, the program's optimum is no less than J.
+ * y_d_p_q is 1 where node d runs blocks p..q-1 and hands over, z_d_p where it runs blocks p..
+ * and the head, x_i_j_p where node i hands over to node j at the cut before block p; T is the
+ * period. A plan is a path over cuts, which only rise, so no cycle needs to be forbidden; the
+ * head alone stands behind the last cut. In-flight counts follow from T by a rule that is not
+ * linear, so a stage is in the program only if it has room for all M micro-batches: where
+ * memory is short of that, the program's optimum is no less than J.
  */
 #include <math.h>
 
@@ -28,7 +30,8 @@ static bool may_run(const struct instance *in, int d, int p, int q, bool last)
 
 static bool may_follow(const struct instance *in, int i, int j, int p)
 {
-	return i != j && p > 0 && (p < in->blocks || in->head_alone) && !isinf(cut_way_s(in, i, j, p));
+	return i != j && p > 0 && (p < in->blocks || in->head_alone) &&
+	       !isinf(cut_way_s(in, i, j, p));
 }
 
 /* One term of a row: a coefficient and a name. */
@@ -43,11 +46,13 @@ static void add_stage(struct program *o, double times, int d, int p, int q, bool
 
 static void add_way(struct program *o, double times, int i, int j, int p)
 {
-	text_add(o->text, "%s%+.17g x_%d_%d_%d", o->terms++ % 8 == 7 ? "\n  " : " ", times, i, j, p);
+	text_add(o->text, "%s%+.17g x_%d_%d_%d", o->terms++ % 8 == 7 ? "\n  " : " ", times, i,
+		 j, p);
 }
 
 /* What is done with every stage, and with every link, that may be. */
-static void each_stage(struct program *o, void (*visit)(struct program *o, int d, int p, int q, bool last))
+static void each_stage(struct program *o,
+		       void (*visit)(struct program *o, int d, int p, int q, bool last))
 {
 	for (int d = 0; d < o->in->nodes; d++)
 		for (int p = 0; p <= o->in->blocks; p++)
@@ -89,7 +94,8 @@ static void any_stage(struct program *o, int d, int p, int q, bool last)
 
 static void link_row(struct program *o, int i, int j, int p)
 {
-	text_add(o->text, " l_%d_%d_%d: T %+.17g x_%d_%d_%d >= 0\n", i, j, p, -cut_longest_s(o->in, i, j, p), i, j, p);
+	text_add(o->text, " l_%d_%d_%d: T %+.17g x_%d_%d_%d >= 0\n", i, j, p,
+		 -cut_longest_s(o->in, i, j, p), i, j, p);
 }
 
 static void begin_row(struct program *o, const char *name, int a, int b)
@@ -111,14 +117,17 @@ static void node_rows(struct program *o, int d)
 			for (int q = p; q <= in->blocks; q++)
 				for (int last = 0; last < 2; last++)
 					if (may_run(in, d, p, q, last))
-						add_stage(o, row ? -stage_s(in, d, p, q, last) : 1, d, p, q, last);
+						add_stage(o,
+							  row ? -stage_s(in, d, p, q, last) : 1,
+							  d, p, q, last);
 		if (!row && !o->terms)
 			text_add(o->text, " 0 T");
 		text_add(o->text, row ? " >= 0\n" : " <= 1\n");
 	}
 }
 
-/* A stage that begins at block p > 0 has one before it; one that is not the last hands over where it ends. */
+/* A stage that begins at block p > 0 has one before it; one that is not the last hands over
+ * where it ends. */
 static void path_rows(struct program *o, int d, int p)
 {
 	const struct instance *in = o->in;
@@ -183,8 +192,11 @@ void lp_write(const struct instance *in, struct text *text)
 {
 	struct program o = {.in = in, .text = text};
 
-	text_add(text, "\\ J of %d blocks on %d nodes with %d micro-batches: seconds of a step\nMinimize\n step:", in->blocks,
-		 in->nodes, in->micro_batches);
+	text_add(
+	    text,
+	    "\\ J of %d blocks on %d nodes with %d micro-batches: seconds of a step\nMinimize\n"
+	    " step:",
+	    in->blocks, in->nodes, in->micro_batches);
 	each_stage(&o, cost_stage);
 	each_way(&o, cost_way);
 	text_add(text, " %+d T\nSubject To\n", in->micro_batches - 1);

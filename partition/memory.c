@@ -25,13 +25,14 @@ static struct stage_spec spec_of(const struct problem *problem, const struct pla
 }
 
 /* What a stream of a cut takes at one end; emulation holds copies of what it sends. */
-static size_t frames_of(const struct problem *problem, const struct plan *plan, int cut, bool backward,
-			bool sends)
+static size_t frames_of(const struct problem *problem, const struct plan *plan, int cut,
+			bool backward, bool sends)
 {
 	const struct plan_link *link = &plan->link[cut];
 	int kind = backward ? link->codec_backward : link->codec_forward;
-	size_t bytes = stream_memory((enum codec_kind)kind, backward, plan->micro_batch * problem->tokens,
-				     problem->model->width);
+	size_t bytes =
+	    stream_memory((enum codec_kind)kind, backward, plan->micro_batch * problem->tokens,
+			  problem->model->width);
 
 	return problem->links_emulated && sends ? bytes + comm_shaped_memory(bytes) : bytes;
 }
@@ -49,7 +50,8 @@ static size_t cuts_of(const struct problem *problem, const struct plan *plan, in
 	return bytes;
 }
 
-struct generator_spec plan_generator(const struct problem *problem, const struct plan *plan, int s)
+struct generator_spec plan_generator(const struct problem *problem, const struct plan *plan,
+				     int s)
 {
 	const struct plan_stage *stage = &plan->stage[s];
 
@@ -65,10 +67,12 @@ struct generator_spec plan_generator(const struct problem *problem, const struct
 	};
 }
 
-struct generator_memory plan_generator_memory(const struct problem *problem, const struct plan *plan, int s)
+struct generator_memory plan_generator_memory(const struct problem *problem,
+					      const struct plan *plan, int s)
 {
 	struct generator_spec spec = plan_generator(problem, plan, s);
-	struct generator_memory memory = generator_memory(problem->model, problem->weights, problem->lora, &spec);
+	struct generator_memory memory =
+	    generator_memory(problem->model, problem->weights, problem->lora, &spec);
 	double sent = generation_sent_bytes(problem->generation);
 	size_t more = (size_t)generation_bytes(problem->generation, spec.head);
 
@@ -80,7 +84,8 @@ struct generator_memory plan_generator_memory(const struct problem *problem, con
 }
 
 /* Keys and values are what stays of a forward that nothing comes back to. */
-static struct stage_memory generating(const struct problem *problem, const struct plan *plan, int s)
+static struct stage_memory generating(const struct problem *problem, const struct plan *plan,
+				      int s)
 {
 	struct generator_memory memory = plan_generator_memory(problem, plan, s);
 
@@ -93,7 +98,8 @@ static struct stage_memory generating(const struct problem *problem, const struc
 	};
 }
 
-static struct stage_memory training(const struct problem *problem, const struct plan *plan, int s)
+static struct stage_memory training(const struct problem *problem, const struct plan *plan,
+				    int s)
 {
 	struct stage_spec spec = spec_of(problem, plan, s);
 	struct stage_memory memory =
@@ -171,7 +177,8 @@ void memory_add_remedy(const struct remedy *remedy, struct text *text)
 	if (remedy->plain)
 		text_add(text, "train.weights plain (fits), ");
 	if (remedy->recompute != RECOMPUTE_NONE)
-		text_add(text, "train.recompute %s (fits), ", recompute_name(remedy->recompute));
+		text_add(text, "train.recompute %s (fits), ",
+			 recompute_name(remedy->recompute));
 }
 
 static void add_help(struct text *text, const struct plan *plan, const struct remedy *remedy)
@@ -189,7 +196,8 @@ static void add_help(struct text *text, const struct plan *plan, const struct re
 	text_add(text, "a shorter data.sequence, fewer blocks there (plan.layers), more nodes");
 }
 
-int memory_refuse(const struct problem *problem, const struct plan *plan, const struct remedy *remedy)
+int memory_refuse(const struct problem *problem, const struct plan *plan,
+		  const struct remedy *remedy)
 {
 	struct text text = {0};
 	int short_of = 0;

@@ -1,6 +1,7 @@
 /*
- * model.c - the two measures of a placement: the closed form J, which a solver can minimise exactly, and the
- * simulator, which interprets the very ops that the executor runs and so decides between the best of J.
+ * model.c - the two measures of a placement: the closed form J, which a solver can minimise
+ * exactly, and the simulator, which interprets the very ops that the executor runs and so
+ * decides between the best of J.
  */
 #include <math.h>
 #include <string.h>
@@ -8,7 +9,8 @@
 #include "partition/instance.h"
 
 #define NOISE 1e-12			/* what floating point may add to a whole number */
-/* So many micro-batches are played at most; what the last of them take stands for each that is not. */
+/* So many micro-batches are played at most; what the last of them take stands for each that is
+ * not. */
 enum { PLAYED_MOST = 512, PLAYED_LAST = 256 };
 
 /* -- J ------------------------------------------------------------------------------------- */
@@ -20,7 +22,8 @@ int model_in_flight(const struct instance *in, double rest_s, double period_s)
 	return count < 1 ? 1 : count < in->micro_batches ? (int)count : in->micro_batches;
 }
 
-/* Seconds of a placement: rest[s] from stage s to the end and back; its longest stage or direction of a link. */
+/* Seconds of a placement: rest[s] from stage s to the end and back; its longest stage or
+ * direction of a link. */
 struct ways { double rest[PLAN_STAGES_MAX], longest; };
 
 static void fill_ways(const struct instance *in, const struct placement *at, struct ways *w)
@@ -32,16 +35,20 @@ static void fill_ways(const struct instance *in, const struct placement *at, str
 
 		w->longest = fmax(w->longest, tau);
 		if (!last)
-			w->longest = fmax(w->longest, cut_longest_s(in, at->node[s], at->node[s + 1],
-								    at->first[s + 1]));
+			w->longest =
+			    fmax(w->longest, cut_longest_s(in, at->node[s], at->node[s + 1],
+							   at->first[s + 1]));
 		w->rest[s] = tau;
 		if (!last)
-			w->rest[s] += cut_way_s(in, at->node[s], at->node[s + 1], at->first[s + 1]) + w->rest[s + 1];
+			w->rest[s] +=
+			    cut_way_s(in, at->node[s], at->node[s + 1], at->first[s + 1]) +
+			    w->rest[s + 1];
 	}
 }
 
 /* The least period that has room everywhere: a stage with room for K has R / K at least. */
-static double least_period(const struct instance *in, const struct ways *w, const int *room, int stages)
+static double least_period(const struct instance *in, const struct ways *w, const int *room,
+			   int stages)
 {
 	double period_s = w->longest;
 
@@ -61,7 +68,8 @@ double model_step(const struct instance *in, struct placement *at)
 	if (isinf(w.rest[0]))
 		return INFINITY;
 	for (int s = 0; s < at->stages; s++) {
-		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1], s == at->stages - 1);
+		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1],
+				     s == at->stages - 1);
 		if (room[s] < 1)
 			return INFINITY;
 	}
@@ -80,8 +88,10 @@ double placement_longest_s(const struct instance *in, const struct placement *at
 
 /* -- the simulator ------------------------------------------------------------------------- */
 
-/* Whether a schedule's counts have room: the eager one takes what there is; one that holds all that are played, all. */
-static bool has_room(const struct instance *in, const struct schedule *schedule, const int *room, int stages)
+/* Whether a schedule's counts have room: the eager one takes what there is; one that holds all
+ * that are played, all. */
+static bool has_room(const struct instance *in, const struct schedule *schedule,
+		     const int *room, int stages)
 {
 	bool eager = !in->schedule || !strcmp(in->schedule, "eager");
 
@@ -94,7 +104,8 @@ static bool has_room(const struct instance *in, const struct schedule *schedule,
 	return true;
 }
 
-static double played(const struct instance *in, int micro_batches, const struct costs *costs, const int *room, bool greedy)
+static double played(const struct instance *in, int micro_batches, const struct costs *costs,
+		     const int *room, bool greedy)
 {
 	struct arena arena = {0};
 	struct schedule_want want = {
@@ -114,7 +125,8 @@ static double played(const struct instance *in, int micro_batches, const struct 
 	return step_s;
 }
 
-static double simulated(const struct instance *in, const struct costs *costs, const int *room, bool greedy)
+static double simulated(const struct instance *in, const struct costs *costs, const int *room,
+			bool greedy)
 {
 	double most_s, period_s;
 
@@ -123,7 +135,8 @@ static double simulated(const struct instance *in, const struct costs *costs, co
 	most_s = played(in, PLAYED_MOST, costs, room, greedy);
 	if (isinf(most_s))
 		return INFINITY;
-	period_s = (most_s - played(in, PLAYED_MOST - PLAYED_LAST, costs, room, greedy)) / PLAYED_LAST;
+	period_s =
+	    (most_s - played(in, PLAYED_MOST - PLAYED_LAST, costs, room, greedy)) / PLAYED_LAST;
 	return most_s + (in->micro_batches - PLAYED_MOST) * period_s;
 }
 
@@ -136,7 +149,8 @@ double placement_simulate(const struct instance *in, const struct placement *at)
 	double step_s = INFINITY;
 
 	for (int s = 0; s < at->stages; s++) {
-		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1], s == at->stages - 1);
+		room[s] = stage_room(in, at->node[s], at->first[s], at->first[s + 1],
+				     s == at->stages - 1);
 		fits = fits && room[s] > 0;
 	}
 	if (fits)
@@ -150,7 +164,8 @@ double placement_simulate(const struct instance *in, const struct placement *at)
 double placement_bound(const struct instance *in, const struct placement *at)
 {
 	struct arena arena = {0};
-	double bound_s = step_bound(instance_costs(&arena, in, at), in->micro_batches, NULL, NULL);
+	double bound_s =
+	    step_bound(instance_costs(&arena, in, at), in->micro_batches, NULL, NULL);
 
 	arena_release(&arena);
 	return bound_s;

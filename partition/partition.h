@@ -27,7 +27,8 @@ struct plan_cut { long long after_block; int codec; };
 /* Everything that a solver looks at. */
 struct problem {
 	const struct cluster *cluster;
-	const struct profile *profile;	/* of the cluster's nodes, in its order; or null: declared numbers alone */
+	/* of the cluster's nodes, in its order; or null: declared numbers alone */
+	const struct profile *profile;
 	const struct model_config *model;
 	const struct weights *weights;
 	const struct lora *lora;
@@ -37,23 +38,26 @@ struct problem {
 	int tokens;			/* T */
 	double slowdown;		/* stretches every declared time */
 	bool links_emulated;		/* which takes memory */
-	const struct plan *given;	/* decisions of a file (plan_read), or null: the solver decides */
+	/* decisions of a file (plan_read), or null: the solver decides */
+	const struct plan *given;
 	/* Per node, filled by the caller: threads that its rank will use, the memory that
 	 * training may use there (declared, else measured free; 0: unknown, not checked), and
 	 * what the process needs besides the stage (libraries, data, checkpoint buffers). */
 	const int *threads;
 	const enum dtype *dtypes;	/* that it computes in; null: F32 on all */
 	bool plain;			/* weights of BF16 are not packed */
-	bool packed;			/* sequences hold several samples: see struct stage_spec */
-	const struct generation *generation;	/* what is generated, whose memory counts in place of training's; or null */
+	/* sequences hold several samples: see struct stage_spec */
+	bool packed;
+	/* what is generated, whose memory counts in place of training's; or null */
+	const struct generation *generation;
 	const double *memory_limit_bytes, *overhead_bytes;
 };
 
 /* -- plan.c -------------------------------------------------------------------------------- */
 
 #define PLAN_STAGES_MAX 256
-/* A link's codec where the planner decides: the least lossy that does not cost the step anything worth naming. int4 is
- * never among them: it is taken where it is asked for. */
+/* A link's codec where the planner decides: the least lossy that does not cost the step
+ * anything worth naming. int4 is never among them: it is taken where it is asked for. */
 #define CODEC_AUTO CODEC_KINDS
 #define CODEC_AUTO_LOSSIEST CODEC_INT8
 
@@ -70,7 +74,8 @@ struct plan_stage {
 struct plan_link {
 	int codec_forward, codec_backward;	/* enum codec_kind */
 	double bytes_forward, bytes_backward;	/* with headers */
-	double seconds_forward, seconds_backward, latency_forward, latency_backward;	/* measured or declared */
+	/* measured or declared */
+	double seconds_forward, seconds_backward, latency_forward, latency_backward;
 };
 /* Plain data, so that rank 0 can broadcast it as bytes. */
 struct plan {
@@ -79,11 +84,14 @@ struct plan {
 	int stages;
 	struct plan_stage stage[PLAN_STAGES_MAX];
 	struct plan_link link[PLAN_STAGES_MAX];	/* the cut between stages i and i + 1 */
-	/* Predicted from what is measured or declared; 0: unknown. The bound: B.4, of this plan. */
+	/* Predicted from what is measured or declared; 0: unknown. The bound: B.4, of this
+	 * plan. */
 	double step_s, bound_s;
-	char bottleneck[32];		/* what is occupied longest: "stage 2", "forward link 0", "interface air" */
-	/* Of solvers that decide everything; 0: not known. J of this plan, the least J found for its size of micro-batch, and
-	 * what was proved of it; no plan that the job allows, with any schedule, takes less than least_bound_s. */
+	/* what is occupied longest: "stage 2", "forward link 0", "interface air" */
+	char bottleneck[32];
+	/* Of solvers that decide everything; 0: not known. J of this plan, the least J found
+	 * for its size of micro-batch, and what was proved of it; no plan that the job allows,
+	 * with any schedule, takes less than least_bound_s. */
 	double model_s, model_minimum_s, model_proved_s, least_bound_s;
 	struct digest model_digest;
 };
@@ -97,9 +105,10 @@ struct plan {
  * lacks it), some but not all nodes declaring compute.
  */
 int plan_make(const struct problem *problem, struct plan *plan);
-/* The best plan as plan_make, then the next best that place otherwise (other nodes, order, blocks, or size of a
- * micro-batch), of those that a solver finds which decides everything: ascending steps. More are looked at than for one
- * plan alone. How many, 1 to most; -1 after an error. */
+/* The best plan as plan_make, then the next best that place otherwise (other nodes, order,
+ * blocks, or size of a micro-batch), of those that a solver finds which decides everything:
+ * ascending steps. More are looked at than for one plan alone. How many, 1 to most; -1 after an
+ * error. */
 int plan_rank(const struct problem *problem, struct plan *plan, int most);
 /* The ops of a plan, from the arena; null after an error. */
 struct schedule *plan_schedule(struct arena *arena, const struct problem *problem,
@@ -107,32 +116,41 @@ struct schedule *plan_schedule(struct arena *arena, const struct problem *proble
 
 /* -- memory.c ------------------------------------------------------------------------------ */
 
-/* What generates as stage s of a plan, of a problem with a generation; and all that its rank allocates for it, where work has
- * the buffers of links in it. */
-struct generator_spec plan_generator(const struct problem *problem, const struct plan *plan, int s);
-struct generator_memory plan_generator_memory(const struct problem *problem, const struct plan *plan, int s);
+/* What generates as stage s of a plan, of a problem with a generation; and all that its rank
+ * allocates for it, where work has the buffers of links in it. */
+struct generator_spec plan_generator(const struct problem *problem, const struct plan *plan,
+				     int s);
+struct generator_memory plan_generator_memory(const struct problem *problem,
+					      const struct plan *plan, int s);
 
 /* -- plan_simulate.c ----------------------------------------------------------------------- */
 
-/* The plan's step as the simulator plays it, from the arena; null after an error (EXIT_CONFIG where nothing is known of
- * the speed of a node in use). */
-struct simulation *plan_simulate(struct arena *arena, const struct problem *problem, const struct plan *plan);
+/* The plan's step as the simulator plays it, from the arena; null after an error (EXIT_CONFIG
+ * where nothing is known of the speed of a node in use). */
+struct simulation *plan_simulate(struct arena *arena, const struct problem *problem,
+				 const struct plan *plan);
 
-/* The step where every computation and message takes a random factor longer or shorter (lognormal, mean 1, deviation
- * `jitter`): of JITTER_DRAWS simulations the median, and what nine in ten stay below. -1 after an error, as above. */
+/* The step where every computation and message takes a random factor longer or shorter
+ * (lognormal, mean 1, deviation `jitter`): of JITTER_DRAWS simulations the median, and what
+ * nine in ten stay below. -1 after an error, as above. */
 enum { JITTER_DRAWS = 200 };
 struct jittered { double median_s, most_s; };
-int plan_jitter(const struct problem *problem, const struct plan *plan, double jitter, struct jittered *steps);
+int plan_jitter(const struct problem *problem, const struct plan *plan, double jitter,
+		struct jittered *steps);
 
 /* -- cost.c -------------------------------------------------------------------------------- */
 
-/* Where the predicted seconds of a node, or of the link from one to another, come from; guessed: nothing is known. */
+/* Where the predicted seconds of a node, or of the link from one to another, come from;
+ * guessed: nothing is known. */
 enum origin cost_origin(const struct problem *problem, int node);
 enum origin link_origin(const struct problem *problem, int from, int to);
-/* Where the prediction of a plan comes from: "measured", "declared", or "measured and declared". */
+/* Where the prediction of a plan comes from: "measured", "declared", or "measured and
+ * declared". */
 const char *plan_origins(const struct plan *plan, const struct problem *problem);
-/* What a stage's forward and backward of a micro-batch take at the declared pace of its node, which must declare one. */
-void plan_pace(const struct problem *problem, const struct plan *plan, int s, double *forward_s, double *backward_s);
+/* What a stage's forward and backward of a micro-batch take at the declared pace of its node,
+ * which must declare one. */
+void plan_pace(const struct problem *problem, const struct plan *plan, int s, double *forward_s,
+	       double *backward_s);
 
 /* -- plan_check.c -------------------------------------------------------------------------- */
 
@@ -151,25 +169,27 @@ void plan_print(const struct plan *plan, const struct problem *problem, struct t
 
 /* -- plan_read.c --------------------------------------------------------------------------- */
 
-/* The decisions of a plan.json, for problem.given: nodes, blocks, micro-batch, schedule, solver; the rest is 0. -1 after
- * errors (all of the file; EXIT_CONFIG, EXIT_DATA, EXIT_INPUT): another model, an unknown node, a gap, an overlap. */
+/* The decisions of a plan.json, for problem.given: nodes, blocks, micro-batch, schedule,
+ * solver; the rest is 0. -1 after errors (all of the file; EXIT_CONFIG, EXIT_DATA, EXIT_INPUT):
+ * another model, an unknown node, a gap, an overlap. */
 int plan_read(const char *path, const struct problem *problem, struct plan *plan);
 
-/* The program that an independent solver can solve for the least J, at the plan's size of micro-batch: lp.c. -1 after an
- * error (EXIT_CONFIG: a node whose speed is not known). */
+/* The program that an independent solver can solve for the least J, at the plan's size of
+ * micro-batch: lp.c. -1 after an error (EXIT_CONFIG: a node whose speed is not known). */
 int plan_program(const struct plan *plan, const struct problem *problem, struct text *text);
 
 /* -- explain.c ----------------------------------------------------------------------------- */
 
-/* For people: what each stage does with a step, the other solvers' steps, what would help most. -1 after an error
- * (EXIT_CONFIG where a node in use declares no compute). */
+/* For people: what each stage does with a step, the other solvers' steps, what would help most.
+ * -1 after an error (EXIT_CONFIG where a node in use declares no compute). */
 int plan_explain(const struct plan *plan, const struct problem *problem, struct text *text);
 
 /* -- uniform.c, proportional.c, manual.c --------------------------------------------------- */
 
 /*
- * A solver either fills stage[].{node, first_block, blocks} and stages, in file order of the nodes; or it decides
- * everything, from numbers alone (instance.h). Rows of one table (solver.c).
+ * A solver either fills stage[].{node, first_block, blocks} and stages, in file order of the
+ * nodes; or it decides everything, from numbers alone (instance.h). Rows of one table
+ * (solver.c).
  */
 struct instance;
 struct pool;
@@ -177,9 +197,11 @@ struct solver {
 	const char *name, *help;
 	bool (*applicable)(const struct problem *problem);
 	int (*solve)(const struct problem *problem, struct plan *plan);		/* or null: */
-	/* Adds placements of an instance to a pool; returns what it proved that no J is below (0: nothing). */
+	/* Adds placements of an instance to a pool; returns what it proved that no J is below
+	 * (0: nothing). */
 	double (*search)(const struct instance *instance, struct pool *pool);
-	bool pure;		/* its plan as it is, for comparison: none of the others is among the candidates */
+	/* its plan as it is, for comparison: none of the others is among the candidates */
+	bool pure;
 };
 const struct solver *solver_find(const char *name);	/* null: unknown */
 const char *const *solver_names(void);			/* ended by null */

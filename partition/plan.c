@@ -17,11 +17,16 @@ static const struct solver *applies(const struct problem *problem, const struct 
 		return solver;
 	for (int d = 0; d < problem->cluster->nodes.count; d++)
 		if (!cost_node(problem, d, 1).known)
-			return error_null(EXIT_CONFIG, "plan.solver: '%s' needs the speed of every node, but '%s' declares no "
-					  "compute: declare it, or measure with edgepipe profile", solver->name,
-					  cluster_node(problem->cluster, d)->name);
-	return error_null(EXIT_CONFIG, "plan.solver: '%s' is for fewer, or more alike, than these %d nodes: take search",
-			  solver->name, problem->cluster->nodes.count);
+			return error_null(
+			    EXIT_CONFIG,
+			    "plan.solver: '%s' needs the speed of every node, but '%s' "
+			    "declares no "
+			    "compute: declare it, or measure with edgepipe profile",
+			    solver->name, cluster_node(problem->cluster, d)->name);
+	return error_null(
+	    EXIT_CONFIG,
+	    "plan.solver: '%s' is for fewer, or more alike, than these %d nodes: take search",
+	    solver->name, problem->cluster->nodes.count);
 }
 
 static const struct solver *choose_solver(const struct problem *problem)
@@ -106,8 +111,8 @@ struct schedule *plan_schedule(struct arena *arena, const struct problem *proble
 	return schedule_make(arena, &want);
 }
 
-/* Takes a place from the first stage that lacks memory, else from the one before it, whose places it has edges for.
- * false: there is none to take. */
+/* Takes a place from the first stage that lacks memory, else from the one before it, whose
+ * places it has edges for. false: there is none to take. */
 static bool take_place(struct plan *plan, bool least)
 {
 	for (int s = 0; s < plan->stages; s++) {
@@ -145,7 +150,8 @@ int plan_places(const struct problem *problem, struct plan *plan)
 	return schedule ? 0 : -1;
 }
 
-/* The counts of the greedy order, which may not need all that it could have; with fewer, it may be another order. */
+/* The counts of the greedy order, which may not need all that it could have; with fewer, it may
+ * be another order. */
 static int settle_places(const struct problem *problem, struct plan *plan)
 {
 	int before, after = INT_MAX;
@@ -161,8 +167,8 @@ static int settle_places(const struct problem *problem, struct plan *plan)
 	return 0;
 }
 
-/* Where memory keeps the counts below what the links ask for, or a link is the bottleneck, the greedy order may be the
- * shorter one: the simulator decides. -1 after an error. */
+/* Where memory keeps the counts below what the links ask for, or a link is the bottleneck, the
+ * greedy order may be the shorter one: the simulator decides. -1 after an error. */
 static int choose_order(const struct problem *problem, struct plan *plan)
 {
 	struct plan greedy;
@@ -261,19 +267,23 @@ static int smaller_size(const struct problem *problem, const struct plan *plan)
 	return other.micro_batch;
 }
 
-/* Whether other settings leave room: for any placement where a solver searches, else for this one. */
-static bool would_fit(const struct problem *other, const struct plan *plan, const struct solver *searching)
+/* Whether other settings leave room: for any placement where a solver searches, else for this
+ * one. */
+static bool would_fit(const struct problem *other, const struct plan *plan,
+		      const struct solver *searching)
 {
 	struct plan draft = {.stages = 0};
 
 	if (searching)
 		return choose_plan(other, searching, &draft, NULL, 0) > 0;
 	memcpy(&draft, plan, sizeof draft);
-	return plan_size(other, &draft, plan->micro_batch, !other->given && !other->micro_batch) > 0;
+	return plan_size(other, &draft, plan->micro_batch,
+			 !other->given && !other->micro_batch) > 0;
 }
 
 /* Which settings would make a plan fit, each alone. */
-static struct remedy remedy_of(const struct problem *problem, const struct plan *plan, const struct solver *searching)
+static struct remedy remedy_of(const struct problem *problem, const struct plan *plan,
+			       const struct solver *searching)
 {
 	struct problem once = *problem, again = *problem;
 	struct remedy remedy = {.recompute = RECOMPUTE_NONE};
@@ -307,7 +317,8 @@ static int choose_size(const struct problem *problem, struct plan *plan)
 }
 
 /* By a solver that keeps file order, or by a file. */
-static int make_ordered(const struct problem *problem, const struct solver *solver, struct plan *plan)
+static int make_ordered(const struct problem *problem, const struct solver *solver,
+			struct plan *plan)
 {
 	if (problem->given) {
 		adopt(problem->given, plan);

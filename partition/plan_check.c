@@ -163,7 +163,8 @@ static int check_costs(const struct plan *plan, const struct problem *problem, c
 			return fault("the link after stage %d has other costs", s);
 	cost_predict(problem, &fresh);
 	if (plan->least_bound_s > plan->step_s)
-		return fault("no plan takes less than %g s, but this one takes %g s", plan->least_bound_s, plan->step_s);
+		return fault("no plan takes less than %g s, but this one takes %g s",
+			     plan->least_bound_s, plan->step_s);
 	if (fresh.step_s != plan->step_s || fresh.bound_s != plan->bound_s ||
 	    strcmp(fresh.bottleneck, plan->bottleneck) != 0)
 		return fault("a step takes %g s and at least %g s, not %g s and %g s",

@@ -29,8 +29,10 @@ static void add_gap(struct text *text, const char *key, double value, double lea
 		text_add(text, "\"%s\":null", key);
 }
 
-/* "key":{"to":1,"bytes":..,"seconds":..,"latency_s":..,"codec":"none"}, or null where to is -1. */
-static void add_link(struct text *text, const char *key, const struct plan *plan, int cut, int to)
+/* "key":{"to":1,"bytes":..,"seconds":..,"latency_s":..,"codec":"none"}, or null where to is
+ * -1. */
+static void add_link(struct text *text, const char *key, const struct plan *plan, int cut,
+		     int to)
 {
 	const struct plan_link *link = &plan->link[cut < 0 ? 0 : cut];
 	bool forward = to > cut;
@@ -43,10 +45,13 @@ static void add_link(struct text *text, const char *key, const struct plan *plan
 	text_add(text, "{\"to\":%d,\"bytes\":%.0f,", to,
 		 forward ? link->bytes_forward : link->bytes_backward);
 	add_seconds(text, "seconds", forward ? link->seconds_forward : link->seconds_backward);
-	add_seconds(text, "latency_s", forward ? link->latency_forward : link->latency_backward);
-	text_add(text, "\"codec\":\"%s\"}",
-		 codec_of((enum codec_kind)(forward ? link->codec_forward : link->codec_backward),
-			  !forward)->name);
+	add_seconds(text, "latency_s",
+		    forward ? link->latency_forward : link->latency_backward);
+	text_add(
+	    text, "\"codec\":\"%s\"}",
+	    codec_of((enum codec_kind)(forward ? link->codec_forward : link->codec_backward),
+		     !forward)
+		->name);
 }
 
 static void add_bytes(struct text *text, const char *key, double bytes)

@@ -1,5 +1,6 @@
 /*
- * plan_table.c - the plan for people: a line a stage, the codecs of its links, then who is left out and why.
+ * plan_table.c - the plan for people: a line a stage, the codecs of its links, then who is left
+ * out and why.
  */
 #include "partition/internal.h"
 
@@ -63,7 +64,8 @@ void plan_line(const struct plan *plan, const struct problem *problem, struct te
 	char blocks[64];
 
 	for (int s = 0; s < plan->stages; s++)
-		text_add(text, "%s%s %s", s ? " | " : "", cluster_node(problem->cluster, plan->stage[s].node)->name,
+		text_add(text, "%s%s %s", s ? " | " : "",
+			 cluster_node(problem->cluster, plan->stage[s].node)->name,
 			 blocks_write(&plan->stage[s], blocks, sizeof blocks));
 	text_add(text, ", micro-batches of %d: %.3g s a step", plan->micro_batch, plan->step_s);
 }
@@ -74,7 +76,8 @@ static void add_links(struct text *text, const struct plan *plan, const struct p
 	bool any = false;
 
 	for (int s = 0; s + 1 < plan->stages; s++)
-		any = any || plan->link[s].codec_forward != CODEC_NONE || plan->link[s].codec_backward != CODEC_NONE;
+		any = any || plan->link[s].codec_forward != CODEC_NONE ||
+		      plan->link[s].codec_backward != CODEC_NONE;
 	for (int s = 0; any && s + 1 < plan->stages; s++)
 		text_add(text, "%-7s %s > %s: %s forward, %s backward\n", s ? "" : "links",
 			 cluster_node(problem->cluster, plan->stage[s].node)->name,
@@ -88,13 +91,16 @@ void plan_print(const struct plan *plan, const struct problem *problem, struct t
 	struct widths widths = measure(plan, problem);
 	char why[160];
 
-	text_add(text, "plan: %s, %s, %d micro-batch%s of %d sequence%s\n", problem->given ? "given" : plan->solver,
-		 plan->schedule, plan->micro_batches, plan->micro_batches > 1 ? "es" : "",
-		 plan->micro_batch, plan->micro_batch > 1 ? "s" : "");
+	text_add(text, "plan: %s, %s, %d micro-batch%s of %d sequence%s\n",
+		 problem->given ? "given" : plan->solver, plan->schedule, plan->micro_batches,
+		 plan->micro_batches > 1 ? "es" : "", plan->micro_batch,
+		 plan->micro_batch > 1 ? "s" : "");
 	if (problem->recompute != RECOMPUTE_NONE)
-		text_add(text, "train.recompute %s: backward computes %s again\n", recompute_name(problem->recompute),
-			 problem->recompute == RECOMPUTE_MLP ? "the inputs of every MLP's activation"
-							     : "every block's forward");
+		text_add(text, "train.recompute %s: backward computes %s again\n",
+			 recompute_name(problem->recompute),
+			 problem->recompute == RECOMPUTE_MLP
+			     ? "the inputs of every MLP's activation"
+			     : "every block's forward");
 	text_add(text, "stage  %-*s  %-*s  %6s  %9s  %s\n", widths.node, "node", widths.blocks,
 		 "blocks", "FLOPs", "in flight", "memory (estimate of limit)");
 	for (int s = 0; s < plan->stages; s++)

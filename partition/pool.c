@@ -7,7 +7,8 @@
 
 static bool same(const struct placement *a, const struct placement *b)
 {
-	return a->stages == b->stages && !memcmp(a->node, b->node, (size_t)a->stages * sizeof(int)) &&
+	return a->stages == b->stages &&
+	       !memcmp(a->node, b->node, (size_t)a->stages * sizeof(int)) &&
 	       !memcmp(a->first, b->first, (size_t)(a->stages + 1) * sizeof(int));
 }
 
@@ -26,7 +27,8 @@ bool pool_add(struct pool *pool, const struct placement *placement)
 		pool->item = xalloc(POOL_MOST * sizeof(*pool->item));
 	if (pool->count < POOL_MOST)
 		pool->count++;
-	for (at = pool->count - 1; at > 0 && pool->item[at - 1].model_s > placement->model_s; at--)
+	for (at = pool->count - 1; at > 0 && pool->item[at - 1].model_s > placement->model_s;
+	     at--)
 		pool->item[at] = pool->item[at - 1];
 	pool->item[at] = *placement;
 	return true;

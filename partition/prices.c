@@ -1,9 +1,11 @@
 /*
- * prices.c - a lower bound of J for any number of nodes: over intervals [a, b] of periods no plan has less than the
- * cheapest walk with limits of b, plus (M - 1) a. Prices on nodes that the walk comes back to make it a better one
- * (walk.c); they begin as what the knapsack (rest.c) would give for one more member of a class, and move by subgradients:
- * up where there are many visits, down where there is none. The interval that may hide the least is worked on next: it
- * is cut in half where its ends are what is wrong, and its nodes that no better plan uses are left out.
+ * prices.c - a lower bound of J for any number of nodes: over intervals [a, b] of periods no
+ * plan has less than the cheapest walk with limits of b, plus (M - 1) a. Prices on nodes that
+ * the walk comes back to make it a better one (walk.c); they begin as what the knapsack
+ * (rest.c) would give for one more member of a class, and move by subgradients: up where there
+ * are many visits, down where there is none. The interval that may hide the least is worked on
+ * next: it is cut in half where its ends are what is wrong, and its nodes that no better plan
+ * uses are left out.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -15,26 +17,29 @@
 
 #define SAME 1e-10			/* of two sums that rounding may tell apart */
 #define WIDE 1.04			/* ends of an interval to begin with */
-#define SHORTEST 1e-6			/* of the longest period: shorter ones are one interval */
-/* After a step that was good, and one that was not: what of a direction goes into the next one, and how much longer that
- * is. */
+#define SHORTEST 1e-6 /* of the longest period: shorter ones are one interval */
+/* After a step that was good, and one that was not: what of a direction goes into the next one,
+ * and how much longer that is. */
 #define OLD_GOOD 0.3
 #define OLD_BAD 0.7
 #define LONGER 1.5
 #define SHORTER 0.5
 #define BEGIN 0.3			/* length of the first step */
 #define TOO_LITTLE 5e-4			/* of J: less is no progress */
-#define NARROW 2e-3			/* of J: that the ends of an interval are apart, at M - 1 times */
+#define NARROW 2e-3 /* of J: that the ends of an interval are apart, at M - 1 times */
 enum { STEPS = 5, STEPS_WIDE = 2, STALLS_MOST = 2 };
 #define WORK_MOST ((size_t)3000000000u)
 
-/* Periods, and what stages and ways cost there at least; with the best prices so far, as far as by walks. */
+/* Periods, and what stages and ways cost there at least; with the best prices so far, as far as
+ * by walks. */
 struct span {
 	double low_s, high_s, ways_s, priced_s;
-	double length;			/* of the next step, of one that would reach what is wanted */
+	/* of the next step, of one that would reach what is wanted */
+	double length;
 	int stalls;			/* how often in a row it got nowhere */
 	double *price;			/* [nodes] */
-	uint8_t *dead;			/* [blocks + 1][nodes]: no better plan has a stage there */
+	/* [blocks + 1][nodes]: no better plan has a stage there */
+	uint8_t *dead;
 };
 
 struct prices {
@@ -112,12 +117,15 @@ static void begin_prices(struct prices *b, double period_s, double *price)
 	for (int k = 0; k < c->count; k++)
 		for (int m = 0; m < c->size[k]; m++)
 			price[c->member[c->begin[k] + m]] =
-				rest->capacity[k] > 0 ? fmax(0, rest->capacity[k] * (marginal - rest->cost[k])) : 0;
+			    rest->capacity[k] > 0
+				? fmax(0, rest->capacity[k] * (marginal - rest->cost[k]))
+				: 0;
 }
 
 /* -- one interval -------------------------------------------------------------------------- */
 
-/* Cheapest walk at the prices that the walk has; whether it is the interval's best bound, which is kept. */
+/* Cheapest walk at the prices that the walk has; whether it is the interval's best bound, which
+ * is kept. */
 static bool look(struct prices *b, struct span *s)
 {
 	double ways_s = walk_least(&b->walk, most_of(b, s));
@@ -143,7 +151,8 @@ static void kill(struct prices *b, struct span *s)
 	walk_limit(&b->walk, s->high_s, s->high_s, s->price, s->dead);
 }
 
-/* A step from the best prices, of the length that would just reach what is wanted if bounds went on as they begin. */
+/* A step from the best prices, of the length that would just reach what is wanted if bounds
+ * went on as they begin. */
 static void move_prices(struct prices *b, const struct span *s, double reach_s)
 {
 	struct walk *w = &b->walk;
@@ -152,10 +161,13 @@ static void move_prices(struct prices *b, const struct span *s, double reach_s)
 	for (int i = 0; i < w->count; i++)
 		square += b->direction[i] * b->direction[i];
 	for (int i = 0; i < w->count; i++)
-		w->price[i] = fmax(0, s->price[w->node[i]] + (square > 0 ? reach_s / square * b->direction[i] : 0));
+		w->price[i] =
+		    fmax(0, s->price[w->node[i]] +
+				(square > 0 ? reach_s / square * b->direction[i] : 0));
 }
 
-/* Where the walks at hand point to: up where nodes are visited more than once, down where they cost and are not. */
+/* Where the walks at hand point to: up where nodes are visited more than once, down where they
+ * cost and are not. */
 static void turn(struct prices *b, double old)
 {
 	const struct walk *w = &b->walk;
@@ -243,7 +255,8 @@ static void work_all(struct prices *b)
 		int i = least_span(b);
 		struct span s = b->span[i];
 		double width_s = times(b) * (s.high_s - s.low_s);
-		bool wide = width_s > (b->best_s - least_of(b, &s)) / 3, narrow = width_s < NARROW * b->best_s;
+		bool wide = width_s > (b->best_s - least_of(b, &s)) / 3,
+		     narrow = width_s < NARROW * b->best_s;
 
 		if (narrow && s.stalls >= STALLS_MOST)
 			return;
@@ -269,7 +282,8 @@ double priced_least(const struct instance *in, double best_s)
 	b.direction = arena_take(&b.arena, (size_t)in->nodes * sizeof(double));
 	begin_spans(&b);
 	work_all(&b);
-	least_s = b.count > 0 ? fmin(best_s, least_of(&b, &b.span[least_span(&b)]) * (1 - SAME)) : best_s;
+	least_s = b.count > 0 ? fmin(best_s, least_of(&b, &b.span[least_span(&b)]) * (1 - SAME))
+			      : best_s;
 	while (b.count > 0)
 		drop(&b.span[--b.count]);
 	free(b.span);

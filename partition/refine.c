@@ -1,9 +1,9 @@
 /*
  * refine.c - the shortest step by simulation, from plans that are good by J.
  *
- * J is approximate, so its best plan is not always the best one; but a plan that is, is near one of J's best. All of the
- * pool are simulated, then whatever is one change away from the best of them, as long as that helps. What the
- * bound B.4 rules out is not simulated.
+ * J is approximate, so its best plan is not always the best one; but a plan that is, is near
+ * one of J's best. All of the pool are simulated, then whatever is one change away from the
+ * best of them, as long as that helps. What the bound B.4 rules out is not simulated.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -99,8 +99,10 @@ static bool leave_out(struct climb *c)
 			struct placement at = c->best;
 			int from = i + (down || i == 0);
 
-			memmove(at.node + i, at.node + i + 1, (size_t)(at.stages - i - 1) * sizeof(int));
-			memmove(at.first + from, at.first + from + 1, (size_t)(at.stages - from) * sizeof(int));
+			memmove(at.node + i, at.node + i + 1,
+				(size_t)(at.stages - i - 1) * sizeof(int));
+			memmove(at.first + from, at.first + from + 1,
+				(size_t)(at.stages - from) * sizeof(int));
 			at.stages--;
 			at.first[0] = 0;
 			if (better(c, &at))
@@ -109,7 +111,8 @@ static bool leave_out(struct climb *c)
 	return false;
 }
 
-/* Makes room for a node before stage i (i == stages: at the end), with a block of the stage before or after. */
+/* Makes room for a node before stage i (i == stages: at the end), with a block of the stage
+ * before or after. */
 static void insert(struct placement *at, int node, int i, bool from_next)
 {
 	memmove(at->node + i + 1, at->node + i, (size_t)(at->stages - i) * sizeof(int));

@@ -1,6 +1,7 @@
 /*
- * refuse.c - why no placement holds a model, in numbers that add up: what it needs besides the processes, what the nodes
- * have left of their memory, and where that suffices in all, what the next whole block lacks.
+ * refuse.c - why no placement holds a model, in numbers that add up: what it needs besides the
+ * processes, what the nodes have left of their memory, and where that suffices in all, what the
+ * next whole block lacks.
  */
 #include <math.h>
 #include <string.h>
@@ -11,9 +12,11 @@
 struct shortage {
 	const struct problem *problem;
 	const struct instance *in;
-	int *node, count;		/* that a plan could use: those with most left, the most first */
+	/* that a plan could use: those with most left, the most first */
+	int *node, count;
 	struct plan *scratch;
-	int first, last;		/* the nodes that hold most with the embedding, and with the head; -1: none does */
+	/* the nodes that hold most with the embedding, and with the head; -1: none does */
+	int first, last;
 };
 
 enum role { FIRST, INNER, LAST, WHOLE };
@@ -23,16 +26,20 @@ static const char *name_of(const struct shortage *s, int node)
 	return cluster_node(s->problem->cluster, node)->name;
 }
 
-/* So many blocks with one micro-batch in flight, by the allocator, with what the cuts beside them take. */
+/* So many blocks with one micro-batch in flight, by the allocator, with what the cuts beside
+ * them take. */
 static double role_bytes(const struct shortage *s, int node, enum role role, int blocks)
 {
-	const struct plan_link lossiest = {.codec_forward = CODEC_AUTO_LOSSIEST, .codec_backward = CODEC_AUTO_LOSSIEST};
-	int all = s->in->blocks, at = role == WHOLE ? 0 : (int)role, other = s->node[s->node[0] == node && s->count > 1];
+	const struct plan_link lossiest = {.codec_forward = CODEC_AUTO_LOSSIEST,
+					   .codec_backward = CODEC_AUTO_LOSSIEST};
+	int all = s->in->blocks, at = role == WHOLE ? 0 : (int)role,
+	    other = s->node[s->node[0] == node && s->count > 1];
 	struct plan *plan = s->scratch;
 
 	plan->stages = role == WHOLE ? 1 : 3;
 	for (int cut = 0; cut < 2; cut++)
-		plan->link[cut] = cost_cut(s->problem, node, other, plan->micro_batch, &lossiest);
+		plan->link[cut] =
+		    cost_cut(s->problem, node, other, plan->micro_batch, &lossiest);
 	plan->stage[at] = (struct plan_stage){
 		.node = node,
 		.first_block = role == LAST ? all - blocks : role == INNER && blocks < all,
@@ -50,7 +57,8 @@ static int held(const struct shortage *s, int node, enum role role)
 {
 	int blocks = role == LAST ? -1 : 0, most = s->in->blocks - (role != LAST);
 
-	while (blocks < most && role_bytes(s, node, role, blocks + 1) <= s->in->memory_bytes[node])
+	while (blocks < most &&
+	       role_bytes(s, node, role, blocks + 1) <= s->in->memory_bytes[node])
 		blocks++;
 	return blocks;
 }
@@ -74,14 +82,18 @@ static void fill_nodes(struct shortage *s, struct arena *arena)
 
 /* -- in all -------------------------------------------------------------------------------- */
 
-/* What the model needs over the nodes that have any left, and how much more that is than they have left. */
+/* What the model needs over the nodes that have any left, and how much more that is than they
+ * have left. */
 static double needed_bytes(const struct shortage *s, double *more)
 {
-	double needed = role_bytes(s, s->node[0], WHOLE, s->in->blocks), left = s->in->memory_bytes[s->node[0]];
+	double needed = role_bytes(s, s->node[0], WHOLE, s->in->blocks),
+	       left = s->in->memory_bytes[s->node[0]];
 
 	for (int i = 1; i < s->count; i++) {
-		double one = role_bytes(s, s->node[i], INNER, 1), has = s->in->memory_bytes[s->node[i]];
-		double empty = s->in->blocks > 1 ? 2 * one - role_bytes(s, s->node[i], INNER, 2) : one;
+		double one = role_bytes(s, s->node[i], INNER, 1),
+		       has = s->in->memory_bytes[s->node[i]];
+		double empty =
+		    s->in->blocks > 1 ? 2 * one - role_bytes(s, s->node[i], INNER, 2) : one;
 
 		if (has <= 0)
 			break;
@@ -115,7 +127,8 @@ static void add_processes(const struct shortage *s, struct text *text)
 /* Chooses the ends so that most blocks are held; how many that are. */
 static int choose_ends(struct shortage *s, struct arena *arena)
 {
-	int *first = arena_take(arena, (size_t)s->count * sizeof(int)), *last = arena_take(arena, (size_t)s->count * sizeof(int));
+	int *first = arena_take(arena, (size_t)s->count * sizeof(int)),
+	    *last = arena_take(arena, (size_t)s->count * sizeof(int));
 	int *inner = arena_take(arena, (size_t)s->count * sizeof(int)), all = 0, most = -1;
 
 	for (int i = 0; i < s->count; i++) {
@@ -144,10 +157,15 @@ static void add_end(const struct shortage *s, enum role role, int blocks, struct
 	double needed = role_bytes(s, node, role, blocks), left = s->in->memory_bytes[node];
 	char a[32], b[32], c[32];
 
-	text_add(text, "but no two nodes hold %s: it takes %s besides the process, and the largest, '%s', has %s left, %s less",
-		 role == LAST ? "both ends: the head alone" : "both ends: the embedding with one block",
-		 unit_write(needed, UNIT_BYTES, a, sizeof a), name_of(s, node), unit_write(left, UNIT_BYTES, b, sizeof b),
-		 unit_write(needed - left, UNIT_BYTES, c, sizeof c));
+	text_add(
+	    text,
+	    "but no two nodes hold %s: it takes %s besides the process, and the largest, '%s', "
+	    "has %s left, %s less",
+	    role == LAST ? "both ends: the head alone"
+			 : "both ends: the embedding with one block",
+	    unit_write(needed, UNIT_BYTES, a, sizeof a), name_of(s, node),
+	    unit_write(left, UNIT_BYTES, b, sizeof b),
+	    unit_write(needed - left, UNIT_BYTES, c, sizeof c));
 }
 
 /* Who lacks least for one more block. */
@@ -168,9 +186,15 @@ static void add_next(const struct shortage *s, int blocks, struct text *text)
 		least = more;
 		node = d;
 	}
-	text_add(text, "but not in whole blocks: they hold %d of %d, and '%s' lacks the least for one more%s, %s", blocks,
-		 s->in->blocks, name_of(s, node), node == s->first ? " beside the embedding" :
-		 node == s->last ? " beside the head" : "", unit_write(least, UNIT_BYTES, lack, sizeof lack));
+	text_add(
+	    text,
+	    "but not in whole blocks: they hold %d of %d, and '%s' lacks the least for one "
+	    "more%s, %s",
+	    blocks, s->in->blocks, name_of(s, node),
+	    node == s->first  ? " beside the embedding"
+	    : node == s->last ? " beside the head"
+			      : "",
+	    unit_write(least, UNIT_BYTES, lack, sizeof lack));
 }
 
 static void add_cut(struct shortage *s, struct arena *arena, struct text *text)
@@ -190,7 +214,8 @@ static void add_cut(struct shortage *s, struct arena *arena, struct text *text)
 
 /* -- what is said -------------------------------------------------------------------------- */
 
-static void add_help(const struct shortage *s, int size, const struct remedy *remedy, struct text *text)
+static void add_help(const struct shortage *s, int size, const struct remedy *remedy,
+		     struct text *text)
 {
 	text_add(text, "\n  what helps: ");
 	if (size > 1)
@@ -198,7 +223,10 @@ static void add_help(const struct shortage *s, int size, const struct remedy *re
 	memory_add_remedy(remedy, text);
 	if (strcmp(s->problem->want->schedule, "eager") != 0 && s->problem->batch > size)
 		text_add(text, "a plan.schedule with fewer micro-batches in flight, ");
-	text_add(text, "a shorter data.sequence, more memory (nodes[].memory, where more is there), more nodes");
+	text_add(
+	    text,
+	    "a shorter data.sequence, more memory (nodes[].memory, where more is there), more "
+	    "nodes");
 }
 
 static void add_model(struct shortage *s, struct arena *arena, int size, struct text *text)
@@ -206,12 +234,16 @@ static void add_model(struct shortage *s, struct arena *arena, int size, struct 
 	double more, needed = needed_bytes(s, &more);
 	char a[32], b[32];
 
-	text_add(text, "no placement holds the model: with micro-batches of %d it needs %s besides the processes (", size,
-		 unit_write(needed, UNIT_BYTES, a, sizeof a));
+	text_add(
+	    text,
+	    "no placement holds the model: with micro-batches of %d it needs %s besides the "
+	    "processes (",
+	    size, unit_write(needed, UNIT_BYTES, a, sizeof a));
 	add_processes(s, text);
 	text_add(text, ")");
 	if (more > 0)
-		text_add(text, ", %s more than all nodes have left", unit_write(more, UNIT_BYTES, b, sizeof b));
+		text_add(text, ", %s more than all nodes have left",
+			 unit_write(more, UNIT_BYTES, b, sizeof b));
 	else
 		add_cut(s, arena, text);
 }
@@ -230,9 +262,13 @@ int refuse_all(const struct problem *problem, const struct remedy *remedy)
 	node = s.node[0];
 	unit_write(problem->memory_limit_bytes[node], UNIT_BYTES, limit, sizeof limit);
 	if (s.in->memory_bytes[node] <= 0)
-		text_add(&text, "no node holds even the process: %s before any weights; the largest, '%s', has %s",
-			 unit_write(problem->overhead_bytes[node], UNIT_BYTES, process, sizeof process),
-			 name_of(&s, node), limit);
+		text_add(
+		    &text,
+		    "no node holds even the process: %s before any weights; the largest, '%s', "
+		    "has %s",
+		    unit_write(problem->overhead_bytes[node], UNIT_BYTES, process,
+			       sizeof process),
+		    name_of(&s, node), limit);
 	else
 		add_model(&s, &arena, size, &text);
 	if (s.in->memory_bytes[node] > 0)

@@ -37,7 +37,8 @@ static bool one_shape(const struct instance *in, const struct classes *c)
 static bool all_alike(const struct instance *in, int node)
 {
 	for (int x = 1; x < in->blocks; x++)
-		if (fabs(block_s(in, node, x) - block_s(in, node, 0)) > NOISE * block_s(in, node, 0))
+		if (fabs(block_s(in, node, x) - block_s(in, node, 0)) >
+		    NOISE * block_s(in, node, 0))
 			return false;
 	return true;
 }
@@ -69,8 +70,10 @@ static int by_length(const void *a, const void *b)
 	return (x->way_s > y->way_s) - (x->way_s < y->way_s);
 }
 
-/* Ways out of a class over the smallest cut, from short to long links: those that are cheaper than all shorter ones. */
-static void find_ways(struct arena *arena, struct rest *rest, const struct instance *in, const struct classes *c, int from)
+/* Ways out of a class over the smallest cut, from short to long links: those that are cheaper
+ * than all shorter ones. */
+static void find_ways(struct arena *arena, struct rest *rest, const struct instance *in,
+		      const struct classes *c, int from)
 {
 	struct way_out *all = xalloc((size_t)c->count * sizeof(*all));
 	int count = 0, kept = 0, i, j;
@@ -85,7 +88,8 @@ static void find_ways(struct arena *arena, struct rest *rest, const struct insta
 		forward = rest->cut_forward * in->link_forward_s[at];
 		backward = rest->cut_backward * in->link_backward_s[at];
 		all[count].longest_s = forward > backward ? forward : backward;
-		all[count++].way_s = forward + backward + in->latency_forward_s[at] + in->latency_backward_s[at];
+		all[count++].way_s =
+		    forward + backward + in->latency_forward_s[at] + in->latency_backward_s[at];
 	}
 	qsort(all, (size_t)count, sizeof(*all), by_length);
 	for (i = 0; i < count; i++)
@@ -120,7 +124,8 @@ static double blocks_that_fit(const struct instance *in, int node)
 
 	if (in->need) {
 		for (int b = in->blocks; b > 0; b--)
-			if (stage_room(in, node, 1, 1 + b, false) || stage_room(in, node, 0, b, false) ||
+			if (stage_room(in, node, 1, 1 + b, false) ||
+			    stage_room(in, node, 0, b, false) ||
 			    stage_room(in, node, 1, 1 + b, true) ||
 			    (b == in->blocks && stage_room(in, node, 0, b, true)))
 				return b;
@@ -128,11 +133,15 @@ static double blocks_that_fit(const struct instance *in, int node)
 	}
 	each = in->weights[1] - in->weights[0] + in->stored[1] - in->stored[0];
 	room = in->memory_bytes[node] - in->stored_cut;
-	return each <= 0 || isinf(room) ? INFINITY : room < each ? 0 : floor(room / each * (1 + NOISE));
+	return each <= 0 || isinf(room) ? INFINITY
+	       : room < each		? 0
+					: floor(room / each * (1 + NOISE));
 }
 
-/* Work of each block: its time on the first class; where shapes differ, on whichever class is fastest there. */
-void rest_open(struct arena *arena, const struct instance *in, const struct classes *c, struct rest *rest)
+/* Work of each block: its time on the first class; where shapes differ, on whichever class is
+ * fastest there. */
+void rest_open(struct arena *arena, const struct instance *in, const struct classes *c,
+	       struct rest *rest)
 {
 	size_t count = (size_t)c->count;
 	bool shape = one_shape(in, c);
@@ -167,14 +176,16 @@ void rest_open(struct arena *arena, const struct instance *in, const struct clas
 	}
 }
 
-void rest_limit(struct rest *rest, const struct instance *in, const struct classes *c, double stage_most_s,
-		double link_most_s, enum rest_ways ways)
+void rest_limit(struct rest *rest, const struct instance *in, const struct classes *c,
+		double stage_most_s, double link_most_s, enum rest_ways ways)
 {
 	rest->way_most_s = 0;
 	for (int k = 0; k < c->count; k++) {
 		int node = c->member[c->begin[k]];
 		double unit = rest->whole ? block_s(in, node, 0)
-			      : rest->shape ? block_s(in, node, 0) / block_s(in, c->member[0], 0) : 1;
+			      : rest->shape
+				  ? block_s(in, node, 0) / block_s(in, c->member[0], 0)
+				  : 1;
 		double capacity = stage_most_s / unit, way_s;
 
 		rest->unit[k] = unit;

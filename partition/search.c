@@ -1,20 +1,29 @@
 /*
- * search.c - good plans without a proof: the lattice with a beam, one pass for each of a row of periods. Short periods
- * ask for many stages and long ones for few; J is least somewhere between, so the row is coarse at first and then fine
- * around the best.
+ * search.c - good plans without a proof: the lattice with a beam, one pass for each of a row of
+ * periods. Short periods ask for many stages and long ones for few; J is least somewhere
+ * between, so the row is coarse at first and then fine around the best.
  */
 #include <math.h>
 
 #include "partition/lattice.h"
 #include "partition/solvers.h"
 
-enum { LENGTHS = 3, CHOICES_MOST = 192, WORK = 20000, BEAM_LEAST = 24, BEAM_MOST = 3000, LABELS_MOST = 1 << 23 };
+enum {
+	LENGTHS = 3,
+	CHOICES_MOST = 192,
+	WORK = 20000,
+	BEAM_LEAST = 24,
+	BEAM_MOST = 3000,
+	LABELS_MOST = 1 << 23
+};
 #define COARSE 1.2
 #define FINE 1.04
 
-static double try_period(struct lattice *lattice, const struct instance *in, double period_s, struct pool *pool)
+static double try_period(struct lattice *lattice, const struct instance *in, double period_s,
+			 struct pool *pool)
 {
-	int choices = in->nodes < CHOICES_MOST ? in->nodes : CHOICES_MOST, beam = WORK / choices / LENGTHS;
+	int choices = in->nodes < CHOICES_MOST ? in->nodes : CHOICES_MOST,
+	    beam = WORK / choices / LENGTHS;
 	struct lattice_want want = {
 		.period_s = period_s,
 		.below_s = INFINITY,
@@ -33,15 +42,17 @@ static double try_period(struct lattice *lattice, const struct instance *in, dou
 }
 
 /* From high to low, as long as something fits; the period of the best. */
-static double sweep(struct lattice *lattice, const struct instance *in, double high_s, double low_s, double ratio,
-		    struct pool *pool)
+static double sweep(struct lattice *lattice, const struct instance *in, double high_s,
+		    double low_s, double ratio, struct pool *pool)
 {
 	double best_s = INFINITY, best_period_s = high_s;
 
 	for (double period_s = high_s; period_s >= low_s; period_s /= ratio) {
 		double step_s;
 
-		if (lattice_least(lattice, period_s, period_s) + (in->micro_batches - 1) * low_s >= pool_best(pool))
+		if (lattice_least(lattice, period_s, period_s) +
+			(in->micro_batches - 1) * low_s >=
+		    pool_best(pool))
 			continue;
 		step_s = try_period(lattice, in, period_s, pool);
 		if (step_s < best_s) {
@@ -52,7 +63,8 @@ static double sweep(struct lattice *lattice, const struct instance *in, double h
 	return best_period_s;
 }
 
-/* Any plan at all, so that the row of periods has an end: every node alone, and whatever fits the longest period. */
+/* Any plan at all, so that the row of periods has an end: every node alone, and whatever fits
+ * the longest period. */
 static void begin(struct lattice *lattice, const struct instance *in, struct pool *pool)
 {
 	double low_s, high_s;
@@ -79,7 +91,8 @@ void search_solve(const struct instance *in, struct pool *pool)
 	lattice_periods(lattice, pool_best(pool), &low_s, &high_s);
 	best_s = sweep(lattice, in, high_s, low_s, COARSE, pool);
 	lattice_periods(lattice, pool_best(pool), &low_s, &high_s);
-	sweep(lattice, in, fmin(high_s, best_s * COARSE), fmax(low_s, best_s / COARSE), FINE, pool);
+	sweep(lattice, in, fmin(high_s, best_s * COARSE), fmax(low_s, best_s / COARSE), FINE,
+	      pool);
 	lattice_close(lattice);
 }
 

@@ -32,7 +32,8 @@ static bool few_sets(const struct problem *problem)
 {
 	struct arena arena = {0};
 	struct classes classes;
-	const struct instance *in = speeds_known(problem) ? instance_of(&arena, problem, 1) : NULL;
+	const struct instance *in =
+	    speeds_known(problem) ? instance_of(&arena, problem, 1) : NULL;
 
 	if (in)
 		classes_find(&arena, in, &classes);
@@ -42,18 +43,22 @@ static bool few_sets(const struct problem *problem)
 
 /* The first that applies is the one that a job without plan.solver gets. */
 static const struct solver solvers[] = {
-	{"manual", "blocks per node by hand, from plan.layers", by_hand, manual_solve, NULL, false},
-	{"exact", "the shortest step, by a closed form that is minimised with a proof, then by the simulator", few_sets,
-	 NULL, exact_solve, false},
-	{"search", "a short step for any number of nodes, without the proof", speeds_known, NULL, quick_solve, false},
-	{"bottleneck", "the shortest longest stage or link, whatever the step takes", few_sets, NULL, bottleneck_search,
-	 true},
-	{"proportional", "FLOPs in proportion to the declared compute of the nodes", always,
-	 proportional_solve, NULL, false},
-	{"uniform", "as many blocks on every node", always, uniform_solve, NULL, false},
+    {"manual", "blocks per node by hand, from plan.layers", by_hand, manual_solve, NULL, false},
+    {"exact",
+     "the shortest step, by a closed form that is minimised with a proof, then by the "
+     "simulator",
+     few_sets, NULL, exact_solve, false},
+    {"search", "a short step for any number of nodes, without the proof", speeds_known, NULL,
+     quick_solve, false},
+    {"bottleneck", "the shortest longest stage or link, whatever the step takes", few_sets,
+     NULL, bottleneck_search, true},
+    {"proportional", "FLOPs in proportion to the declared compute of the nodes", always,
+     proportional_solve, NULL, false},
+    {"uniform", "as many blocks on every node", always, uniform_solve, NULL, false},
 };
 
-static const char *const names[] = {"manual", "exact", "search", "bottleneck", "proportional", "uniform", NULL};
+static const char *const names[] = {"manual",	    "exact",   "search", "bottleneck",
+				    "proportional", "uniform", NULL};
 
 _Static_assert(sizeof names / sizeof *names == sizeof solvers / sizeof *solvers + 1,
 	       "a name for every row");
@@ -121,5 +126,9 @@ int plan_program(const struct plan *plan, const struct problem *problem, struct 
 	if (in)
 		lp_write(in, text);
 	arena_release(&arena);
-	return in ? 0 : error(EXIT_CONFIG, "--dump-lp: not every node's speed is known: declare compute, or give a profile");
+	return in ? 0
+		  : error(
+			EXIT_CONFIG,
+			"--dump-lp: not every node's speed is known: declare compute, or give "
+			"a profile");
 }

@@ -1,12 +1,15 @@
 /*
- * walk.c - the cheapest walk that holds every block once: what a plan costs at least. With a price d on every node,
+ * walk.c - the cheapest walk that holds every block once: what a plan costs at least. With a
+ * price d on every node,
  *
- *     sum of the walk's stages and ways + sum over its visits of price - sum over all nodes of price
+ *     sum of the walk's stages and ways + sum over its visits of price
+ *             - sum over all nodes of price
  *
- * is no more than what a plan costs, whatever the prices (none below 0), since a plan visits no node twice; and every plan
- * is a walk. Backwards over blocks: from begin_s of all nodes at a block follows after_s of all nodes before the cut there,
- * one sum for every pair of nodes. Forwards likewise, so that it is known of each node and block what a walk costs
- * that has a stage there.
+ * is no more than what a plan costs, whatever the prices (none below 0), since a plan visits no
+ * node twice; and every plan is a walk. Backwards over blocks: from begin_s of all nodes at a
+ * block follows after_s of all nodes before the cut there, one sum for every pair of nodes.
+ * Forwards likewise, so that it is known of each node and block what a walk costs that has a
+ * stage there.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -52,14 +55,16 @@ void walk_open(struct walk *w, const struct instance *in)
 
 void walk_close(struct walk *w)
 {
-	void *part[] = {w->node, w->price, w->visits, w->dead, w->sum, w->room_end, w->last_room, w->way_from,
-			w->way_to, w->begin_s, w->after_s, w->reach_s, w->leave_s, w->end};
+	void *part[] = {w->node,     w->price,	   w->visits,	w->dead,   w->sum,
+			w->room_end, w->last_room, w->way_from, w->way_to, w->begin_s,
+			w->after_s,  w->reach_s,   w->leave_s,	w->end};
 
 	for (size_t i = 0; i < sizeof(part) / sizeof(*part); i++)
 		free(part[i]);
 }
 
-void walk_limit(struct walk *w, double stage_most_s, double link_most_s, const double *price, const uint8_t *dead)
+void walk_limit(struct walk *w, double stage_most_s, double link_most_s, const double *price,
+		const uint8_t *dead)
 {
 	size_t n = (size_t)w->in->nodes, row = (size_t)w->in->blocks + 1, at = 0;
 
@@ -97,12 +102,14 @@ static void fill_ways(struct walk *w, int p)
 			int from = w->node[i], to = w->node[j];
 			bool may = i != j && cut_longest_s(in, from, to, p) <= w->link_most_s;
 
-			w->way_from[i * n + j] = w->way_to[j * n + i] = may ? cut_way_s(in, from, to, p) : INFINITY;
+			w->way_from[i * n + j] = w->way_to[j * n + i] =
+			    may ? cut_way_s(in, from, to, p) : INFINITY;
 		}
 }
 
 /* least[i] = min over j of value[j] + way[j][i], of values up to most. */
-static void extend(struct walk *w, const double *value, const double *way, double most, double *least)
+static void extend(struct walk *w, const double *value, const double *way, double most,
+		   double *least)
 {
 	size_t n = (size_t)w->count, row[4] = {0}, rows = 0;
 
@@ -116,8 +123,10 @@ static void extend(struct walk *w, const double *value, const double *way, doubl
 		while (rows < 4)
 			row[rows++] = row[0];
 
-		const double *a = way + row[0] * n, *b = way + row[1] * n, *c = way + row[2] * n, *d = way + row[3] * n;
-		double va = value[row[0]], vb = value[row[1]], vc = value[row[2]], vd = value[row[3]];
+		const double *a = way + row[0] * n, *b = way + row[1] * n,
+			     *c = way + row[2] * n, *d = way + row[3] * n;
+		double va = value[row[0]], vb = value[row[1]], vc = value[row[2]],
+		       vd = value[row[3]];
 
 		for (size_t i = 0; i < n; i++) {
 			double ab = va + a[i] < vb + b[i] ? va + a[i] : vb + b[i];
@@ -149,7 +158,8 @@ static double or_last(struct walk *w, int i, int p, double least)
 	int d = w->node[i], L = in->blocks;
 	double tau = stage_s(in, d, p, L, true);
 
-	if (tau >= least || tau > w->stage_most_s || !w->last_room[(size_t)d * ((size_t)L + 1) + (size_t)p])
+	if (tau >= least || tau > w->stage_most_s ||
+	    !w->last_room[(size_t)d * ((size_t)L + 1) + (size_t)p])
 		return least;
 	w->end[(size_t)p * (size_t)w->count + (size_t)i] = (int16_t)(L + 1);
 	return tau;
@@ -161,7 +171,8 @@ static double begin_at(struct walk *w, int i, int p)
 	const struct instance *in = w->in;
 	int d = w->node[i], L = in->blocks;
 	const double *sum = w->sum + (size_t)d * ((size_t)L + 1);
-	double first = p == 0 ? in->first_forward_s[d] + in->first_backward_s[d] : 0, least = INFINITY;
+	double first = p == 0 ? in->first_forward_s[d] + in->first_backward_s[d] : 0,
+	       least = INFINITY;
 	int most = w->room_end[(size_t)d * ((size_t)L + 1) + (size_t)p];
 	size_t at = (size_t)p * (size_t)w->count + (size_t)i;
 
@@ -203,8 +214,8 @@ static void count_visits(struct walk *w, int i)
 	}
 }
 
-/* Follows the cheapest walks of at most so much from nodes that none has visited yet: where there are many that cost nearly
- * the same, their mean says more than one of them. */
+/* Follows the cheapest walks of at most so much from nodes that none has visited yet: where
+ * there are many that cost nearly the same, their mean says more than one of them. */
 static void follow_some(struct walk *w, double most)
 {
 	int walks = 0;
@@ -234,8 +245,10 @@ double walk_least(struct walk *w, double most_s)
 		double *begin = w->begin_s + (size_t)p * n;
 
 		for (size_t i = 0; i < n; i++)
-			begin[i] = w->dead[(size_t)p * n + i] || (p == w->in->blocks && !w->in->head_alone)
-					   ? INFINITY : begin_at(w, (int)i, p);
+			begin[i] = w->dead[(size_t)p * n + i] ||
+					   (p == w->in->blocks && !w->in->head_alone)
+				       ? INFINITY
+				       : begin_at(w, (int)i, p);
 		if (p == 0)
 			break;
 		fill_ways(w, p);
