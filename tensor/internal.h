@@ -42,8 +42,7 @@ void chunk_done(struct matrix m, int i, int j, int n, const float *x);
 /* Columns j..j+n-1 of row i of y = those of x. */
 void chunk_copy(struct matrix y, struct matrix x, int i, int j, int n);
 
-/* -- cpu_loss.c: a softmax
- * ------------------------------------------------------------------ */
+/* -- cpu_loss.c: a softmax ---------------------------------------------------------------- */
 
 /* NaN is passed over. */
 float largest_of(const float *x, int n);
