@@ -4,6 +4,8 @@
 #ifndef EDGEPIPE_TENSOR_ONEDNN_INTERNAL_H
 #define EDGEPIPE_TENSOR_ONEDNN_INTERNAL_H
 
+#include <pthread.h>
+
 #include "tensor/onednn.h"
 #include "tensor/onednn_api.h"
 
@@ -13,6 +15,7 @@
 
 struct worker {
 	dnnl_stream_t stream;
+	pthread_t owner; /* whose first call has been */
 	bool ready;
 };
 
@@ -35,11 +38,14 @@ struct onednn_layout {
 	struct desc desc;
 };
 
-/* On the worker's first call: its OpenMP team is itself. */
+/* On a thread's first call: its OpenMP team is itself. Number 0 is another thread where a pool is run
+ * by another one than before. */
 static inline void make_ready(struct worker *worker)
 {
-	if (!worker->ready)
-		own_threads(1);
+	if (worker->ready && pthread_equal(worker->owner, pthread_self()))
+		return;
+	own_threads(1);
+	worker->owner = pthread_self();
 	worker->ready = true;
 }
 

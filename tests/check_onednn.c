@@ -12,7 +12,9 @@
 #include "tests/numbers.h"
 #include "tests/suite.h"
 
+#include <dirent.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -427,6 +429,56 @@ START_TEST(onednn_is_there_or_refused)
 END_TEST
 
 /* c is zero, or what it was times beta. */
+/* Threads of this process. */
+static int tasks(void)
+{
+	DIR *folder = opendir("/proc/self/task");
+	int count = 0;
+
+	ck_assert_ptr_nonnull(folder);
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
+}
+
+struct elsewhere {
+	struct device *dev;
+	enum dtype in;
+	int before, after;
+};
+
+static void *compute_elsewhere(void *arg)
+{
+	static const struct shape large = {512, 512, 512, 0, 0, 0};
+	struct elsewhere *e = arg;
+	struct ask a = ask_of(&large, e->in, 0);
+	size_t count;
+
+	e->before = tasks();
+	free(answer(e->dev, &a, &count));
+	e->after = tasks();
+	return NULL;
+}
+
+/* A stage is opened by one thread and computed by another, which must not start a team of its own. */
+START_TEST(libraries_start_no_threads)
+{
+	const struct kind *kind = &kinds[_i];
+	struct elsewhere e = {.in = kind->in};
+	pthread_t other;
+
+	if (!there_is(kind))
+		return;
+	e.dev = open_device(kind->device, 1);
+	compute_elsewhere(&e);
+	ck_assert_int_eq(pthread_create(&other, NULL, compute_elsewhere, &e), 0);
+	pthread_join(other, NULL);
+	ck_assert_int_eq(e.after, e.before);
+	device_close(e.dev);
+}
+END_TEST
+
 START_TEST(a_product_of_nothing)
 {
 	struct device *dev = open_device("cpu", 1);
@@ -469,6 +521,7 @@ int main(void)
 	tcase_add_loop_test(linear, linear_same_bits_on_any_threads, 0, COUNT(kinds));
 	tcase_add_loop_test(linear, linear_without_x_is_made_ready, 0, COUNT(kinds));
 	tcase_add_loop_test(linear, products_are_told_apart, 0, COUNT(kinds));
+	tcase_add_loop_test(linear, libraries_start_no_threads, 0, COUNT(kinds));
 	tcase_add_test(linear, a_product_of_nothing);
 	tcase_add_test(linear, onednn_is_there_or_refused);
 	suite_add_tcase(suite, linear);
