@@ -14,11 +14,11 @@
 #include "model/data_cache.h"
 #include "model/input.h"
 #include "model/tokenizer.h"
-#include "model_sources.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <model_sources.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
