@@ -43,11 +43,6 @@ static double needed(const struct instance *in, int node, int p, int q, bool las
 	return weights + in_flight * stored;
 }
 
-double stage_bytes(const struct instance *in, int p, int q, bool last, int in_flight)
-{
-	return needed(in, 0, p, q, last, in_flight);
-}
-
 int stage_room(const struct instance *in, int node, int p, int q, bool last)
 {
 	double memory = in->memory_bytes[node] * (1 + 1e-12);

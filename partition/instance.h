@@ -95,9 +95,6 @@ static inline double cut_way_s(const struct instance *in, int i, int j, int p)
 	       in->cut_backward[p] * in->link_backward_s[at] + in->latency_forward_s[at] +
 	       in->latency_backward_s[at];
 }
-/* Bytes of a stage with so many micro-batches in flight (on the first node, whose threads need
- * not be another's). Never more than the plan's own. */
-double stage_bytes(const struct instance *instance, int p, int q, bool last, int in_flight);
 /* How many micro-batches a stage has room for, at most M; 0: not even one. */
 int stage_room(const struct instance *instance, int node, int p, int q, bool last);
 /* The problem with micro-batches of a size, from the arena; null where some node's times are
