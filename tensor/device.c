@@ -195,18 +195,3 @@ const char *cpu_describe(char *buffer, size_t bytes)
 	snprintf(buffer, bytes, "%s%s%s", onednn, *onednn ? ", " : "", blas);
 	return buffer;
 }
-
-const char *device_describe(const struct device *dev, char *buffer, size_t bytes)
-{
-	int threads = pool_threads(dev->pool);
-	char blas[96] = "scalar", onednn[64] = "";
-
-	if (strcmp(dev->k.name, "reference") != 0)
-		blas_describe(blas, sizeof blas);
-	if (dev->onednn)
-		onednn_describe(onednn, sizeof onednn);
-	snprintf(buffer, bytes, "%s, %d thread%s, %s%s%s", dev->k.name, threads,
-		 threads == 1 ? "" : "s", dev->fast_f32 ? onednn : "",
-		 dev->fast_f32 ? " and " : "", blas);
-	return buffer;
-}

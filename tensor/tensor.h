@@ -279,8 +279,8 @@ struct device {
 
 /*
  * How to open a device: "cpu", the same with "openblas" or "onednn" for all products in F32
- * (cpu takes what its rule says, see device_describe), "reference" (scalar), "far" (the test
- * device: the CPU kernels behind pointers that fault when touched). Null after an error.
+ * (cpu takes what its rule says, see device.c), "reference" (scalar), "far" (the test device:
+ * the CPU kernels behind pointers that fault when touched). Null after an error.
  */
 struct device *device_open(const char *name, int threads);
 void device_close(struct device *dev);
@@ -289,9 +289,6 @@ bool cpu_has_bf16(void);
 /* The libraries that "cpu" computes products with: "oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21
  * SkylakeX". */
 const char *cpu_describe(char *buffer, size_t bytes);
-/* One line for people: "cpu, 2 threads, oneDNN 2.6.3 AVX-512 BF16, OpenBLAS 0.3.21
- * SkylakeX". */
-const char *device_describe(const struct device *dev, char *buffer, size_t bytes);
 
 /* -- convert.c ----------------------------------------------------------------------------- */
 
