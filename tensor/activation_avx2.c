@@ -6,21 +6,11 @@
 #include "tensor/activation.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "tensor/vec_avx2.h"
 
 #define TARGET __attribute__((target("avx2,fma")))
 #define KERNEL(name) avx2_##name
-#define WIDTH 8
-typedef __m256 vec;
 
-#define vec_load _mm256_loadu_ps
-#define vec_store _mm256_storeu_ps
-#define vec_all _mm256_set1_ps
-#define vec_add _mm256_add_ps
-#define vec_sub _mm256_sub_ps
-#define vec_mul _mm256_mul_ps
-#define vec_fma _mm256_fmadd_ps
-#define vec_fnma _mm256_fnmadd_ps
 #define vec_min _mm256_min_ps
 #define vec_or _mm256_or_ps
 

@@ -6,21 +6,11 @@
 #include "tensor/activation.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "tensor/vec_avx512.h"
 
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define KERNEL(name) avx512_##name
-#define WIDTH 16
-typedef __m512 vec;
 
-#define vec_load _mm512_loadu_ps
-#define vec_store _mm512_storeu_ps
-#define vec_all _mm512_set1_ps
-#define vec_add _mm512_add_ps
-#define vec_sub _mm512_sub_ps
-#define vec_mul _mm512_mul_ps
-#define vec_fma _mm512_fmadd_ps
-#define vec_fnma _mm512_fnmadd_ps
 #define vec_min _mm512_min_ps
 #define vec_abs _mm512_abs_ps
 

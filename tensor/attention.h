@@ -53,7 +53,8 @@ struct attention_kernels {
 /* The kernels for matrices of dtype that this CPU can run, best first; null after the last. */
 const struct attention_kernels *attention_kernels(enum dtype dtype, int choice);
 
-/* Each null where the compiler's target is not x86. */
+/* Each null where the CPU does not have it, or the compiler's target is not x86; but plain is
+ * always there. */
 const struct attention_kernels *attention_avx512(void);
 const struct attention_kernels *attention_avx512_bf16(void);
 const struct attention_kernels *attention_avx2(void);

@@ -6,23 +6,13 @@
 #include "tensor/attention.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "tensor/vec_avx2.h"
 
 #define TARGET __attribute__((target("avx2,fma")))
 
-typedef __m256 vec;
-#define WIDTH 8
 #define ROWS 4 /* 8 of 16 registers */
 
-#define vec_load _mm256_loadu_ps
-#define vec_store _mm256_storeu_ps
-#define vec_all _mm256_set1_ps
-#define vec_add _mm256_add_ps
-#define vec_sub _mm256_sub_ps
-#define vec_mul _mm256_mul_ps
 #define vec_max _mm256_max_ps
-#define vec_fma _mm256_fmadd_ps
-#define vec_fnma _mm256_fnmadd_ps
 
 TARGET static inline vec vec_scaled(vec p, vec x, vec shifted)
 {

@@ -6,24 +6,14 @@
 #include "tensor/attention.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "tensor/vec_avx512.h"
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 #define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
-typedef __m512 vec;
-#define WIDTH 16
 #define ROWS 8 /* 16 of 32 registers: enough to hide 4 cycles twice a cycle, or 6 once */
 
-#define vec_load _mm512_loadu_ps
-#define vec_store _mm512_storeu_ps
-#define vec_all _mm512_set1_ps
-#define vec_add _mm512_add_ps
-#define vec_sub _mm512_sub_ps
-#define vec_mul _mm512_mul_ps
 #define vec_max _mm512_max_ps
-#define vec_fma _mm512_fmadd_ps
-#define vec_fnma _mm512_fnmadd_ps
 #define vec_sum _mm512_reduce_add_ps
 #define vec_most _mm512_reduce_max_ps
 

@@ -10,25 +10,12 @@
 #include <math.h>
 
 #include "tensor/internal.h"
-#include "tensor/vector.h"
+#include "tensor/lanes.h"
 
 #define BLOCK_KEYS 64
 #define HEADS 4			/* query heads of a piece, at most */
 #define WIDE 512		/* numbers of a head; wider ones are left to the reference */
 #define SPAN 4			/* vectors of a head's numbers that are summed together */
-
-typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define LOAD(from, at, half)                                                                   \
-	((half) ? (lanes)(__builtin_convertvector(                                             \
-			      *(const halves *)((const uint16_t *)(from) + (at)), words)       \
-			  << 16)                                                               \
-		: *(const lanes *)((const float *)(from) + (at)))
-#define ONE(from, at, half)                                                                    \
-	((half) ? vector_widen(((const uint16_t *)(from))[at]) : ((const float *)(from))[at])
-#define INLINE static inline __attribute__((always_inline))
 
 _Static_assert(CACHED_KEYS == LANES && BLOCK_KEYS % CACHED_KEYS == 0, "a panel is a vector");
 

@@ -8,27 +8,12 @@
  * are grouped.
  */
 #include "tensor/internal.h"
-#include "tensor/vector.h"
+#include "tensor/lanes.h"
 
 #define OUTS 4			/* outputs whose sums are in registers together, */
 #define INS 4			/* or inputs, where rows of w are of inputs */
 #define PIECE_BYTES (1 << 16)	/* of w in a piece, about */
 #define COLS 128		/* outputs of a piece, where rows of w are of inputs */
-
-typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-/* LANES numbers from the at-th on, as floats. Macros, since a vector must not be passed between
- * functions of different instruction sets. */
-#define LOAD(from, at, half)                                                                   \
-	((half) ? (lanes)(__builtin_convertvector(                                             \
-			      *(const halves *)((const uint16_t *)(from) + (at)), words)       \
-			  << 16)                                                               \
-		: *(const lanes *)((const float *)(from) + (at)))
-#define ONE(from, at, half)                                                                    \
-	((half) ? vector_widen(((const uint16_t *)(from))[at]) : ((const float *)(from))[at])
-#define INLINE static inline __attribute__((always_inline))
 
 struct few {
 	struct matrix y, x, w, bias;

@@ -209,8 +209,7 @@ static void far_head_loss(struct device *dev, double *losses, struct matrix d_h,
 				near(dev, labels), scale, near(dev, scratch));
 }
 
-static void far_squared_norm(
-struct device *dev, double *sum, struct matrix x)
+static void far_squared_norm(struct device *dev, double *sum, struct matrix x)
 {
 	kernels_cpu().squared_norm(dev, near(dev, sum), NEAR(x));
 }
