@@ -1,12 +1,9 @@
 /*
  * model/bpe.c - byte-pair encoding of one word (Sennrich et al. 2016), on bytes as in GPT-2 or on
- * characters as in sentencepiece.
+ * characters as in sentencepiece: what the word is before any merge (merge.c does those).
  *
- * The result is that of merging the leftmost pair of least rank again and again. The symbols of a
- * long word are a linked list; the neighbours that can be merged wait in a heap ordered by rank,
- * then place. A merge leaves stale entries behind, which are dropped when they come up: n log n for
- * a word of n bytes, whatever is in it. Most words are short and come again: those are looked up in
- * a cache that has one line of memory per word and forgets on collision.
+ * Most words are short and come again: those are looked up in a cache that has one line of memory
+ * per word and forgets on collision.
  *
  * A tokenizer of sentencepiece's kind has no words: a whole text is one, with U+2581 for spaces. It
  * is cut before each U+2581 whose character before it no merge joins with it. No merge can cross
@@ -20,7 +17,6 @@
 #define WORD_BYTES 21
 #define WORD_IDS 10
 #define WORDS ((size_t)1 << 15)
-#define SHORT 32 /* symbols: up to here looking for the least rank is faster than the heap */
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581 */
 #define CHARACTERS 0x110000u
 
@@ -30,21 +26,6 @@ struct word {
 	int32_t id[WORD_IDS];
 };
 _Static_assert(sizeof(struct word) == 64, "a word is one cache line");
-
-struct merge {
-	int32_t left, right; /* left < 0: a free slot */
-	int32_t rank, id;    /* id: the two joined */
-};
-
-struct symbol {
-	int32_t id;	       /* -1: merged into the one before */
-	int32_t before, after; /* indexes, -1 at the ends */
-};
-
-/* A pair that can be merged: the symbol at left and the one after it. */
-struct candidate {
-	int32_t rank, left;
-};
 
 void bpe_open(struct bpe *bpe, const struct vocabulary *vocabulary, size_t merges)
 {
@@ -61,24 +42,11 @@ void bpe_release(struct bpe *bpe)
 	free(bpe->merge);
 	free(bpe->word);
 	free(bpe->joined);
+	free(bpe->first);
+	free(bpe->start);
 	free(bpe->symbol);
 	free(bpe->heap);
 	*bpe = (struct bpe){0};
-}
-
-/* The slot of a pair, or the free one where it belongs. */
-static struct merge *merge_slot(const struct bpe *bpe, int32_t left, int32_t right)
-{
-	uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-	size_t mask = bpe->merges - 1;
-
-	key = (key ^ key >> 29) * 0x9e3779b97f4a7c15u;
-	for (size_t i = key >> 32;; i++) {
-		struct merge *merge = &bpe->merge[i & mask];
-
-		if (merge->left < 0 || (merge->left == left && merge->right == right))
-			return merge;
-	}
 }
 
 bool bpe_add(struct bpe *bpe, const char *left, size_t left_bytes, const char *right,
@@ -100,11 +68,6 @@ bool bpe_add(struct bpe *bpe, const char *left, size_t left_bytes, const char *r
 	if (ab >= 0)
 		bpe_join(bpe, a, b, ab, rank);
 	return ab >= 0;
-}
-
-void bpe_join(struct bpe *bpe, int left, int right, int both, int rank)
-{
-	*merge_slot(bpe, left, right) = (struct merge){left, right, rank, both};
 }
 
 /* -- what follows from the vocabulary and the merges ---------------------------------------- */
@@ -172,128 +135,6 @@ void bpe_ready(struct bpe *bpe)
 	}
 }
 
-/* -- merging ------------------------------------------------------------------------------- */
-
-static bool comes_first(struct candidate a, struct candidate b)
-{
-	return a.rank != b.rank ? a.rank < b.rank : a.left < b.left;
-}
-
-static void heap_push(struct candidate *heap, size_t *count, struct candidate one)
-{
-	size_t i = (*count)++;
-
-	for (; i > 0 && comes_first(one, heap[(i - 1) / 2]); i = (i - 1) / 2)
-		heap[i] = heap[(i - 1) / 2];
-	heap[i] = one;
-}
-
-static struct candidate heap_pop(struct candidate *heap, size_t *count)
-{
-	struct candidate first = heap[0], last = heap[--*count];
-	size_t i = 0;
-
-	for (size_t child = 1; child < *count; child = 2 * i + 1) {
-		if (child + 1 < *count && comes_first(heap[child + 1], heap[child]))
-			child++;
-		if (!comes_first(heap[child], last))
-			break;
-		heap[i] = heap[child];
-		i = child;
-	}
-	heap[i] = last;
-	return first;
-}
-
-/* The merge of the symbol at left with the one after it, null: none. */
-static const struct merge *merge_at(const struct bpe *bpe, int32_t left)
-{
-	const struct symbol *symbol = &bpe->symbol[left];
-
-	if (symbol->id < 0 || symbol->after < 0)
-		return NULL;
-	const struct merge *merge = merge_slot(bpe, symbol->id, bpe->symbol[symbol->after].id);
-	return merge->left < 0 ? NULL : merge;
-}
-
-static void offer(struct bpe *bpe, size_t *count, int32_t left)
-{
-	const struct merge *merge = merge_at(bpe, left);
-
-	if (!merge)
-		return;
-	if (*count == bpe->candidates) {
-		bpe->candidates = 2 * bpe->candidates + 64;
-		bpe->heap = xrealloc(bpe->heap, bpe->candidates * sizeof *bpe->heap);
-	}
-	heap_push(bpe->heap, count, (struct candidate){merge->rank, left});
-}
-
-static void merge_all(struct bpe *bpe, int32_t symbols)
-{
-	size_t count = 0;
-
-	for (int32_t i = 0; i < symbols; i++)
-		offer(bpe, &count, i);
-	while (count > 0) {
-		struct candidate one = heap_pop(bpe->heap, &count);
-		const struct merge *merge = merge_at(bpe, one.left);
-
-		if (!merge || merge->rank != one.rank)
-			continue;
-		struct symbol *left = &bpe->symbol[one.left];
-		struct symbol *right = &bpe->symbol[left->after];
-
-		left->id = merge->id;
-		left->after = right->after;
-		right->id = -1;
-		if (left->after >= 0)
-			bpe->symbol[left->after].before = one.left;
-		offer(bpe, &count, one.left);
-		if (left->before >= 0)
-			offer(bpe, &count, left->before);
-	}
-}
-
-/* The rank of the pair at i, INT32_MAX: it is not merged. */
-static int32_t rank_at(const struct bpe *bpe, int32_t i)
-{
-	const struct merge *merge = merge_slot(bpe, bpe->symbol[i].id, bpe->symbol[i + 1].id);
-
-	return merge->left < 0 ? INT32_MAX : merge->rank;
-}
-
-/* Merges the symbols of a short word; how many are left, which stand at the start. */
-static int32_t merge_short(struct bpe *bpe, int32_t count)
-{
-	struct symbol *symbol = bpe->symbol;
-	int32_t rank[SHORT + 1];
-
-	for (int32_t i = 0; i + 1 < count; i++)
-		rank[i] = rank_at(bpe, i);
-	while (count > 1) {
-		int32_t least = 0;
-
-		for (int32_t i = 1; i + 1 < count; i++) {
-			if (rank[i] < rank[least])
-				least = i;
-		}
-		if (rank[least] == INT32_MAX)
-			break;
-		symbol[least].id = merge_slot(bpe, symbol[least].id, symbol[least + 1].id)->id;
-		count--;
-		for (int32_t i = least + 1; i < count; i++) {
-			symbol[i].id = symbol[i + 1].id;
-			rank[i - 1] = rank[i];
-		}
-		if (least + 1 < count)
-			rank[least] = rank_at(bpe, least);
-		if (least > 0)
-			rank[least - 1] = rank_at(bpe, least - 1);
-	}
-	return count;
-}
-
 /* -- words --------------------------------------------------------------------------------- */
 
 /* The symbols of a word before any merge. */
@@ -305,7 +146,7 @@ struct start {
 
 static void add_symbol(struct start *start, int32_t id)
 {
-	start->bpe->symbol[start->count++].id = id;
+	start->bpe->first[start->count++] = id;
 }
 
 /* Where every byte of a character has a token. */
@@ -366,26 +207,6 @@ static int start_word(struct start *start, const char *word, size_t bytes)
 	return 0;
 }
 
-static void put_short(struct bpe *bpe, int32_t count, struct ids *ids)
-{
-	int32_t left = merge_short(bpe, count);
-	int32_t *id = ids_take(ids, (size_t)left);
-
-	for (int32_t i = 0; i < left; i++)
-		id[i] = bpe->symbol[i].id;
-}
-
-static void put_long(struct bpe *bpe, int32_t count, struct ids *ids)
-{
-	for (int32_t i = 0; i < count; i++) {
-		bpe->symbol[i].before = i - 1;
-		bpe->symbol[i].after = i + 1 < count ? i + 1 : -1;
-	}
-	merge_all(bpe, count);
-	for (int32_t i = 0; i >= 0; i = bpe->symbol[i].after)
-		*ids_take(ids, 1) = bpe->symbol[i].id;
-}
-
 /* The id of a word that is a token, -1: none. */
 static int32_t whole_word(const struct bpe *bpe, const char *word, size_t bytes)
 {
@@ -410,17 +231,14 @@ static int encode_new(struct bpe *bpe, const char *word, size_t bytes, struct id
 	}
 	if (bytes > INT32_MAX / 2)
 		return error(EXIT_DATA, "a word of %zu bytes is too long to tokenise", bytes);
-	if (bytes > bpe->symbols) {
-		free(bpe->symbol);
-		bpe->symbols = bytes < 64 ? 64 : bytes;
-		bpe->symbol = xalloc(bpe->symbols * sizeof *bpe->symbol);
+	if (bytes > bpe->firsts) {
+		free(bpe->first);
+		bpe->firsts = bytes < 64 ? 64 : bytes;
+		bpe->first = xalloc(bpe->firsts * sizeof *bpe->first);
 	}
 	if (start_word(&start, word, bytes) < 0)
 		return -1;
-	if (start.count > SHORT)
-		put_long(bpe, start.count, ids);
-	else if (start.count > 0)
-		put_short(bpe, start.count, ids);
+	bpe_merge(bpe, start.count, ids);
 	return 0;
 }
 

@@ -198,6 +198,11 @@ int decoder_run(const struct tokenizer *tokenizer, const int32_t *id, size_t cou
 
 /* -- bpe.c --------------------------------------------------------------------------------- */
 
+/* Two tokens that are joined. */
+struct merge {
+	int32_t left, right; /* left < 0: a free slot */
+	int32_t rank, id;    /* id: the two joined */
+};
 /* Byte-pair encoding of one word: merges by rank, and a cache of the words seen. */
 struct bpe {
 	const struct vocabulary *vocabulary;
@@ -212,9 +217,11 @@ struct bpe {
 	uint8_t *joined;       /* bitmap of characters that a merge joins with U+2581 behind them;
 				* null: words are not cut there */
 	struct word *word;     /* the cache */
-	struct symbol *symbol; /* scratch for one word */
+	/* Scratch for one word: its symbols before any merge, where its tokens begin, a part of it. */
+	int32_t *first, *start;
+	struct symbol *symbol;
 	struct candidate *heap;
-	size_t symbols, candidates; /* room of each */
+	size_t firsts, starts, symbols, candidates; /* room of each */
 };
 /* Empty, for a vocabulary and a number of merges. */
 void bpe_open(struct bpe *bpe, const struct vocabulary *vocabulary, size_t merges);
@@ -223,8 +230,10 @@ void bpe_open(struct bpe *bpe, const struct vocabulary *vocabulary, size_t merge
  * place. */
 bool bpe_add(struct bpe *bpe, const char *left, size_t left_bytes, const char *right,
 	     size_t right_bytes, int rank);
-/* The same by ids. */
+/* The same by ids. (merge.c) */
 void bpe_join(struct bpe *bpe, int left, int right, int both, int rank);
+/* Merges the first symbols of bpe->first and appends what they become. (merge.c) */
+void bpe_merge(struct bpe *bpe, int32_t count, struct ids *ids);
 /* To be called when everything but the cache is set. */
 void bpe_ready(struct bpe *bpe);
 /* Appends the tokens of a word. -1 for one that is too long. */
