@@ -65,8 +65,9 @@ def score(out):
     streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     for answer in answers[:3]:
         print(f"answer  {answer[:160]}")
-    print(f"BLEU-4  {sacrebleu.corpus_bleu(answers, streams).score / 100:.4f} on {len(answers)} inputs "
-          f"(sacrebleu {sacrebleu.__version__})")
+    metric = sacrebleu.metrics.BLEU()
+    print(f"BLEU-4  {metric.corpus_score(answers, streams).score / 100:.4f} on {len(answers)} inputs")
+    print(f"        sacrebleu {metric.get_signature()}")
     for name, bleu in PUBLISHED.items():
         print(f"        {bleu:.4f} {name} (published, all 630 inputs)")
 

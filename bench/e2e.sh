@@ -14,7 +14,7 @@
 #   --inputs 0          of the test set, 0: all 630 or so
 #   --tokens 80         at most, of an answer
 #   --precision fp32
-#   --out DIR           keeps the run, the answers and the references there
+#   --out DIR           keeps the run, the answers and the references there; a run that was stopped goes on there
 #   --build DIR         (default: build/ of this checkout)
 #
 # Settings are those of Hu et al., "LoRA", 2021, table 11, but for its label smoothing and its beam search. Needs python3 with
@@ -51,7 +51,7 @@ lora: {rank: $rank, alpha: $((8 * rank)), targets: attention, dropout: 0.1}
 data: {train: $out/train.jsonl, valid: $out/valid.jsonl, sequence: $sequence}
 train: {batch: $batch, $length, learning_rate: $rate, warmup: $warmup, weight_decay: 0.01, precision: $precision}
 END
-edgepipe train "$out/job.yaml" --out "$out/run" --overwrite
+edgepipe train "$out/job.yaml" --out "$out/run" --resume
 edgepipe generate "$out/job.yaml" --adapter "$out/run" --prompts "$out/prompts.jsonl" --tokens "$tokens" \
 	--json "$out/answers.json" > "$work/log" || { cat "$work/log" >&2; exit 70; }
 "$python" "$root/bench/e2e.py" score "$out"
