@@ -13,6 +13,25 @@
 
 enum { SAMPLES = 3, SAMPLE_BYTES = 2000 };
 
+/* A name as code in a line: nothing in it ends that, or the line, or the cell of a table. */
+static void add_code(struct text *text, const char *name)
+{
+	struct text clean = {0};
+
+	transcript_clean(&clean, name, strlen(name));
+	text_add(text, "`");
+	for (size_t i = 0; i < clean.bytes; i++) {
+		unsigned char c = (unsigned char)clean.data[i];
+
+		if (c < 32 || c == 127 || c == '`' || c == '|')
+			text_add(text, "\\x%02x", c);
+		else
+			text_put(text, &clean.data[i], 1);
+	}
+	text_add(text, "`");
+	text_release(&clean);
+}
+
 /* -- samples ------------------------------------------------------------------------------- */
 
 /* Text as an indented block, which nothing in it can end; what is too long is cut, and what is no text shown as \xNN. */
@@ -68,8 +87,11 @@ static void add_samples(struct text *text, struct tokenizer *tokenizer, const st
 	for (size_t i = 0; i < data->samples && i < SAMPLES; i++) {
 		struct text sample = {0};
 
-		if (render(tokenizer, data, i, &sample) == 0)
+		if (render(tokenizer, data, i, &sample) == 0) {
+			/* Blocks with nothing between them would be one. */
+			text_add(text, "\nSample %zu:\n", i + 1);
 			add_block(text, sample.data ? sample.data : "", sample.bytes);
+		}
 		text_release(&sample);
 	}
 }
@@ -129,9 +151,9 @@ static void add_plan(struct text *text, const char *run)
 	for (size_t i = 0; i < json_size(stages); i++) {
 		const struct json *stage = json_at(stages, i);
 
-		text_add(text, "%s %s blocks %lld to %lld", i ? "," : "",
-			 json_as_text(json_at(json_find(stage, "nodes"), 0), "?"),
-			 json_as_integer(json_find(stage, "first_block"), 0),
+		text_add(text, i ? ", " : " ");
+		add_code(text, json_as_text(json_at(json_find(stage, "nodes"), 0), "?"));
+		text_add(text, " blocks %lld to %lld", json_as_integer(json_find(stage, "first_block"), 0),
 			 json_as_integer(json_find(stage, "last_block"), 0));
 	}
 	if (plan)
@@ -193,8 +215,9 @@ static void add_head(struct text *text, const struct readme *r)
 
 	text_add(text, "---\nlibrary_name: peft\nbase_model: ");
 	json_add_text(text, r->model->folder);
-	text_add(text, "\n---\n\n# LoRA adapter\n\nFor the %s model `%s` (%d blocks of width %d; config.json has XXH3-128 %s). ",
-		 r->model->family->name, r->model->folder, r->model->blocks, r->model->width,
+	text_add(text, "\n---\n\n# LoRA adapter\n\nFor the %s model ", r->model->family->name);
+	add_code(text, r->model->folder);
+	text_add(text, " (%d blocks of width %d; config.json has XXH3-128 %s). ", r->model->blocks, r->model->width,
 		 digest_write(r->model->digest, digest));
 	text_add(text, "Rank %d, alpha %g%s, dropout %g, on ", lora->rank, lora->alpha, lora->rslora ? " (rsLoRA)" : "",
 		 lora->dropout);
@@ -215,7 +238,9 @@ char *readme_make(const struct readme *r)
 	/* What a run that was killed early does not have is left out. */
 	error_mute();
 	add_head(&text, r);
-	text_add(&text, "## The data\n\n`%s`\n\n", r->job->data.train ? r->job->data.train : "");
+	text_add(&text, "## The data\n\n");
+	add_code(&text, r->job->data.train ? r->job->data.train : "none");
+	text_add(&text, "\n\n");
 	char *shown = path_exists(samples) ? file_read(samples, &(size_t){0}) : NULL;
 	text_add(&text, "%s\n## The run\n\n", shown ? shown : "");
 	free(shown);

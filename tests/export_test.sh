@@ -76,7 +76,7 @@ cmp killed-peft/adapter_model.safetensors gpt2-step-2-peft/adapter_model.safeten
 
 # the README.md of an adapter: what it is, the samples, the figures up to its step
 for words in "For the gpt2 model" "Rank 4, alpha 8" "| steps | 2 of 4, 4 sequences of 12 tokens" "| tokens | 96 |" \
-	"| loss | 4." "n0 blocks 0 to 4" "no tokenizer lies beside"; do
+	"| loss | 4." "\`n0\` blocks 0 to 4" "no tokenizer lies beside"; do
 	grep -qF "$words" gpt2-step-2-peft/README.md || fail "the README.md of step 2 does not say \"$words\""
 done
 grep -qF "| steps | 4 of 4" gpt2/adapter/README.md || fail "the README.md of the end"
@@ -96,6 +96,25 @@ EOF
 does "text trains" "$EDGEPIPE" train text.yaml --out text
 for words in "Where is the library?⟦ In the tower." "the chat template is \`none\`"; do
 	grep -qF "$words" text/adapter/README.md || fail "the README.md of text does not say \"$words\""
+done
+
+# nothing in a sample or a name ends the place that it stands in
+cat > 'odd`|<b>.jsonl' << 'EOF'
+{"prompt": "```\n</pre><script>\n# Head\r\n\n| a | b |\n---\n", "completion": "```\n~~~\n\u0000\u2028<!-- \u27e7"}
+{"prompt": "\n\n", "completion": "- item\n\n\t1. item\u001b[31m"}
+{"prompt": "Third", "completion": "."}
+{"prompt": "Fourth", "completion": "."}
+EOF
+sed 's/train: text.jsonl/train: "odd`|<b>.jsonl"/; s/name: n0/name: "n`|0"/; s/sequence: 32/sequence: 96/' text.yaml > odd.yaml
+does "odd text trains" "$EDGEPIPE" train odd.yaml --out odd
+sed '/^    /d' odd/adapter/README.md > rest
+iconv -f UTF-8 -t UTF-8 odd/adapter/README.md > all || fail "the README.md of odd text is not UTF-8"
+[ "$(grep -c '^Sample [123]:$' rest)" = 3 ] || fail "three samples"
+[ "$(grep -n -e '```' rest | cut -d: -f2-)" = '```python
+```' ] || fail "fences in the README.md of odd text: $(grep -n -e '```' rest)"
+grep -q -e 'Fourth' -e 'script' -e '^# Head' -e '^- item' rest && fail "text of samples in the README.md's own"
+for words in 'odd\x60\x7c<b>.jsonl`' '`n\x60\x7c0` blocks' '# Head\x0d' '\x1b[31m'; do
+	grep -qF "$words" odd/adapter/README.md || fail "the README.md of odd text does not say \"$words\""
 done
 
 # an adapter of others, whose base is elsewhere
