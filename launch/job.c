@@ -132,11 +132,9 @@ static void check_device(struct job *job, int index)
 	if (!device || strcmp(device, "cpu") == 0)
 		return;
 	if (cuda)
-		config_error(&job->config, path.text, "\"%s\" is not built yet (built: cpu)",
-			     device);
+		config_error(&job->config, path.text, "\"%s\" is not built yet (built: cpu)", device);
 	else
-		config_error(&job->config, path.text, "\"%s\" is no device (cpu or cuda:N)",
-			     device);
+		config_error(&job->config, path.text, "\"%s\" is no device (cpu or cuda:N)", device);
 }
 
 static void check_nodes(struct job *job, const struct names *names)

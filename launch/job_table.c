@@ -10,6 +10,7 @@
 #define NODE(member) offsetof(struct node, member)
 #define LINK(member) offsetof(struct link, member)
 #define CUT(member) offsetof(struct plan_cut, member)
+#define IN_ADAPTERS "go on from an adapter that has it (lora.init)"
 
 #define COLUMN(name, number) \
 	{"data.columns." #name, FIELD_TEXT, AT(data.column[number]), \
@@ -98,6 +99,8 @@ static const struct field rows[] = {
 	 .help = "attention, all, or PEFT module names inside blocks"},
 	{"lora.init", FIELD_PATH, AT(lora.init),
 	 .help = "a PEFT adapter directory to go on from"},
+	{"lora.rank_pattern", FIELD_TEXT, 0, .refused = IN_ADAPTERS, .help = "PEFT's ranks of single modules"},
+	{"lora.alpha_pattern", FIELD_TEXT, 0, .refused = IN_ADAPTERS, .help = "PEFT's alphas of single modules"},
 
 	{"data.train", FIELD_PATH, AT(data.train), .help = "file or directory; train needs it"},
 	{"data.valid", FIELD_PATH, AT(data.valid),

@@ -405,6 +405,10 @@ static const struct { const char *line, *error; } bad[] = {
 	{"version: 2", "3:10: error: version: \"2\" is out of range, it must be 1"},
 	{"name: a/b", "3:7: error: name: it names a folder, so it cannot hold a slash"},
 	{"name: ..", ""},
+	{"lora: {rank_pattern: {c_attn: 4}}", "3:22: error: lora.rank_pattern: not built yet: go on from an adapter that has it "
+					      "(lora.init)"},
+	{"lora: {alpha_pattern: {c_attn: 4}}", "3:23: error: lora.alpha_pattern: not built yet: go on from an adapter that has it "
+					       "(lora.init)"},
 	{"lora: {targets: []}", "3:17: error: lora.targets: names no module"},
 	{"lora: {dropout: 1}", "3:17: error: lora.dropout: must be below 1"},
 	{"lora: {dropout: -0.1}",
