@@ -56,18 +56,34 @@ static const char *adapter_folder(struct arena *arena, const char *folder)
 	return folder;
 }
 
+/* Why something that is there is no adapter; null: it may be one. */
+static const char *no_adapter(struct arena *arena, const char *folder)
+{
+	if (!path_exists(folder) || path_exists(path_join(arena, folder, "adapter_config.json")))
+		return NULL;
+	if (!path_exists(path_join(arena, folder, ".")))
+		return "it is a file";
+	if (path_exists(path_join(arena, folder, "metrics.jsonl")))
+		return "this run has no adapter yet: it is written when a run ends";
+	if (path_exists(path_join(arena, folder, "config.json")))
+		return "it has no adapter_config.json, and looks like a model";
+	return "it has no adapter_config.json";
+}
+
 struct lora *inference_lora(const struct session *s)
 {
 	struct lora_config want = s->job.lora;
 	struct arena arena = {0};
 	struct lora *lora;
+	const char *why;
 
 	if (!s->options.adapter)
 		return want.init ? lora_resolve(s->model, &want) : lora_none();
 	want = (struct lora_config){.init = adapter_folder(&arena, s->options.adapter)};
-	if (!path_exists(path_join(&arena, want.init, "adapter_config.json")) &&
-	    path_exists(path_join(&arena, want.init, "metrics.jsonl")))
-		lora = error_null(EXIT_INPUT, "the run '%s' has no adapter yet: it is written when a run ends", want.init);
+	why = no_adapter(&arena, want.init);
+	if (why)
+		lora = error_null(EXIT_INPUT, "'%s' is no adapter: %s; --adapter takes a folder with adapter_config.json and "
+				  "adapter_model.safetensors, or a run directory", want.init, why);
 	else
 		lora = lora_resolve(s->model, &want);
 	arena_release(&arena);

@@ -38,6 +38,15 @@ refused "no data" 78 "data.valid: missing, and --data FILE was not given" eval "
 refused "no adapter" 66 "cannot find the adapter folder" eval "$work/job.yaml" --adapter "$work/none"
 mkdir "$work/run" && : > "$work/run/metrics.jsonl"
 refused "a run that goes on" 66 "has no adapter yet" eval "$work/job.yaml" --adapter "$work/run"
+mkdir "$work/empty"
+refused "an empty folder" 66 "'$work/empty' is no adapter: it has no adapter_config.json; --adapter takes a folder" \
+	eval "$work/job.yaml" --adapter "$work/empty"
+refused "a file" 66 "'$work/job.yaml' is no adapter: it is a file" eval "$work/job.yaml" --adapter "$work/job.yaml"
+refused "a model" 66 "and looks like a model" eval "$work/job.yaml" --adapter "$golden/model"
+mkdir "$work/other" && echo '{"a": 1}' > "$work/other/adapter_config.json"
+refused "another JSON file" 65 "$work/other/adapter_config.json" eval "$work/job.yaml" --adapter "$work/other"
+refused "an adapter for another model" 78 "\"c_attn\" matches no linear of this model" \
+	eval "$work/job.yaml" --adapter "$EDGEPIPE_SOURCE/tests/golden/gpt2/initial"
 refused "no such data" 66 "$work/none.jsonl" eval "$work/job.yaml" --data "$work/none.jsonl"
 ends "too few ranks" 78 "3 nodes, but 2 ranks" timeout 60 mpirun -np 2 "$EDGEPIPE" eval "$work/job.yaml"
 finish
