@@ -242,10 +242,11 @@ void watchdog_close(struct watchdog *watchdog);
 /* -- threads.c ----------------------------------------------------------------------------- */
 
 /*
- * A pool of worker threads that wait passively. pool_run calls work(arg, index, thread) for
- * every index in 0..count-1, on the calling thread and the workers, and returns when all are
- * done. Which thread takes which index is not fixed, so the result of an index must depend on
- * the index alone; thread (0..threads-1) names private scratch. Not re-entrant.
+ * A pool of worker threads that wait passively, after a moment. pool_run calls work(arg,
+ * index, thread) for every index in 0..count-1, on the calling thread and the workers, and
+ * returns when all are done. Which thread takes which index is not fixed, so the result of an
+ * index must depend on the index alone; thread (0..threads-1) names private scratch. Not
+ * re-entrant.
  */
 struct pool;
 struct pool *pool_open(int threads);

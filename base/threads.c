@@ -1,9 +1,11 @@
 /*
- * base/threads.c - a pool of threads that wait passively.
+ * base/threads.c - a pool of threads that wait passively, after a moment.
  *
  * Passively, because the thread that talks to MPI needs the core that a spinning worker would
- * burn. A worker that wakes up late simply finds the run closed: pool_run waits for those that
- * took part, not for all.
+ * burn. After a moment, because one run follows the other within microseconds while a step is
+ * computed, and to put a core to sleep and wake it up again takes longer than that. A worker
+ * that wakes up late simply finds the run closed: pool_run waits for those that took part, not
+ * for all.
  */
 #include "base/base.h"
 
@@ -12,6 +14,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* How long a thread looks for the others before it sleeps. */
+#define MOMENT_S 50e-6
 
 struct worker {
 	struct pool *pool;
@@ -22,12 +27,12 @@ struct worker {
 struct pool {
 	int threads;			/* with the calling thread, which is number 0 */
 	struct worker *workers;		/* threads - 1 */
-	pthread_mutex_t lock;		/* for all below, next aside */
+	pthread_mutex_t lock;		/* to write what is below, next aside */
 	pthread_cond_t start, done;
 	bool stop;
 	bool open;			/* a run may be joined */
-	unsigned run;			/* its number */
-	int active;			/* workers inside the run */
+	atomic_uint run;		/* its number */
+	atomic_int active;		/* workers inside the run */
 	int count;
 	void (*work)(void *arg, int index, int thread);
 	void *arg;
@@ -42,27 +47,51 @@ static void take_all(struct pool *pool, int thread)
 		pool->work(pool->arg, (int)index, thread);
 }
 
+/* Whether the moment that began then lasts. */
+static bool lasts(double start)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#endif
+	return clock_s() - start < MOMENT_S;
+}
+
+/* Joins the first run after *seen that is still open. False: there will be none. */
+static bool join(struct pool *pool, unsigned *seen)
+{
+	for (bool open = false; !open;) {
+		double start = clock_s();
+
+		while (atomic_load(&pool->run) == *seen && lasts(start))
+			;
+		pthread_mutex_lock(&pool->lock);
+		while (!pool->stop && pool->run == *seen)
+			pthread_cond_wait(&pool->start, &pool->lock);
+		if (pool->stop) {
+			pthread_mutex_unlock(&pool->lock);
+			return false;
+		}
+		*seen = pool->run;
+		open = pool->open;
+		pool->active += open;
+		pthread_mutex_unlock(&pool->lock);
+	}
+	return true;
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *worker = arg;
 	struct pool *pool = worker->pool;
 	unsigned seen = 0;
 
-	pthread_mutex_lock(&pool->lock);
-	for (;;) {
-		while (!pool->stop && (!pool->open || seen == pool->run))
-			pthread_cond_wait(&pool->start, &pool->lock);
-		if (pool->stop)
-			break;
-		seen = pool->run;
-		pool->active++;
-		pthread_mutex_unlock(&pool->lock);
+	while (join(pool, &seen)) {
 		take_all(pool, worker->thread);
 		pthread_mutex_lock(&pool->lock);
 		if (--pool->active == 0 && !pool->open)
 			pthread_cond_signal(&pool->done);
+		pthread_mutex_unlock(&pool->lock);
 	}
-	pthread_mutex_unlock(&pool->lock);
 	return NULL;
 }
 
@@ -130,6 +159,13 @@ void pool_run(struct pool *pool, int count, void (*work)(void *arg, int index, i
 
 	pthread_mutex_lock(&pool->lock);
 	pool->open = false;
+	pthread_mutex_unlock(&pool->lock);
+
+	double start = clock_s();
+
+	while (atomic_load(&pool->active) > 0 && lasts(start))
+		;
+	pthread_mutex_lock(&pool->lock);
 	while (pool->active > 0)
 		pthread_cond_wait(&pool->done, &pool->lock);
 	pthread_mutex_unlock(&pool->lock);
