@@ -38,8 +38,8 @@ struct onednn_layout {
 	struct desc desc;
 };
 
-/* On a thread's first call: its OpenMP team is itself. Number 0 is another thread where a pool is run
- * by another one than before. */
+/* On a thread's first call: its OpenMP team is itself. Number 0 is another thread where a pool
+ * is run by another one than before. */
 static inline void make_ready(struct worker *worker)
 {
 	if (worker->ready && pthread_equal(worker->owner, pthread_self()))
