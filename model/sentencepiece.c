@@ -247,8 +247,13 @@ static int check_file(const char *path, const struct file *file)
 	if (!file->escape)
 		return refuse_part(path, "the normalizer's", "escape_whitespaces = false");
 	for (int i = 0; i < file->count; i++) {
-		if (file->piece[i].kind == PIECE_UNUSED)
+		const struct piece *piece = &file->piece[i];
+
+		if (piece->kind == PIECE_UNUSED)
 			return refuse_part(path, "the type of a piece,", "UNUSED");
+		if (piece->kind == PIECE_NORMAL && piece->bytes > PIECE_MOST)
+			return error(EXIT_CONFIG, "'%s': piece %d has %zu bytes; more than %d are not "
+				     "built", path, i, piece->bytes, PIECE_MOST);
 	}
 	return 0;
 }
@@ -295,36 +300,80 @@ static int rank_of(const float *sorted, int count, float score)
 	return low;
 }
 
-/* Whether a piece is made by joining others, or is one of them. */
-static bool is_joined(const struct piece *piece)
+/* A filter of the normal pieces by a hash that grows byte by byte: most starts of pieces are none,
+ * and are known as such without a look at all of their bytes. */
+struct filter {
+	uint8_t *bit;
+	uint64_t mask;
+};
+
+static uint64_t grow_hash(uint64_t hash, const char *text, size_t bytes)
 {
-	return piece->kind == PIECE_NORMAL && piece->bytes <= PIECE_MOST;
+	for (size_t i = 0; i < bytes; i++)
+		hash = (hash ^ (uint8_t)text[i]) * 0x9e3779b97f4a7c15u;
+	return hash;
+}
+
+static bool is_in(const struct filter *filter, uint64_t hash)
+{
+	uint64_t at = hash >> 24 & filter->mask;
+
+	return filter->bit[at / 8] >> at % 8 & 1;
+}
+
+static struct filter make_filter(const struct file *file)
+{
+	struct filter filter = {.mask = 1023};
+
+	while (filter.mask / 16 < (uint64_t)file->count)
+		filter.mask = 2 * filter.mask + 1;
+	filter.bit = xzalloc(filter.mask / 8 + 1, 1);
+	for (int i = 0; i < file->count; i++) {
+		const struct piece *piece = &file->piece[i];
+		uint64_t at = grow_hash(0, piece->text, piece->bytes) >> 24 & filter.mask;
+
+		if (piece->kind == PIECE_NORMAL)
+			filter.bit[at / 8] |= (uint8_t)(1u << at % 8);
+	}
+	return filter;
+}
+
+/* The normal piece of a text, -1: none. */
+static int normal_piece(const struct tokenizer *t, const struct file *file, const char *text,
+			size_t bytes)
+{
+	int id = vocabulary_find(&t->vocabulary, text, bytes);
+
+	return id >= 0 && file->piece[id].kind == PIECE_NORMAL ? id : -1;
 }
 
 /* Every way to make a piece of two others is a merge. With no memory, counts them. */
-static size_t add_merges(struct tokenizer *t, const struct file *file, const float *sorted)
+static size_t add_merges(struct tokenizer *t, const struct file *file, const struct filter *filter,
+			 const float *sorted)
 {
 	size_t merges = 0;
 
 	for (int i = 0; i < file->count; i++) {
 		const struct piece *piece = &file->piece[i];
+		uint64_t hash = 0;
 		size_t size;
 
-		if (!is_joined(piece))
+		if (piece->kind != PIECE_NORMAL)
 			continue;
+		int rank = sorted ? rank_of(sorted, file->count, piece->score) : 0;
 		for (size_t at = 0; at < piece->bytes; at += size) {
-			utf8_at(piece->text + at, &size);
-			int left = at ? vocabulary_find(&t->vocabulary, piece->text, at) : -1;
-			int right = left < 0 ? -1
-					     : vocabulary_find(&t->vocabulary, piece->text + at,
-							       piece->bytes - at);
-			if (right < 0 || file->piece[left].kind != PIECE_NORMAL ||
-			    file->piece[right].kind != PIECE_NORMAL)
+			const char *rest = piece->text + at;
+			utf8_at(rest, &size);
+			int left = at && is_in(filter, hash)
+					   ? normal_piece(t, file, piece->text, at)
+					   : -1;
+			hash = grow_hash(hash, rest, size);
+			int right = left < 0 ? -1 : normal_piece(t, file, rest, piece->bytes - at);
+			if (right < 0)
 				continue;
 			merges++;
 			if (sorted)
-				bpe_join(&t->bpe, left, right, i,
-					 rank_of(sorted, file->count, piece->score));
+				bpe_join(&t->bpe, left, right, i, rank);
 		}
 	}
 	return merges;
@@ -333,12 +382,14 @@ static size_t add_merges(struct tokenizer *t, const struct file *file, const flo
 static void make_merges(struct tokenizer *t, const struct file *file)
 {
 	float *sorted = xalloc((size_t)file->count * sizeof *sorted);
+	struct filter filter = make_filter(file);
 
 	for (int i = 0; i < file->count; i++)
 		sorted[i] = file->piece[i].score;
 	qsort(sorted, (size_t)file->count, sizeof *sorted, compare_scores);
-	bpe_open(&t->bpe, &t->vocabulary, add_merges(t, file, NULL));
-	add_merges(t, file, sorted);
+	bpe_open(&t->bpe, &t->vocabulary, add_merges(t, file, &filter, NULL));
+	add_merges(t, file, &filter, sorted);
+	free(filter.bit);
 	free(sorted);
 }
 

@@ -34,13 +34,13 @@ int32_t *ids_take(struct ids *ids, size_t count)
 /* -- opening ------------------------------------------------------------------------------- */
 
 /* The entry of an added token, a new one unless it was added before. */
-static struct added *added_entry(struct tokenizer *t, int32_t id, bool again)
+static struct added *added_entry(struct tokenizer *t, long long id, bool again)
 {
-	for (int i = 0; again && i < t->added.count; i++) {
-		if (t->added.added[i].id == id)
-			return &t->added.added[i];
-	}
-	return added_take(&t->added);
+	struct token *token = &t->vocabulary.token[id];
+
+	if (!again)
+		token->added = t->added.count;
+	return again ? &t->added.added[token->added] : added_take(&t->added);
 }
 
 int tokenizer_add(struct tokenizer *t, const char *path, const char *text, size_t bytes,
@@ -62,7 +62,7 @@ int tokenizer_add(struct tokenizer *t, const char *path, const char *text, size_
 	if (there < 0 && vocabulary_add(v, path, text, bytes, id, kind) < 0)
 		return -1;
 	v->token[id].kind = kind;
-	struct added *added = added_entry(t, (int32_t)id, again);
+	struct added *added = added_entry(t, id, again);
 	int order = added->order;
 	free(added->find);
 	*added = *flags;

@@ -54,6 +54,7 @@ struct token {
 	bool model;	   /* the model knows it */
 	const char *shown; /* what an added token is decoded to, where that is not its text */
 	uint32_t shown_bytes;
+	int32_t added; /* place of its entry among the added tokens, where it is one */
 };
 struct vocabulary {
 	struct token *token; /* by id */

@@ -96,7 +96,7 @@ int vocabulary_add(struct vocabulary *v, const char *path, const char *text, siz
 		return error(EXIT_DATA, "'%s': token '%s' has two ids, %d and %lld", path, text,
 			     slot->id, id);
 	v->token[id] = (struct token){arena_copy(&v->arena, text, bytes), (uint32_t)bytes, kind,
-					 kind == TOKEN_MODEL, NULL, 0};
+					 kind == TOKEN_MODEL, NULL, 0, 0};
 	*slot = (struct vocabulary_slot){hash, (int32_t)id};
 	v->used++;
 	return 0;

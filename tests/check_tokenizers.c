@@ -406,6 +406,35 @@ START_TEST(spaces_taken_again)
 }
 END_TEST
 
+/* Pieces of 512 bytes are read in time that grows with the file, longer ones refused. */
+START_TEST(long_pieces)
+{
+	enum { BYTES = 512 };
+	struct text file = {0};
+	char piece[BYTES + 2];
+
+	for (int i = 0; i < 10000; i++) {
+		int more = _i && i == 9999;
+		size_t bytes = BYTES + (size_t)more;
+
+		snprintf(piece, sizeof piece, "%0*d", (int)bytes, i);
+		text_put(&file, more ? "\x0a\x84\x04\x0a\x81\x04" : "\x0a\x83\x04\x0a\x80\x04", 6);
+		text_put(&file, piece, bytes);
+	}
+	text_put(&file, "\x12\x02\x18\x02", 4);
+	put_bytes("tokenizer.model", file.data, file.bytes);
+	put_file("tokenizer_config.json", "{\"add_bos_token\":false}");
+	text_release(&file);
+	error_hold();
+	double start = clock_s();
+	struct tokenizer *tokenizer = tokenizer_open(folder);
+	ck_assert_double_lt(clock_s() - start, 1);
+	ck_assert_int_eq(tokenizer == NULL, _i);
+	ck_assert(_i == 0 || strstr(error_text(), "piece 9999 has 513 bytes"));
+	tokenizer_close(tokenizer);
+}
+END_TEST
+
 static const struct {
 	const char *data;
 	size_t bytes;
@@ -489,6 +518,7 @@ int main(void)
 	tcase_add_loop_test(tcase, too_many_steps, 0, 4);
 	tcase_add_test(tcase, text_that_grows);
 	tcase_add_loop_test(tcase, spaces_taken_again, 0, 2);
+	tcase_add_loop_test(tcase, long_pieces, 0, 2);
 	tcase_add_loop_test(tcase, broken_models, 0, COUNT(models));
 	tcase_add_loop_test(tcase, classes_and_files, 0, 3);
 	suite_add_tcase(suite, tcase);
