@@ -105,7 +105,8 @@ static bool width_ready(struct head_loss *a, int last, int width, const int rows
 
 		if (!rows[i])
 			continue;
-		a->forward[i][last] = onednn_product(a->onednn, &forward);
+		if (!(a->forward[i][last] = onednn_product(a->onednn, &forward)))
+			return false;
 		if (!a->d_h.cols)
 			continue;
 		if (width == width_of(a, 0))

@@ -274,6 +274,39 @@ START_TEST(packed_and_plain_products_are_told_apart)
 }
 END_TEST
 
+/* Products of other shapes, until there is room for no more. */
+static void exhaust_products(struct device *dev)
+{
+	enum { MOST = 2000 };
+	struct matrix x = matrix_of(DTYPE_BF16, NULL, 1, 1), none = {0};
+
+	for (int i = 1; i <= MOST && !dev->lacks; i++)
+		dev->k.linear(dev, matrix(NULL, 1, i), x, matrix_of(DTYPE_BF16, NULL, 1, i), false,
+			      none, 0);
+}
+
+/* Where the logits' product lacks, that is said, also where no gradient is asked for. */
+START_TEST(a_product_that_lacks_is_said)
+{
+	static const struct shape s = {16, 64, 256, 1, false};
+
+	if (!has_bf16())
+		return;
+	struct call c = call_open("cpu", 1, &s);
+
+	error_hold();
+	exhaust_products(c.dev);
+	ck_assert(c.dev->lacks);
+	for (int train = 0; train < 2; train++) {
+		c.dev->lacks = false;
+		call_run(&c, train);
+		ck_assert(c.dev->lacks);
+	}
+	error_clear();
+	call_close(&c);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("head");
@@ -285,6 +318,7 @@ int main(void)
 	tcase_add_loop_test(loss, validates_alike, 0, SHAPES);
 	tcase_add_test(loss, not_a_number_stays_in_its_row);
 	tcase_add_test(loss, packed_and_plain_products_are_told_apart);
+	tcase_add_test(loss, a_product_that_lacks_is_said);
 	suite_add_tcase(suite, loss);
 	return run_suite(suite);
 }
