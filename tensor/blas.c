@@ -39,8 +39,8 @@ const char *blas_better_core(void)
 	return "SkylakeX";
 }
 
-/* openblas_get_config() is "OpenBLAS 0.3.21 DYNAMIC_ARCH ..."; the first two words are wanted.
- */
+/* openblas_get_config() is "OpenBLAS 0.3.21 DYNAMIC_ARCH ..."; the first two words are
+ * wanted. */
 const char *blas_describe(char *buffer, size_t bytes)
 {
 	const char *config = openblas_get_config();

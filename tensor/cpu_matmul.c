@@ -24,8 +24,8 @@ static const struct cut_goal {
 	int tiles, least_rows, least_cols;
 } cut_goals[] = {{8, 256, 192}, {32, 512, 1024}};
 /* OpenBLAS has unpacked AVX-512 kernels, about twice as fast, for products of at most so many
- * multiplications and (for some transposes) so many results; thin ones (LoRA) are cut to fit.
- */
+ * multiplications and (for some transposes) so many results; thin ones (LoRA) are cut to
+ * fit. */
 #define SMALL_WORK 1000000
 #define SMALL_RESULTS 1200
 #define THIN 32
@@ -123,8 +123,8 @@ static int part(int side, int parts)
 	return ((side - 1) / parts / ALIGN + 1) * ALIGN;
 }
 
-/* How far to go along the long side of a thin product so that a tile is small; 0 if it cannot.
- */
+/* How far to go along the long side of a thin product so that a tile is small; 0 if it
+ * cannot. */
 static int small_step(int thin, int inner)
 {
 	if (thin > THIN)

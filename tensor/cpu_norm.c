@@ -86,8 +86,8 @@ VECTOR static void scale(float *restrict y, const float *restrict x, const float
 		y[j] = x[j] * rstd * gain[j];
 }
 
-/* dx = (accumulate ? dx : 0) + rstd (dy gain - middle - (x - mean) slope); dx may be dy, which
- * is why dy is not restrict. */
+/* dx = rstd (dy gain - middle - (x - mean) slope), or dx += that; dx may be dy, which is why dy
+ * is not restrict. */
 VECTOR static void spread_gradient(float *dx, const float *dy, const float *x,
 				   const float *gain, const float factor[4], int n)
 {

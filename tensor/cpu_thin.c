@@ -16,8 +16,8 @@
 #include "tensor/thin.h"
 #include "tensor/vector.h"
 
-#define DOT_ROWS 126 /* of a piece, in whole groups: they share the packing of the small side  \
-		      */
+/* of a piece, in whole groups: they share the packing of the small side */
+#define DOT_ROWS 126
 #define SUM_ROWS 16  /* of a block of a sum over rows */
 #define SUM_RANKS 32 /* of a piece of it */
 #define PANEL 256    /* columns of a piece, at most */
@@ -25,8 +25,8 @@
 #define SPREAD_ROWS 64
 #define SPREAD_RANKS 256
 #define SPREAD 8192 /* numbers of the small side that a piece holds at once */
-/* From row to row of a buffer: not a power of two, lest all rows fall on the same cache sets.
- */
+/* From row to row of a buffer: not a power of two, lest all rows fall on the same cache
+ * sets. */
 #define DOT_LD (CHUNK + LANES)
 #define PANEL_LD (PANEL + LANES)
 

@@ -11,8 +11,8 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-/* LANES numbers, or one, from the at-th on, as floats. Macros, since a vector must not be passed
- * between functions of different instruction sets. */
+/* LANES numbers, or one, from the at-th on, as floats. Macros, since a vector must not be
+ * passed between functions of different instruction sets. */
 #define LOAD(from, at, half)                                                                   \
 	((half) ? (lanes)(__builtin_convertvector(                                             \
 			      *(const halves *)((const uint16_t *)(from) + (at)), words)       \

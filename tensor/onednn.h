@@ -53,8 +53,8 @@ struct onednn_packing *onednn_packing(struct onednn *onednn, const struct onednn
 void onednn_packing_run(struct onednn *onednn, struct onednn_packing *packing, int thread,
 			void *packed, const void *from);
 
-/* c (rows, cols; F32 or BF16) = a op(b) + bias + (add ? c : 0) for BF16 a and b; bias is F32.
- */
+/* c (rows, cols; F32 or BF16) = a op(b) + bias + (add ? c : 0) for BF16 a and b; bias is
+ * F32. */
 struct onednn_shape {
 	int rows, cols, inner;
 	size_t lda, ldb, ldc;
