@@ -373,6 +373,7 @@ struct chat_turn {
 	size_t bytes;
 	const char *input;		/* Alpaca's, beside the instruction; null: none */
 	size_t input_bytes;
+	bool untrained;			/* an answer that its own line takes out of the training */
 };
 struct chat { struct chat_turn *turn; int count, room; };
 

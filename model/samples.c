@@ -151,15 +151,26 @@ static int add_pair(struct reader *r, struct jsonl *lines, const struct json *ma
 	return r->template ? add_chat(r, lines, map) : add_plain_pair(r, lines);
 }
 
+/* The next turn of the assistant: each was rendered, in this order. */
+static int next_answer(const struct chat *chat, int turn)
+{
+	do
+		turn++;
+	while (chat->turn[turn].role != CHAT_ASSISTANT);
+	return turn;
+}
+
 /* Marks what the mask leaves of the answers. */
 static int add_answers(struct reader *r)
 {
 	const struct spans *answer = &r->rendered.answer;
 	int32_t *labels = labels_of(r, r->data->mask == MASK_NONE);
 	bool last_alone = r->data->mask == MASK_PROMPT;
+	int turn = -1;
 
 	for (size_t i = 0; i < answer->count; i++) {
-		if (last_alone && i + 1 < answer->count)
+		turn = next_answer(&r->chat, turn);
+		if ((last_alone && i + 1 < answer->count) || r->chat.turn[turn].untrained)
 			continue;
 		for (size_t k = answer->item[i].from; k < answer->item[i].to; k++)
 			labels[k] = r->ids_of_line.id[k];
@@ -265,11 +276,20 @@ static int no_form(const struct reader *r, const struct jsonl *lines, const stru
 					   name, near ? " (did you mean \"" : "",
 					   near ? near : "", near ? "\"?)" : "");
 	}
-	return jsonl_error(lines, EXIT_DATA, "",
-			   "the keys tell no form: there must be \"text\", \"prompt\" and "
-			   "\"completion\", \"question\" and \"answer\", \"messages\", "
-			   "\"instruction\" and \"output\", or \"conversations\" "
-			   "(data.columns maps other names)");
+	struct text keys = {0};
+	text_put(&keys, "", 0);
+	for (void *it = json_first(map); it && keys.bytes < 120; it = json_next(map, it)) {
+		text_add(&keys, keys.bytes ? ", " : " (");
+		json_add_text(&keys, json_name(it));
+	}
+	int done = jsonl_error(lines, EXIT_DATA, "",
+			       "the keys%s%s tell no form: there must be \"text\", \"prompt\" and "
+			       "\"completion\", \"question\" and \"answer\", \"messages\", "
+			       "\"instruction\" and \"output\", or \"conversations\" "
+			       "(data.columns maps other names)",
+			       keys.data, keys.bytes ? ")" : "");
+	text_release(&keys);
+	return done;
 }
 
 static int check_form(struct reader *r, const struct line_form *form)

@@ -62,17 +62,57 @@ static const char *item_text(const struct jsonl *lines, const struct json *item,
 	return NULL;
 }
 
+/* Whether a value says nothing: null, empty, an empty list written as a text. */
+static bool is_nothing(const struct json *value)
+{
+	enum json_kind kind = json_kind(value);
+
+	if (kind == JSON_TEXT)
+		return json_text_bytes(value) == 0 || strcmp(json_as_text(value, ""), "[]") == 0;
+	return kind == JSON_NONE || kind == JSON_NIL ||
+	       ((kind == JSON_LIST || kind == JSON_MAP) && json_size(value) == 0);
+}
+
 /* Says that a key changes what is trained and is not built, where it says anything. */
 static int refuse_key(const struct jsonl *lines, const struct json *map, const char *where,
 		      const char *key)
 {
 	char place[160];
 
-	if (json_size(json_find(map, key)) == 0)
+	if (is_nothing(json_find(map, key)))
 		return 0;
 	snprintf(place, sizeof place, "%s%s%s", where, where[0] ? "." : "", key);
 	return jsonl_error(lines, EXIT_CONFIG, place, "\"%s\" is not built: chats of text alone",
 			   key);
+}
+
+/* What a turn says of its own training: "weight" 0 or 1, "train" and "training" true or false. */
+static int read_trained(struct reader *r, const struct jsonl *lines, const struct json *item,
+			const char *where)
+{
+	static const char *const keys[] = {"weight", "train", "training"};
+	struct chat_turn *turn = &r->chat.turn[r->chat.count - 1];
+	char place[160], quote[JSONL_QUOTE];
+
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+		const struct json *value = json_find(item, keys[i]);
+		enum json_kind kind = json_kind(value);
+		double weight = kind == JSON_FLAG ? json_as_flag(value, false) : json_as_number(value, 2);
+
+		if (kind == JSON_NONE || kind == JSON_NIL)
+			continue;
+		snprintf(place, sizeof place, "%s.%s", where, keys[i]);
+		jsonl_quote(value, quote);
+		if (weight != 0 && weight != 1)
+			return jsonl_error(lines, EXIT_DATA, place, "\"%s\" is %s: 0 or 1, true or false "
+					   "say whether an answer is trained", keys[i], quote);
+		if (weight == 1 && kind == JSON_FLAG && turn->role != CHAT_ASSISTANT)
+			return jsonl_error(lines, EXIT_CONFIG, place, "\"%s\" of a turn that is no answer is "
+					   "not built: answers alone are trained (or all, with data.mask: none)",
+					   keys[i]);
+		turn->untrained = turn->untrained || weight == 0;
+	}
+	return 0;
 }
 
 static int add_turn(struct reader *r, const struct jsonl *lines, const struct json *item,
@@ -84,7 +124,8 @@ static int add_turn(struct reader *r, const struct jsonl *lines, const struct js
 
 	if (json_kind(item) != JSON_MAP)
 		return jsonl_error(lines, EXIT_DATA, where, "%s is no map", where);
-	if (refuse_key(lines, item, where, "tool_calls") < 0)
+	if (refuse_key(lines, item, where, "tool_calls") < 0 ||
+	    refuse_key(lines, item, where, "function_call") < 0)
 		return -1;
 	const char *role = item_text(lines, item, where, column_name(r, key[0]), &bytes);
 	if (!role)
@@ -98,7 +139,7 @@ static int add_turn(struct reader *r, const struct jsonl *lines, const struct js
 	if (!text)
 		return -1;
 	chat_add(&r->chat, role_names[i].role, text, bytes);
-	return 0;
+	return read_trained(r, lines, item, where);
 }
 
 /* A system's message beside the turns. */
@@ -133,7 +174,7 @@ int turns_of_list(struct reader *r, const struct jsonl *lines, const struct json
 	if (json_kind(list) != JSON_LIST || json_size(list) == 0)
 		return jsonl_error(lines, EXIT_DATA, name, "\"%s\" is no list of turns, it is %s",
 				   name, json_kind(list) == JSON_LIST ? "empty" : quote);
-	if (refuse_key(lines, map, "", "tools") < 0 ||
+	if (refuse_key(lines, map, "", "tools") < 0 || refuse_key(lines, map, "", "functions") < 0 ||
 	    (column == COLUMN_CONVERSATIONS && add_system(r, lines, map) < 0))
 		return -1;
 	for (size_t i = 0; i < json_size(list); i++) {

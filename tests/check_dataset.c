@@ -335,6 +335,30 @@ START_TEST(masks_of_chats)
 }
 END_TEST
 
+/* An answer can say that it is not to be trained. */
+START_TEST(answers_that_are_not_trained)
+{
+	static const char *const says[][2] = {
+		{"\"weight\": 0", "\"weight\": 1"}, {"\"train\": false", "\"training\": true"},
+		{"\"training\": false", "\"weight\": null"},
+	};
+	char line[512], digits[65];
+
+	chats("chatml", MASK_AUTO);
+	for (size_t i = 0; i < 2 * sizeof says / sizeof says[0]; i++) {
+		snprintf(line, sizeof line,
+			 "{\"messages\": [{\"role\": \"user\", \"content\": \"1\", \"weight\": 0}, "
+			 "{\"role\": \"assistant\", \"content\": \"2\", %s}, {\"role\": \"user\", "
+			 "\"content\": \"3\"}, {\"role\": \"assistant\", \"content\": \"4\", %s}], "
+			 "\"tools\": \"[]\"}\n",
+			 says[i / 2][i % 2], says[i / 2][1 - i % 2]);
+		struct dataset *set = opened(put_file("train.jsonl", line));
+		ck_assert_str_eq(trained_digits(set, 0, digits), i % 2 ? "2" : "4");
+		dataset_close(set);
+	}
+}
+END_TEST
+
 START_TEST(chats_in_other_words)
 {
 	static const char *const lines[] = {
@@ -383,6 +407,14 @@ static const struct broken_chat {
 	 "error: messages[1] is no map"},
 	{"{\"messages\": [{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [1]}]}",
 	 EXIT_CONFIG, "\"tool_calls\" is not built"},
+	{"{\"messages\": [{\"role\": \"assistant\", \"content\": \"\", \"function_call\": {\"name\": \"f\"}}]}",
+	 EXIT_CONFIG, "\"function_call\" is not built"},
+	{"{\"messages\": [{\"role\": \"user\", \"content\": \"\"}], \"tools\": \"[{}]\"}",
+	 EXIT_CONFIG, "\"tools\" is not built"},
+	{"{\"messages\": [{\"role\": \"assistant\", \"content\": \"\", \"weight\": 0.5}]}",
+	 EXIT_DATA, "bad.jsonl:1:62: error: \"weight\" is 0.5: 0 or 1"},
+	{"{\"messages\": [{\"role\": \"user\", \"content\": \"\", \"train\": true}]}",
+	 EXIT_CONFIG, "\"train\" of a turn that is no answer is not built"},
 	{"{\"messages\": [{\"role\": \"assistant\", \"content\": \"\"}], \"tools\": [1]}",
 	 EXIT_CONFIG, ":1:63: error: \"tools\" is not built"},
 	{"{\"conversations\": [{\"role\": \"user\", \"value\": \"\"}]}", EXIT_DATA,
@@ -429,8 +461,8 @@ static const struct broken {
 	{"{\"text\": \"\xff\"}\n", EXIT_DATA, "bad.jsonl:1:"},
 	{"{\"text\": \"a\"}\n\xef\xbb\xbf{\"text\": \"a\"}\n", EXIT_DATA, "bad.jsonl:2:"},
 	{"{\"text\": NaN}\n", EXIT_DATA, "bad.jsonl:1:"},
-	{"{\"words\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the keys tell no form"},
-	{"{\"prompt\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the keys tell no form"},
+	{"{\"words\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the keys ("},
+	{"{\"prompt\": \"a\"}\n", EXIT_DATA, "bad.jsonl:1:1: error: the keys ("},
 	{"{\"messages\": []}\n", EXIT_CONFIG, "has no chat_template: name one with data.template (chatml,"},
 	{"{\"question\": \"a\", \"answer\": 5}\n", EXIT_DATA, "bad.jsonl:1:29: error: \"answer\""},
 	{"{\"instruction\": \"a\", \"input\": [], \"output\": \"b\"}\n", EXIT_DATA,
@@ -813,6 +845,7 @@ int main(void)
 	tcase_add_loop_test(tcase, broken_lines, 0, (int)(sizeof broken / sizeof broken[0]));
 	tcase_add_test(tcase, forms_and_columns);
 	tcase_add_test(tcase, masks_of_chats);
+	tcase_add_test(tcase, answers_that_are_not_trained);
 	tcase_add_test(tcase, chats_in_other_words);
 	tcase_add_loop_test(tcase, chats_that_are_broken, 0,
 			    (int)(sizeof broken_chats / sizeof broken_chats[0]));
