@@ -40,21 +40,32 @@ static size_t tree_bytes(const char *data, size_t bytes)
 	return total;
 }
 
+/* jansson speaks of a file where there may be a line. */
+static struct json *refuse(const json_error_t *why, const char *name, size_t line)
+{
+	static const char tail[] = " near end of file";
+	size_t bytes = strlen(why->text), less = strlen(tail);
+	bool ends = bytes > less && strcmp(why->text + bytes - less, tail) == 0;
+
+	return error_null(EXIT_DATA, "%s:%zu:%d: error: %.*s%s", name,
+			  (size_t)(why->line > 0 ? why->line : 1) + line - 1,
+			  why->column > 0 ? why->column : 1, (int)(ends ? bytes - less : bytes), why->text,
+			  ends ? ", but here it ends" : "");
+}
+
 struct json *json_parse_at(const char *data, size_t bytes, const char *name, size_t line)
 {
 	const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
 	json_error_t why;
 
 	if (tree_bytes(data, bytes) > TREE_MOST)
-		return error_null(EXIT_DATA, "cannot read '%s': too many values", name);
+		return error_null(EXIT_DATA, "%s:%zu:1: error: too many values", name, line);
 	json_t *tree = json_loadb(data, bytes, flags, &why);
 	/* Whole numbers beyond 64 bits (tokenizers write out 1e30) are read as doubles. */
 	if (!tree && json_error_code(&why) == json_error_numeric_overflow)
 		tree = json_loadb(data, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
 	if (!tree)
-		return error_null(EXIT_DATA, "%s:%zu:%d: error: %s", name,
-				  (size_t)(why.line > 0 ? why.line : 1) + line - 1,
-				  why.column > 0 ? why.column : 1, why.text);
+		return refuse(&why, name, line);
 	return (struct json *)tree;
 }
 

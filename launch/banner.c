@@ -1,6 +1,7 @@
 /* What is about to happen, for people. Every number says where it comes from when that is not plain. */
 #include <string.h>
 
+#include "launch/data.h"
 #include "launch/session.h"
 
 /* 1234567 as "1,234,567"; returns buffer. */
@@ -51,13 +52,18 @@ static void say_dataset(const char *head, const struct dataset *d)
 
 	if (!d)
 		return;
-	say("%s %s samples of %d tokens, %.0f %% of them trained (%s)", head,
-	    grouped(d->samples, a, sizeof(a)), d->tokens,
+	const char *advice = data_advice(d->samples + d->skipped, d->cut, d->skipped);
+	say("%s %s sample%s of %d tokens, %.0f %% of them trained (%s)", head,
+	    grouped(d->samples, a, sizeof(a)), d->samples == 1 ? "" : "s", d->tokens,
 	    100 * (double)d->trained_tokens / ((double)d->samples * d->tokens), d->path);
 	if (d->cut > 0)
-		say("        %zu samples were longer and lost %zu tokens", d->cut, d->cut_tokens);
+		say("        %zu sample%s longer and lost %zu tokens", d->cut,
+		    d->cut == 1 ? " was" : "s were", d->cut_tokens);
 	if (d->skipped > 0)
-		say("        %zu samples have no token to train on and were skipped", d->skipped);
+		say("        %zu sample%s no token to train on and %s skipped", d->skipped,
+		    d->skipped == 1 ? " has" : "s have", d->skipped == 1 ? "was" : "were");
+	if (advice)
+		say("        %s", advice);
 	if (d->kept)
 		say("        they were tokenised before (%s)", d->cache);
 	if (d->template)

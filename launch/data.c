@@ -48,6 +48,16 @@ static int unknown(const char *name)
 	return EXIT_USAGE;
 }
 
+const char *data_advice(size_t samples, size_t cut, size_t skipped)
+{
+	if (skipped > 0 && 5 * skipped >= samples)
+		return "many samples have no token to train on: a longer data.sequence keeps more of their "
+		       "answers (data.mask: none trains on what is there)";
+	if (cut > 0 && 5 * cut >= samples)
+		return "many samples are cut: a longer data.sequence keeps more of them";
+	return NULL;
+}
+
 int command_data(int argc, char **argv)
 {
 	if (argc < 2) {

@@ -106,7 +106,8 @@ static void print_report(const char *path, const struct data_report *r)
 	printf("%s\n", path);
 	printf("  form        %s%s%s\n", r->form, r->template[0] ? ", written with the template " : "",
 	       r->template);
-	printf("  samples     %zu, %zu of them duplicates\n", r->samples, r->duplicates);
+	printf("  samples     %zu, %zu of them %s\n", r->samples, r->duplicates,
+	       r->duplicates == 1 ? "a duplicate" : "duplicates");
 	if (r->samples > 0)
 		printf("  lengths     %zu at least, %zu median, %zu at 95 %%, %zu at most (%s, %zu in "
 		       "all)\n",
@@ -114,11 +115,15 @@ static void print_report(const char *path, const struct data_report *r)
 	if (r->bytes)
 		printf("  tokens      --model DIR counts them, and what is cut and trained\n");
 	else
-		printf("  truncation  %zu samples are longer than %d and lose %zu tokens\n"
-		       "  trained     %zu tokens, %.1f %% of what is kept; %zu samples without one "
-		       "are skipped\n",
-		       r->cut, r->sequence, r->cut_tokens, r->trained_tokens,
-		       100 * (double)r->trained_tokens / (double)kept, r->skipped);
+		printf("  truncation  %zu sample%s longer than %d and lose%s %zu tokens\n"
+		       "  trained     %zu tokens, %.1f %% of what is kept; %zu sample%s without one "
+		       "%s skipped\n",
+		       r->cut, r->cut == 1 ? " is" : "s are", r->sequence, r->cut == 1 ? "s" : "",
+		       r->cut_tokens, r->trained_tokens, 100 * (double)r->trained_tokens / (double)kept,
+		       r->skipped, r->skipped == 1 ? "" : "s", r->skipped == 1 ? "is" : "are");
+	const char *advice = r->bytes ? NULL : data_advice(r->samples, r->cut, r->skipped);
+	if (advice)
+		printf("  advice      %s\n", advice);
 	printf("  errors      %zu\n", r->errors);
 }
 
@@ -139,8 +144,8 @@ static int check_one(const struct check *c, const char *path, const char *kind,
 	if (found.samples == 0)
 		return error(EXIT_DATA, "'%s' holds no sample", path);
 	if (!found.bytes && found.trained_tokens == 0)
-		return error(EXIT_DATA, "'%s': not one token of its %zu samples is trained", path,
-			     found.samples);
+		return error(EXIT_DATA, "'%s': not one token of its %zu sample%s is trained", path,
+			     found.samples, found.samples == 1 ? "" : "s");
 	return 0;
 }
 

@@ -247,8 +247,9 @@ static int check_rows(const struct reader *r)
 		return error(EXIT_DATA, "'%s' holds no sample", r->path);
 	if (r->trained_tokens == 0)
 		return error(EXIT_DATA,
-			     "'%s': not one token of its %zu samples of %d tokens is trained",
-			     r->path, r->rows + r->skipped, r->tokens);
+			     "'%s': not one token of its %zu sample%s of %d tokens is trained",
+			     r->path, r->rows + r->skipped, r->rows + r->skipped == 1 ? "" : "s",
+			     r->tokens);
 	return 0;
 }
 

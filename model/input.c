@@ -28,6 +28,7 @@ struct input {
 	char *piece;	       /* of the text */
 	size_t at, bytes;      /* in the piece: what is next, and its end */
 	size_t taken;	       /* bytes of the text before the piece */
+	size_t lines;	       /* that were taken */
 	struct arena arena;
 };
 
@@ -83,12 +84,12 @@ const char *input_path(const struct input *input)
 /* -- pieces -------------------------------------------------------------------------------- */
 
 /* Bytes of the file itself: how many, 0 at its end. */
-static ssize_t read_file(struct input *input, void *to)
+static ssize_t read_file(struct input *input, void *to, size_t most)
 {
 	ssize_t got;
 
 	do
-		got = read(input->file, to, PIECE);
+		got = read(input->file, to, most);
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return error(EXIT_INPUT, "cannot read '%s': %s", input->path, strerror(errno));
@@ -98,7 +99,7 @@ static ssize_t read_file(struct input *input, void *to)
 /* More packed bytes, where all were taken; none at the end of the file. */
 static int read_packed(struct input *input)
 {
-	ssize_t got = input->stream.avail_in == 0 ? read_file(input, input->packed) : 0;
+	ssize_t got = input->stream.avail_in == 0 ? read_file(input, input->packed, PIECE) : 0;
 
 	if (got > 0) {
 		input->stream.next_in = input->packed;
@@ -150,26 +151,32 @@ static int unpack(struct input *input)
 	return more < 0 ? -1 : 0;
 }
 
+/* What a read gives; of a pipe, that may be a byte, but at least as many as a mark has. */
+static int read_piece(struct input *input, size_t least)
+{
+	ssize_t got;
+
+	do {
+		got = read_file(input, input->piece + input->bytes, PIECE - input->bytes);
+		if (got < 0)
+			return -1;
+		input->bytes += (size_t)got;
+	} while (got > 0 && input->bytes < least);
+	return 0;
+}
+
 /* The next piece; it is empty at the end. */
 static int next_piece(struct input *input)
 {
 	static const char mark[] = "\xef\xbb\xbf";
 	bool first = input->taken == 0 && input->bytes == 0;
-	ssize_t got;
 
 	input->taken += input->bytes;
 	input->at = input->bytes = 0;
-	if (input->gzip) {
-		if (unpack(input) < 0)
-			return -1;
-	} else {
-		got = read_file(input, input->piece);
-		if (got < 0)
-			return -1;
-		input->bytes = (size_t)got;
-	}
-	if (first && input->bytes >= 3 && memcmp(input->piece, mark, 3) == 0)
-		input->at = 3;
+	if ((input->gzip ? unpack(input) : read_piece(input, first ? strlen(mark) : 1)) < 0)
+		return -1;
+	if (first && input->bytes >= strlen(mark) && memcmp(input->piece, mark, strlen(mark)) == 0)
+		input->at = strlen(mark);
 	return 0;
 }
 
@@ -197,10 +204,11 @@ int input_line(struct input *input, struct text *line)
 		text_put(line, from, take);
 		input->at += take;
 		if (line->bytes > LINE_MOST)
-			return error(EXIT_DATA, "'%s': the line that begins at byte %zu is longer than %zu "
-				     "MiB", input->path, input->taken + input->at - line->bytes,
-				     LINE_MOST >> 20);
-		if (end || left == 0)
+			return error(EXIT_DATA, "%s:%zu:1: error: the line is longer than %zu MiB",
+				     input->path, input->lines + 1, LINE_MOST >> 20);
+		if (end || left == 0) {
+			input->lines++;
 			return line->bytes > 0;
+		}
 	}
 }

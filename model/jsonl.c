@@ -87,10 +87,31 @@ static bool is_blank(const struct text *line)
 	return strspn(line->data, " \t\r\n") == line->bytes;
 }
 
+/* Says what a line is that begins like no map. */
+static int refuse_line(const struct jsonl *lines)
+{
+	struct text quote = {0};
+	char start[24];
+
+	if (lines->line.data[strspn(lines->line.data, " \t")] == '[')
+		return jsonl_error(lines, EXIT_DATA, "",
+				   "the line is no JSON map, it begins a list: every line must be a map "
+				   "(jq -c '.[]' makes such lines of a list)");
+	snprintf(start, sizeof start, "%.*s", (int)lines->bytes, lines->line.data);
+	json_add_text(&quote, start);
+	int done = jsonl_error(lines, EXIT_DATA, "",
+			       "the line is no JSON map (as {\"text\": ..}), it begins with %s",
+			       quote.data);
+	text_release(&quote);
+	return done;
+}
+
 static int parse_line(struct jsonl *lines)
 {
 	const char *line = lines->line.data;
 
+	if (lines->bytes > 0 && line[strspn(line, " \t")] != '{')
+		return refuse_line(lines);
 	lines->map = json_parse_at(line, lines->bytes, input_path(lines->input), lines->number);
 	if (!lines->map)
 		return -1;
