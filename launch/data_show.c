@@ -1,7 +1,8 @@
 /*
  * launch/data_show.c - edgepipe data show: samples as they will be trained on, token by token.
  *
- * They come from the very store that training reads, so what is shown is what is trained.
+ * They come from the very store that training reads, so what is shown is what is trained. Where samples share sequences,
+ * these are shown as training takes them, each sample by itself: it sees no other.
  */
 #include "launch/data.h"
 #include "model/model.h"
@@ -21,10 +22,12 @@ static const char usage[] =
 	"  edgepipe data show topologies/campus.yaml --set data.template=chatml --valid\n"
 	"\n"
 	"Usage: edgepipe data show TOPOLOGY.yaml [-n N] [--from K] [--ids | --json] [--valid] [--set K=V]...\n"
-	"  -n N              how many samples, in file order (without it: 5)\n"
+	"  -n N              how many samples, in file order (without it: 5); with data.pack, how\n"
+	"                    many sequences, in the order of training, with the samples in each\n"
 	"  --from K          the first one, from 0\n"
 	"  --ids             one token a line: its number, its id, whether it is trained, its text\n"
-	"  --json            one sample a line: {\"sample\", \"ids\", \"labels\", \"text\"}\n"
+	"  --json            one sample a line: {\"sample\", \"ids\", \"labels\", \"text\"}; with data.pack\n"
+	"                    \"sequence\" stands before them, and \"sample\" is the place in it\n"
 	"  --valid           of data.valid, not data.train\n"
 	"  --set K=V         overrides a key of the topology file\n"
 	"  -h, --help        this text\n"
@@ -40,6 +43,7 @@ struct show {
 	bool ids, json, valid, help, colour;
 	struct tokenizer *tokenizer;
 	struct dataset *data;
+	struct packing *packing; /* null: every sample is a sequence of its own */
 	int32_t *id, *label;
 	size_t length;
 };
@@ -200,12 +204,15 @@ static int show_ids(struct show *s)
 	return done;
 }
 
-static int show_json(struct show *s, long long sample)
+static int show_json(struct show *s, long long sequence, long long sample)
 {
 	struct text text = {0}, line = {0};
 	int done = decode(s, 0, s->length, true, &text);
 
-	text_add(&line, "{\"sample\": %lld, \"ids\": [", sample);
+	text_add(&line, "{");
+	if (s->packing)
+		text_add(&line, "\"sequence\": %lld, ", sequence);
+	text_add(&line, "\"sample\": %lld, \"ids\": [", sample);
 	for (size_t t = 0; t < s->length; t++)
 		text_add(&line, t ? ", %d" : "%d", s->id[t]);
 	text_add(&line, "], \"labels\": [");
@@ -222,46 +229,115 @@ static int show_json(struct show *s, long long sample)
 
 /* -- samples ------------------------------------------------------------------------------- */
 
-static int show_sample(struct show *s, long long sample)
+/* Bold on a terminal. */
+static void put_head(const struct show *s, const char *mark, const char *what, long long number, const char *rest)
+{
+	printf("%s%s %s %lld: %s%s\n", s->colour ? "\033[1m" : "", mark, what, number, rest,
+	       s->colour ? "\033[0m" : "");
+}
+
+static int show_sample(struct show *s, long long sequence, long long sample)
 {
 	size_t trained = 0;
-	int length = dataset_row_length(s->data, (uint64_t)sample);
+	char rest[96];
 
-	if (length < 0 || dataset_row(s->data, (uint64_t)sample, s->id, s->label) < 0)
-		return -1;
-	s->length = (size_t)length;
 	if (s->json)
-		return show_json(s, sample);
+		return show_json(s, sequence, sample);
 	for (size_t t = 1; t < s->length; t++)
 		trained += s->label[t] != -100;
-	printf("%s-- sample %lld: %zu tokens of %d, %zu trained%s\n", s->colour ? "\033[1m" : "", sample,
-	       s->length, s->data->tokens, trained, s->colour ? "\033[0m" : "");
+	if (s->packing)
+		snprintf(rest, sizeof rest, "%zu tokens, %zu trained", s->length, trained);
+	else
+		snprintf(rest, sizeof rest, "%zu tokens of %d, %zu trained", s->length, s->data->tokens, trained);
+	put_head(s, "--", "sample", sample, rest);
 	return s->ids ? show_ids(s) : show_text(s);
+}
+
+static int show_row(struct show *s, long long row)
+{
+	int length = dataset_row_length(s->data, (uint64_t)row);
+
+	if (length < 0 || dataset_row(s->data, (uint64_t)row, s->id, s->label) < 0)
+		return -1;
+	s->length = (size_t)length;
+	return show_sample(s, row, row);
+}
+
+/* A sample of a sequence: its labels are moved back to their tokens, the last of which is a label alone. */
+static void take_part(struct show *s, const int32_t *id, const int32_t *label, int tokens)
+{
+	s->label[0] = -100;
+	for (int t = 0; t < tokens; t++) {
+		s->id[t] = id[t];
+		s->label[t + 1] = label[t] < 0 ? -100 : label[t];
+	}
+	s->length = (size_t)tokens;
+	if (label[tokens - 1] >= 0)
+		s->id[s->length++] = label[tokens - 1];
+}
+
+static int show_sequence(struct show *s, long long place)
+{
+	size_t T = (size_t)s->data->tokens;
+	struct packed_sample *sample = xalloc((size_t)packing_facts(s->packing).most * sizeof *sample);
+	int32_t *id = xalloc(2 * T * sizeof *id), *label = id + T;
+	int samples = 0, used = 0, done;
+	char rest[96];
+
+	int trained = packing_row(s->packing, (uint64_t)place, id, label, sample, &samples);
+	done = trained < 0 ? -1 : 0;
+	for (int i = 0; i < samples; i++)
+		used += sample[i].tokens;
+	snprintf(rest, sizeof rest, "%d sample%s, %d tokens of %zu, %d trained", samples, samples == 1 ? "" : "s",
+		 used, T, trained);
+	if (done == 0 && !s->json)
+		put_head(s, "==", "sequence", place, rest);
+	for (int i = 0, at = 0; i < samples && done == 0; at += sample[i++].tokens) {
+		take_part(s, id + at, label + at, sample[i].tokens);
+		done = show_sample(s, place, i);
+	}
+	free(sample);
+	free(id);
+	return done;
+}
+
+/* What is said of the whole file before its samples. */
+static void put_facts(const struct show *s)
+{
+	const struct dataset *d = s->data;
+	const char *advice = data_advice(d->samples + d->skipped, d->cut, d->skipped);
+
+	printf("%s: %zu sample%s, %zu tokens trained%s%s; %zu cut, %zu skipped\n", d->path, d->samples,
+	       d->samples == 1 ? "" : "s", d->trained_tokens, d->template ? ", template " : "",
+	       d->template ? d->template : "", d->cut, d->skipped);
+	if (s->packing)
+		printf("packed into %zu sequences, up to %d samples in one\n", packing_facts(s->packing).rows,
+		       packing_facts(s->packing).most);
+	if (advice)
+		printf("%s\n", advice);
 }
 
 static int show_samples(struct show *s)
 {
 	struct dataset *d = s->data;
-	long long end = (long long)d->samples;
+	long long end = s->packing ? (long long)packing_facts(s->packing).rows : (long long)d->samples;
+	int done = 0;
 
 	if (s->from >= end)
-		return error(EXIT_USAGE, "data show: --from %lld: there are %lld samples", s->from, end);
+		return error(EXIT_USAGE, "data show: --from %lld: there are %lld %s", s->from, end,
+			     s->packing ? "sequences" : "samples");
 	if (s->count < end - s->from)
 		end = s->from + s->count;
 	if (!s->json)
-		printf("%s: %zu samples, %zu tokens trained%s%s; %zu cut, %zu skipped\n", d->path,
-		       d->samples, d->trained_tokens, d->template ? ", template " : "",
-		       d->template ? d->template : "", d->cut, d->skipped);
-	s->id = xalloc((size_t)d->tokens * sizeof *s->id);
-	s->label = xalloc((size_t)d->tokens * sizeof *s->label);
+		put_facts(s);
+	s->id = xalloc(((size_t)d->tokens + 1) * sizeof *s->id);
+	s->label = xalloc(((size_t)d->tokens + 1) * sizeof *s->label);
 	s->colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
-	for (long long i = s->from; i < end; i++) {
-		if (show_sample(s, i) < 0)
-			return -1;
-	}
-	if (fflush(stdout) != 0 || ferror(stdout))
+	for (long long i = s->from; i < end && done == 0; i++)
+		done = s->packing ? show_sequence(s, i) : show_row(s, i);
+	if (done == 0 && (fflush(stdout) != 0 || ferror(stdout)))
 		return error(EXIT_IO, "cannot write to standard output: %s", strerror(errno));
-	return 0;
+	return done;
 }
 
 static int show(struct show *s, struct job *job)
@@ -277,8 +353,11 @@ static int show(struct show *s, struct job *job)
 	s->tokenizer = config ? tokenizer_open(job->model) : NULL;
 	if (s->tokenizer)
 		s->data = dataset_open(path, s->valid ? "valid" : "train", &job->data, config);
+	if (s->data && dataset_packs(&job->data, s->data->path))
+		s->packing = packing_open(s->data, (uint64_t)job->train.seed, job->data.shuffle && !s->valid);
 	if (s->data)
 		done = show_samples(s);
+	packing_close(s->packing);
 	dataset_close(s->data);
 	tokenizer_close(s->tokenizer);
 	model_config_free(config);

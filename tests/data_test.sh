@@ -69,11 +69,42 @@ prints "show spaces" 0 'a b[ b a<|endoftext|>]' data show "$campus" --set "data.
 	--set "model.path=$work/spaces"
 refused "show a data file" 2 'topology file' data show "$work/spaces.jsonl"
 
+# Sequences that samples share: each sample by itself, and together those of the file.
+"$EDGEPIPE" data show "$campus" -n 4000 --json | sed 's/.*"ids"/"ids"/' | sort > "$work/alone"
+"$EDGEPIPE" data show "$campus" -n 4000 --json --set data.pack=true | sed 's/.*"ids"/"ids"/' | sort > "$work/packed"
+cmp -s "$work/alone" "$work/packed" || fail "packed samples are not those of the file"
+[ "$(wc -l < "$work/packed")" = 3040 ] || fail "not all of the packed samples are shown"
+prints "show sequences" 0 '== sequence 1: ' data show "$campus" -n 2 --set data.pack=true
+printed "show sequences" '^== sequence' 2
+printed "show sequences" '^packed into [0-9]* sequences, up to [0-9]* samples in one$' 1
+[ "$(grep -c '^-- sample' "$work/stdout")" -gt 2 ] || fail "no sequence holds two samples"
+prints "show sequences as JSON" 0 '{"sequence": 1, "sample": 0, "ids": [' data show "$campus" -n 2 --json --set data.pack=true
+
+prints "advise to longer sequences" 0 'many samples are cut: a longer data.sequence' data show "$campus" -n 1 \
+	--set data.sequence=32
+prints "advise to longer sequences" 0 'advice      many samples are cut' data check "$campus" --set data.sequence=32
+prints "advise where nothing is trained" 65 'advice      many samples have no token to train on' data check "$campus" \
+	--set data.sequence=12
+
+# A byte at a time, a mark at the start is a mark.
+{ printf '\357'; sleep 0.2; printf '\273'; sleep 0.2; printf '\277{"text": ""}\n'; } |
+	"$EDGEPIPE" data tokenize --tokenizer "$work/spaces" - > "$work/stdout" 2> "$work/stderr" || true
+[ "$(cat "$work/stdout")" = '{"ids": []}' ] || fail "a mark in pieces: $(cat "$work/stderr")"
+printf 'hello "you"\nworld\n' > "$work/plain.txt"
+refused "tokenize plain text" 65 'plain.txt:1:1: error: the line is no JSON map (as {"text": ..}), it begins with "hello \"you\""' \
+	data tokenize --tokenizer "$work/spaces" "$work/plain.txt"
+printf '[\n {"text": "a"}\n]\n' > "$work/list.json"
+refused "tokenize a list" 65 "it begins a list: every line must be a map (jq -c '.[]'" \
+	data tokenize --tokenizer "$work/spaces" "$work/list.json"
+printf '{"text": "a"' > "$work/open.jsonl"
+refused "tokenize half a line" 65 "open.jsonl:1:12: error: '}' expected, but here it ends" \
+	data tokenize --tokenizer "$work/spaces" "$work/open.jsonl"
+
 prints "check a topology" 0 'samples     3040, 0 of them duplicates' data check "$campus"
 printed "check a topology" 'errors      0' 2
 printf '{"text": "abcde"}\r\n{"text": "abcde"}' > "$work/twice.jsonl"
 prints "check a file" 0 'lengths     5 at least, 5 median, 5 at 95 %, 5 at most (bytes' data check "$work/twice.jsonl"
-prints "check for duplicates" 0 '2, 1 of them duplicates' data check "$work/twice.jsonl"
+prints "check for duplicates" 0 '2, 1 of them a duplicate' data check "$work/twice.jsonl"
 prints "check with a model" 0 'truncation  2 samples are longer than 3' data check "$work/twice.jsonl" \
 	--model "$EDGEPIPE_SOURCE/topologies/campus/model" --sequence 3
 printf '{"text": "a"}\n{"text": 5}\n\n{"text": "b"}\n{"text": "\\ud800"}\n{"txt": "c"}\n{"text": 1e400}\n' > "$work/bad.jsonl"
@@ -101,7 +132,7 @@ done
 { printf '{"text": "'; head -c 70000000 /dev/zero | tr '\0' a; } | gzip -1 > "$work/bomb.jsonl.gz"
 status=0
 "$EDGEPIPE" data check "$work/bomb.jsonl.gz" > "$work/stdout" 2> "$work/stderr" || status=$?
-if [ $status != 65 ] || ! grep -q 'longer than 64 MiB' "$work/stdout" "$work/stderr"; then
+if [ $status != 65 ] || ! grep -q 'bomb.jsonl.gz:1:1: error: the line is longer than 64 MiB' "$work/stdout" "$work/stderr"; then
 	fail "a line of 70 MB: exit $status, $(cat "$work/stderr")"
 fi
 
