@@ -467,12 +467,16 @@ START_TEST(the_clock_runs_forward)
 	clock_sleep(0.05);
 	double slept = clock_s() - start;
 	ck_assert_double_ge(slept, 0.05);
-	ck_assert_double_lt(slept, 2);
-	start = clock_s();
-	clock_sleep(-1);
-	clock_sleep(0);
-	clock_sleep(0.0 / 0.0);
-	ck_assert_double_lt(clock_s() - start, 0.05);
+	ck_assert_double_lt(slept, 30);
+	/* None of these sleeps; another program may have the core for that long, but not each time. */
+	for (int try = 0; try < 100 && slept >= 0.05; try++) {
+		start = clock_s();
+		clock_sleep(-1);
+		clock_sleep(0);
+		clock_sleep(0.0 / 0.0);
+		slept = clock_s() - start;
+	}
+	ck_assert_double_lt(slept, 0.05);
 }
 END_TEST
 
@@ -953,11 +957,11 @@ START_TEST(bombs_do_not_go_off)
 	}
 	/* Flat, but forty times as large in memory as on disk. */
 	struct text text = repeated("[],", 3000000);
-	double start = clock_s();
+	double start = computed_s();
 	text.data[0] = '[';
 	ck_assert_ptr_null(json_parse(text.data, text.bytes, "bomb"));
 	ck_assert_ptr_nonnull(strstr(error_text(), "bomb:1:1: error: too many values\n"));
-	ck_assert_double_lt(clock_s() - start, 1);
+	ck_assert_computed_lt(start, 1);
 	text_release(&text);
 }
 END_TEST

@@ -779,15 +779,15 @@ START_TEST(a_large_cluster_is_read_at_once)
 	for (int i = 0; i < 50000; i++)
 		text_add(&text, " - {nodes: [n%d, n%d]}\n", i % 10000,
 			 (i + 1 + i / 10000) % 10000);
-	start = clock_s();
+	start = computed_s();
 	ck_assert_str_eq(said(text.data, NULL, 0), "");
-	ck_assert_double_lt(clock_s() - start, 5);
+	ck_assert_computed_lt(start, 5);
 	ck_assert_int_eq(job.cluster.links.count, 50000);
 	/* The same without the names that the links want: each is an error, few are shown. */
 	text.data[strlen("model: {path: m}\nnodes:\n- {name: ")] = 'm';
-	start = clock_s();
+	start = computed_s();
 	said(text.data, NULL, 0);
-	ck_assert_double_lt(clock_s() - start, 5);
+	ck_assert_computed_lt(start, 5);
 	ck_assert_uint_lt(strlen(error_text()), 20000);
 	text_release(&text);
 }

@@ -9,6 +9,7 @@
 
 #include <check.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* A sanitizer makes everything about ten times slower: so many times fewer random cases are drawn there. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -18,6 +19,18 @@ enum { TIMES_LESS = __has_feature(address_sanitizer) || __has_feature(thread_san
 #else
 enum { TIMES_LESS = 1 };
 #endif
+
+/* Seconds that this process has computed: how long something takes by itself, whatever else this machine does. */
+static inline double computed_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* What takes less than so many of these seconds, far less on any machine; a sanitizer's are longer. */
+#define ck_assert_computed_lt(start_s, s) ck_assert_double_lt(computed_s() - (start_s), (s) * TIMES_LESS)
 
 /* Runs a suite and frees it; returns how its program ends. */
 static inline int run_suite_as(Suite *suite, enum fork_status fork, enum print_output output)
