@@ -127,7 +127,7 @@ START_TEST(abort_ends_all)
 
 	for (int size = 1; size <= 5; size++)
 		ck_assert_int_eq(comm_local_run(size, stuck, NULL), -7);
-	ck_assert(clock_s() - start < 5);
+	ck_assert(clock_s() - start < 30);
 }
 END_TEST
 
