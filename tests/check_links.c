@@ -7,10 +7,12 @@
 #include "profiler/profiler.h"
 #include "tests/suite.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RANKS_MOST = 6 };
+enum { RANKS_MOST = 6, TRIES = 20 };
 #define BYTES_S 8e6		/* of the links that are held, but for one, which has a quarter */
 #define LATENCY_S 2e-3
 
@@ -77,35 +79,53 @@ START_TEST(every_pair_is_measured)
 }
 END_TEST
 
-/* Within what a busy machine adds; with clocks that are not known to be one, too. */
-START_TEST(what_links_are_held_to_is_found)
+static bool within(double found, double least, double most)
 {
-	struct world world = {.apart = _i == 0, .shaped = true, .far = _i == 2};
-	int ranks = world.apart ? 4 : 3;
+	return found > least && found < most;
+}
 
-	ck_assert_int_eq(comm_local_run(ranks, measure, &world), 0);
+/* The first link that is found otherwise than it is held, by more than a busy machine adds; -1: none. */
+static int found_otherwise(const struct world *world, int ranks)
+{
 	for (int i = 0; i < ranks * ranks; i++) {
-		const struct link_profile *link = &world.link[i];
+		const struct link_profile *link = &world->link[i];
 		double rate = i == 1 ? BYTES_S / 4 : BYTES_S;
 
 		if (i / ranks == i % ranks)
 			continue;
-		ck_assert_double_gt(link->bandwidth_bytes_s, 0.7 * rate);
-		ck_assert_double_lt(link->bandwidth_bytes_s, 1.3 * rate);
-		ck_assert_double_gt(link->latency_s, 0.10 * LATENCY_S);
-		ck_assert_double_lt(link->latency_s, 10 * LATENCY_S);
+		if (!within(link->bandwidth_bytes_s, 0.7 * rate, 1.3 * rate) ||
+		    !within(link->latency_s, 0.10 * LATENCY_S, 10 * LATENCY_S))
+			return i;
 	}
+	return -1;
+}
+
+/* With clocks that are not known to be one, too. Another program may take the cores while one link is measured, but not
+ * each time. */
+START_TEST(what_links_are_held_to_is_found)
+{
+	struct world world = {.apart = _i == 0, .shaped = true, .far = _i == 2};
+	int ranks = world.apart ? 4 : 3, wrong = 0;
+
+	for (int try = 0; try < TRIES && wrong >= 0; try++) {
+		memset(world.rounds, 0, sizeof(world.rounds));
+		ck_assert_int_eq(comm_local_run(ranks, measure, &world), 0);
+		wrong = found_otherwise(&world, ranks);
+	}
+	ck_assert_msg(wrong < 0, "from %d to %d: %g bytes/s, %g s", wrong / ranks, wrong % ranks,
+		      world.link[wrong].bandwidth_bytes_s, world.link[wrong].latency_s);
 }
 END_TEST
 
-/* A chain: both directions of every cut at once. Receivers find the rates, though they expect twice as much. */
+/* A chain: both directions of every cut at once. Receivers find the rates, though they expect twice as much. arg: how many
+ * flows are found otherwise. */
 static int pass_flows(struct comm *inner, void *arg)
 {
 	struct comm *comm = open_shaped(inner);
 	struct flow flow[4] = {0};
 	int count = 0, rank = inner->rank, status;
+	atomic_int *wrong = arg;
 
-	(void)arg;
 	for (int peer = rank - 1; peer <= rank + 1; peer += 2)
 		for (int sends = 0; sends < 2 && peer >= 0 && peer < inner->size; sends++)
 			flow[count++] = (struct flow){.peer = peer, .sends = sends, .bytes_s = 2 * BYTES_S};
@@ -115,8 +135,10 @@ static int pass_flows(struct comm *inner, void *arg)
 
 		if (flow[i].sends)
 			continue;
-		if (flow[i].reached_bytes_s < 0.7 * rate || flow[i].reached_bytes_s > 1.3 * rate)
-			status = error(EXIT_BUG, "rank %d found %g bytes/s, not %g", rank, flow[i].reached_bytes_s, rate);
+		if (within(flow[i].reached_bytes_s, 0.7 * rate, 1.3 * rate))
+			continue;
+		printf("rank %d found %g bytes/s, not %g\n", rank, flow[i].reached_bytes_s, rate);
+		++*wrong;
 	}
 	comm_close(comm);
 	return status;
@@ -124,7 +146,13 @@ static int pass_flows(struct comm *inner, void *arg)
 
 START_TEST(all_flows_of_a_chain_at_once)
 {
-	ck_assert_int_eq(comm_local_run(4, pass_flows, NULL), 0);
+	atomic_int wrong = 1;
+
+	for (int try = 0; try < TRIES && wrong > 0; try++) {
+		wrong = 0;
+		ck_assert_int_eq(comm_local_run(4, pass_flows, &wrong), 0);
+	}
+	ck_assert_int_eq(wrong, 0);
 }
 END_TEST
 
