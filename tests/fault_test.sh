@@ -20,26 +20,47 @@ fail() {
 	exit 1
 }
 
+# What another program on this machine can bring about by taking the cores for a second: it is tried again.
+slow() {
+	echo "fault_test: $1"
+	kill "$job" 2> /dev/null && wait "$job"
+	exit 9
+}
+
+# tried COMMAND...: in a shell of its own, thrice where it was slow
+tried() {
+	for _ in 1 2 3; do
+		got=0
+		("$@") || got=$?
+		[ $got = 9 ] || break
+	done
+	[ $got != 9 ] || cat "$work/log" >&2
+	[ $got = 0 ] || exit 1
+}
+
 # Starts three ranks of a program anew; it must not hang for ever here.
 launch() { # PROGRAM ARGUMENTS...
 	rm -rf "$run"
-	timeout -k 5 20 mpirun -np 3 "$@" > "$work/log" 2>&1 &
+	timeout -k 5 120 mpirun -np 3 "$@" > "$work/log" 2>&1 &
 	job=$!
 }
 
-# Starts a run that would take long, and waits until it is well under way.
+# Starts a run that would take long, and waits until it is well under way: beyond a checkpoint.
 start() { # NAME OPTIONS...
 	name=$1
 	shift
 	launch "$edgepipe" train "$work/job.yaml" --out "$run" "$@"
 	for _ in $(seq 300); do
-		if [ -e "$run/metrics.jsonl" ] && [ "$(grep -c '"kind":"step"' "$run/metrics.jsonl")" -ge 15 ]; then
+		if [ -e "$run/metrics.jsonl" ] && [ "$(grep -c '"kind":"step"' "$run/metrics.jsonl")" -ge 110 ]; then
 			return
 		fi
 		kill -0 "$job" 2> /dev/null || break
 		sleep 0.1
 	done
-	fail "$name: the run did not get going"
+	if kill -0 "$job" 2> /dev/null || grep -q 'far longer than usual' "$work/log"; then
+		slow "$name: the run did not get going"
+	fi
+	fail "$name: the run ended"
 }
 
 rank() { # N: the process of rank N of this run
@@ -56,7 +77,7 @@ finish() { # NAME CODE SECONDS: the job ends with the code, in time
 	wait "$job" || got=$?
 	took=$(($(date +%s) - start))
 	[ "$got" = "$code" ] || fail "$name: exit code $got, not $code"
-	[ "$took" -le "$patience" ] || fail "$name: took $took s"
+	[ "$took" -le "$patience" ] || slow "$name: took $took s"
 	tail -n 20 "$work/log" | grep -q 'the run can go on: ' || fail "$name: the way to go on is not at the end"
 	echo "fault_test: $name: exit code $got after $took s"
 }
@@ -74,9 +95,16 @@ EOF
 # What ranks said when they gave up: each once, and what by.
 gave_up() { # NAME PATTERN
 	said=$(grep 'far longer than usual' "$work/log" || true)
-	echo "$said" | grep -Eq "$2" || fail "$1: nobody says who was waited for"
+	echo "$said" | grep -Eq "$2" || slow "$1: nobody says who was waited for, but: $said"
 	[ -z "$(echo "$said" | grep -o 'rank [0-9]*: error' | sort | uniq -d)" ] || fail "$1: more than a line a rank"
 	[ -z "$(echo "$said" | grep -v ' (.*) for [0-9]* s, ' || true)" ] || fail "$1: a line names no peer"
+}
+
+# Kills a rank while training is under way.
+killed() { # RANK
+	start "rank $1 killed"
+	kill -9 "$(rank "$1")" || slow "no rank $1"
+	finish "rank $1 killed" 137 5
 }
 
 # Stops a rank while training is under way.
@@ -84,7 +112,7 @@ stopped() { # RANK SECONDS PATTERN OPTIONS...
 	victim=$1 seconds=$2 pattern=$3
 	shift 3
 	start "rank $victim stopped" "$@"
-	kill -STOP "$(rank "$victim")"
+	kill -STOP "$(rank "$victim")" || slow "no rank $victim"
 	finish "rank $victim stopped" 75 "$seconds"
 	gave_up "rank $victim stopped" "$pattern"
 }
@@ -97,21 +125,18 @@ stopped_at() { # RANK PLACE SECONDS PATTERN
 	gave_up "rank $1 stopped at $2" "$4"
 }
 
-for victim in 0 2; do
-	start "rank $victim killed"
-	kill -9 "$(rank $victim)"
-	finish "rank $victim killed" 137 5
-done
+tried killed 0
+tried killed 2
 
 export EDGEPIPE_HANG_TIMEOUT=1
-stopped 0 5 'rank [12]: error: step [0-9]*: '
-stopped 1 5 'rank [02]: error: step [0-9]*: '
-stopped 2 5 'rank [01]: error: step [0-9]*: '
+tried stopped 0 5 'rank [12]: error: step [0-9]*: '
+tried stopped 1 5 'rank [02]: error: step [0-9]*: '
+tried stopped 2 5 'rank [01]: error: step [0-9]*: '
 # Here rank 2 has no stage, and nobody waits for it but rank 0 for its times.
-stopped 2 5 'rank 0: error: step [0-9]*: waiting for the times \(rank 2\)' --set plan.solver=manual --set 'plan.layers=[3,2,out]'
-stopped_at 0 '"kind":"run"' 10 'step 0: waiting for the (activations of|data of the validation).* for '
-stopped_at 0 adapter 12 'step 3: at the adapter \(rank 0 or its disk\)'
-stopped_at 1 MPI_Finalize 7 'rank [02]: error: ending \(the other ranks\)'
+tried stopped 2 5 'rank 0: error: step [0-9]*: waiting for the times \(rank 2\)' --set plan.solver=manual --set 'plan.layers=[3,2,out]'
+tried stopped_at 0 '"kind":"run"' 10 'step 0: waiting for the (activations of|data of the validation).* for '
+tried stopped_at 0 adapter 12 'step 3: at the adapter \(rank 0 or its disk\)'
+tried stopped_at 1 MPI_Finalize 7 'rank [02]: error: ending \(the other ranks\)'
 
 export EDGEPIPE_HANG_TIMEOUT=0
 start "watchdog off" --set 'nodes.0.memory=4 GiB' --set plan.solver=manual --set 'plan.layers=[1,2,2]'
