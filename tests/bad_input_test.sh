@@ -153,7 +153,7 @@ fi
 
 # Damaged checkpoints: named and skipped while one verifies, 65 when none does.
 for step in "$work/run/ckpt/"step-*; do
-	printf 'x' | dd of="$step/state.safetensors" bs=1 seek=300 conv=notrunc 2> /dev/null
+	damage "$step/state.safetensors" 300
 done
 status=0
 timeout 60 mpirun -np 2 "$EDGEPIPE" train "$work/job.yaml" --out "$work/run" --resume 2> "$work/stderr" > /dev/null || status=$?

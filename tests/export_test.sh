@@ -68,7 +68,7 @@ mkdir killed/ckpt/step-00000009.tmp-1
 does "a killed run exports" "$EDGEPIPE" export killed --format peft
 cmp killed-peft/adapter_model.safetensors gpt2-peft/adapter_model.safetensors || fail "not the newest checkpoint"
 [ -d killed/ckpt/step-00000009.tmp-1 ] || fail "export touches a run's files"
-printf X | dd of=killed/ckpt/step-00000004/state.safetensors bs=1 seek=2000 conv=notrunc 2> /dev/null
+damage killed/ckpt/step-00000004/state.safetensors 2000
 refused "a damaged checkpoint" 65 "can be used" export killed --format peft --step 4 --out no
 does "before a damaged checkpoint" "$EDGEPIPE" export killed --format peft --overwrite
 cmp killed-peft/adapter_model.safetensors gpt2-step-2-peft/adapter_model.safetensors ||

@@ -122,7 +122,7 @@ timeout 60 mpirun -np 5 "$EDGEPIPE" generate "$work/job.yaml" --prompts "$work/m
 	> "$work/dead" 2> "$work/dead.err" &
 runner=$!
 tries=0
-while [ ! -s "$work/dead" ] && [ $tries -lt 200 ]; do
+while [ ! -s "$work/dead" ] && [ $tries -lt 500 ]; do
 	sleep 0.1
 	tries=$((tries + 1))
 done

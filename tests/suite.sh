@@ -12,6 +12,13 @@ fail() {
 	failed=$((failed + 1))
 }
 
+# damage FILE OFFSET: that byte is another one
+damage() {
+	byte=$(od -A n -t u1 -j "$2" -N 1 "$1")
+	# shellcheck disable=SC2059
+	printf "\\$(printf %o $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc 2> /dev/null
+}
+
 # ends NAME CODE WORDS COMMAND ARGUMENTS...: it must end with CODE, say WORDS on standard error, which stays in
 # $work/stderr, and nothing on standard output
 ends() {
