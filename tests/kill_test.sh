@@ -58,10 +58,22 @@ last_step() {
 	sed -n 's/^{"kind":"step","step":\([0-9]*\),.*}$/\1/p' "$1/metrics.jsonl" 2> /dev/null | tail -n 1
 }
 
-start=$(date +%s%N)
+now_ms() {
+	echo $(($(date +%s%N) / 1000000))
+}
+
+start=$(now_ms)
 (train 5 "$work/whole") || { cat "$work/whole.log"; exit 1; }
-whole_ms=$((($(date +%s%N) - start) / 1000000))
+whole_ms=$(($(now_ms) - start))
 echo "uninterrupted: ${whole_ms} ms"
+
+# wait_ms PID MS: or until the process has ended
+wait_ms() {
+	until=$(($(now_ms) + $2))
+	while [ "$(now_ms)" -lt $until ] && kill -0 "$1" 2> /dev/null; do
+		sleep 0.02
+	done
+}
 
 runs() {
 	grep -c '"kind":"run"' "$work/killed/metrics.jsonl" 2> /dev/null || true
@@ -76,8 +88,9 @@ same_as_whole() {
 	[ "$(wc -l < "$work/a")" -ge $steps ]
 }
 
-# A kill counts when it ended a run that was not done. A run that finishes too early is compared and starts anew.
-killed=0 attempt=0 worst=0
+# A kill counts when it ended a run that was not done. A run that finishes too early is compared and starts anew. Where
+# that one finishes too, the machine had more to do when the uninterrupted run was timed: kills come earlier then.
+killed=0 attempt=0 worst=0 early=0
 while :; do
 	case $((attempt % 3)) in 0) ranks=5 ;; 1) ranks=3 ;; *) ranks=1 ;; esac
 	attempt=$((attempt + 1))
@@ -87,7 +100,7 @@ while :; do
 	mpirun=$!
 	if [ $killed -lt "$kills" ]; then
 		random $((whole_ms * 7 / 10 + 300))
-		sleep "$(awk -v ms="$drawn" 'BEGIN { print ms / 1000 }')"
+		wait_ms $mpirun "$drawn"
 		# shellcheck disable=SC2046
 		set -- $mpirun $(pgrep -P $mpirun || true)
 		random $#
@@ -96,7 +109,7 @@ while :; do
 	fi
 	finished=1
 	wait $mpirun || finished=0
-	[ $finished = 1 ] || [ $killed -ge "$kills" ] || killed=$((killed + 1))
+	[ $finished = 1 ] || [ $killed -ge "$kills" ] || killed=$((killed + 1)) early=0
 	if [ -n "$before" ] && [ "$(runs)" != "$earlier" ]; then
 		from=$(sed -n 's/.*"kind":"run".*"from_step":\([0-9]*\),.*/\1/p' "$work/killed/metrics.jsonl" | tail -n 1)
 		lost=$((before + 1 - from))
@@ -105,6 +118,8 @@ while :; do
 	if [ $finished = 1 ]; then
 		same_as_whole
 		[ $killed -lt "$kills" ] || break
+		early=$((early + 1))
+		[ $early -lt 2 ] || whole_ms=$((whole_ms * 3 / 4))
 		rm -rf "$work/killed" "$work/killed.log"
 	fi
 done
