@@ -49,7 +49,11 @@ ended() {
 	took=$(($(date +%s) - start))
 	[ "$got" = "$2" ] || { fail "$1: exit $got, not $2"; sed 's/^/    /' "$work/err"; }
 	[ "$took" -le "$3" ] || fail "$1: $took s"
-	[ -z "$(pgrep -f "$work/job.yaml" || true)" ] || fail "$1: somebody is still there"
+	for _ in $(seq 100); do
+		pgrep -f "$work/job.yaml" > /dev/null || return 0
+		sleep 0.1
+	done
+	fail "$1: somebody is still there"
 }
 
 # silent RANK PATTERN COMMAND OPTIONS...
@@ -58,7 +62,7 @@ silent() {
 	shift 2
 	under_way "$@" || return 0
 	kill -STOP "$(rank "$victim")"
-	ended "$1, rank $victim silent" 75 12
+	ended "$1, rank $victim silent" 75 20
 	grep -Eq "rank [0-9]: error: .*($pattern).* for [0-9]+ s, far longer than usual" "$work/err" ||
 		{ fail "$1, rank $victim silent: nobody says who was waited for"; sed 's/^/    /' "$work/err"; }
 }
@@ -73,6 +77,6 @@ silent 2 "$peers" eval
 unset EDGEPIPE_HANG_TIMEOUT
 if under_way eval; then		# generate: see generate_test.sh
 	kill -9 "$(rank 1)"
-	ended "eval, rank 1 killed" 137 6
+	ended "eval, rank 1 killed" 137 20
 fi
 finish
