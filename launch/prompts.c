@@ -128,8 +128,10 @@ static int read_lines(struct reading *r)
 {
 	size_t bytes;
 	char *data = file_read(r->source->file, &bytes), where[4200];
-	int status = data ? 0 : -1, line = 1;
+	int status = 0, line = 1;
 
+	if (!data)
+		return -1;
 	for (char *at = data, *end = data + bytes, *next; !status && at < end; at = next) {
 		char *stop = memchr(at, '\n', (size_t)(end - at));
 		size_t length = (size_t)((stop ? stop : end) - at);

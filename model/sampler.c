@@ -193,7 +193,7 @@ static int sample(struct sampler *s, const float *logits, uint32_t prompt, uint3
 {
 	const struct sampling *settings = &s->settings;
 	bool top_k = settings->top_k > 0 && settings->top_k < s->vocabulary;
-	bool top_p = settings->top_p > 0 && settings->top_p < 1;
+	bool top_p = settings->top_p < 1;
 	double sum = weigh(s, logits, logits[largest(logits, s->vocabulary)]);
 	int count = s->vocabulary;
 

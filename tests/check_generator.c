@@ -410,6 +410,8 @@ START_TEST(shares)
 	s.top_k = 0;
 	s.top_p = 1e-9;			/* one is left always */
 	assert_shares(s, (const double[6]){0, 1, 0, 0, 0, 0});
+	s.top_p = 0;
+	assert_shares(s, (const double[6]){0, 1, 0, 0, 0, 0});
 }
 END_TEST
 

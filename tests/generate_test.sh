@@ -89,6 +89,8 @@ generates drawn 1 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --
 generates drawn5 5 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 4 --batch 2
 cmp -s "$work/drawn" "$work/drawn5" || { fail "five ranks draw something else"; cat "$work/drawn" "$work/drawn5"; }
 [ "$(grep -c '^==> prompt' "$work/drawn")" = 3 ] || fail "not three titles"
+generates likeliest 1 --prompt "The library" --tokens 40 --top-p 0
+cmp -s "$work/alone" "$work/likeliest" || fail "--top-p 0 does not take the likeliest"
 generates other 1 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 5
 ! cmp -s "$work/drawn" "$work/other" || fail "another seed draws the same"
 generates precise 5 --prompt "The library" --tokens 10 --set train.precision=bf16
