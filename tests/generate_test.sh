@@ -111,13 +111,30 @@ refused "bytes that are no text" 65 "$work/bytes.txt:2:3: error: 0xFF is not UTF
 	generate "$work/job.yaml" --prompts "$work/bytes.txt"
 echo '{"text": 5}' > "$work/wrong.jsonl"
 refused "a wrong line" 65 "$work/wrong.jsonl:1" generate "$work/job.yaml" --prompts "$work/wrong.jsonl"
+printf 'The\r\n\r\nWhere\n' > "$work/gap.txt"
+refused "an empty line" 65 "$work/gap.txt:2:1: error: the line is empty" generate "$work/job.yaml" --prompts "$work/gap.txt"
+printf '{"text": "The"}\n\n{"text": "Where"}\n' > "$work/gap.jsonl"
+refused "an empty line of JSON" 65 "$work/gap.jsonl:2:1: error: the line is empty" \
+	generate "$work/job.yaml" --prompts "$work/gap.jsonl"
+printf '\357\273\277The library\r\n\r\n\n' > "$work/marked.txt"
+printf '\357\273\277{"text": "The library"}\r\n\r\n\n' > "$work/marked.jsonl"
+for marked in marked.txt marked.jsonl; do
+	generates marked 1 --prompts "$work/$marked" --tokens 40
+	cmp -s "$work/alone" "$work/marked" || fail "$marked: the mark or the lines at the end matter"
+done
 refused "no such file" 66 "$work/none.txt" generate "$work/job.yaml" --prompts "$work/none.txt"
 
 # keys and values that no memory holds: the numbers, and what would fit
-sed 's/.*nodes:.*/nodes: [{name: a, memory: 120 MiB}]/' "$work/job.yaml" > "$work/small.yaml"
+# (the process itself takes some, with a sanitizer a lot more: the first time says how much)
 yes "The library" | head -n 4000 > "$work/many.txt"
-refused "too much memory" 78 "what fits: --batch" generate "$work/small.yaml" --prompts "$work/many.txt" --batch 4000
-grep -q "needs .* of 120 MiB: weights" "$work/stderr" || fail "memory: no numbers"
+for memory in 8 fitting; do
+	[ $memory = 8 ] || memory=$(($(sed -n 's/.*rest \([0-9]*\).* MiB$/\1/p' "$work/stderr") + 60))
+	sed "s/.*nodes:.*/nodes: [{name: a, memory: $memory MiB}]/" "$work/job.yaml" > "$work/small.yaml"
+	words="what fits: --batch"
+	[ $memory != 8 ] || words="not even one token fits"
+	refused "too much memory" 78 "$words" generate "$work/small.yaml" --prompts "$work/many.txt" --batch 4000
+	grep -q "needs .* of $memory[.0]* MiB: weights" "$work/stderr" || fail "memory: no numbers"
+done
 
 # a rank that dies ends all
 timeout 60 mpirun -np 5 "$EDGEPIPE" generate "$work/job.yaml" --prompts "$work/many.txt" --tokens 50 \
