@@ -123,23 +123,34 @@ static int read_jsonl(struct reading *r)
 	return more;
 }
 
-/* A prompt a line. */
+/* Where the last line that is not empty ends. */
+static char *without_last_lines(char *at, char *end)
+{
+	while (end > at && (end[-1] == '\n' || end[-1] == '\r'))
+		end--;
+	return end;
+}
+
+/* A prompt a line, behind a byte order mark; empty lines are as in JSON lines: at the end alone. */
 static int read_lines(struct reading *r)
 {
+	static const char mark[] = "\xef\xbb\xbf";
 	size_t bytes;
 	char *data = file_read(r->source->file, &bytes), where[4200];
 	int status = 0, line = 1;
 
 	if (!data)
 		return -1;
-	for (char *at = data, *end = data + bytes, *next; !status && at < end; at = next) {
+	for (char *at = data + (strncmp(data, mark, strlen(mark)) == 0 ? strlen(mark) : 0),
+		  *end = without_last_lines(at, data + bytes), *next; !status && at < end; at = next) {
 		char *stop = memchr(at, '\n', (size_t)(end - at));
 		size_t length = (size_t)((stop ? stop : end) - at);
 
 		next = stop ? stop + 1 : end;
 		length -= length > 0 && at[length - 1] == '\r';
 		snprintf(where, sizeof(where), "%.4000s:%d", r->source->file, line++);
-		status = add_text(r, at, length, where);
+		status = length > 0 ? add_text(r, at, length, where)
+				    : error(EXIT_DATA, "%s:1: error: the line is empty, a prompt is expected", where);
 	}
 	free(data);
 	return status;
