@@ -18,6 +18,7 @@
 #include <pcre2.h>
 
 #define WINDOW 128
+#define LOOK_BEHIND 128 /* characters: nothing counts how far a search looks back */
 #define SMALL_STEPS 32u /* from one place; those in use take about ten */
 #define SPEND_ITEM 8	/* a call takes as long as looking at eight bytes or so */
 #define SPEND_BYTE 64
@@ -94,6 +95,17 @@ static void close_form(struct form *form)
 	pcre2_match_context_free(form->limits);
 }
 
+static int check_behind(const struct pattern *pattern, const char *path)
+{
+	uint32_t most = 0;
+
+	pcre2_pattern_info(pattern->small.code, PCRE2_INFO_MAXLOOKBEHIND, &most);
+	if (most <= LOOK_BEHIND)
+		return 0;
+	return error(EXIT_CONFIG, "'%s': the regular expression '%s' looks back by %u characters, "
+		     "which is more than %d", path, pattern->source, most, LOOK_BEHIND);
+}
+
 static int prepare(struct pattern *pattern, const char *path)
 {
 	pattern->credit = SPEND_FREE;
@@ -102,7 +114,7 @@ static int prepare(struct pattern *pattern, const char *path)
 	if (!pattern->match)
 		return error(EXIT_BUG, "no memory for the regular expression '%s'",
 			     pattern->source);
-	if (open_form(pattern, path, &pattern->small, 0) < 0)
+	if (open_form(pattern, path, &pattern->small, 0) < 0 || check_behind(pattern, path) < 0)
 		return -1;
 	pcre2_set_match_limit(pattern->small.limits, SMALL_STEPS);
 	return 0;

@@ -445,6 +445,8 @@ static const struct edit {
 	{SPLIT("[a", "Isolated"), EXIT_CONFIG, "[ without ]"},
 	{SPLIT("\\\\p{Nonsense}", "Isolated"), EXIT_CONFIG, "Nonsense"},
 	{SPLIT("(?<!a+)b", "Isolated"), EXIT_CONFIG, "lookbehind"},
+	{SPLIT("(?<=a{20000})a", "Isolated"), EXIT_CONFIG, "looks back by 20000 characters"},
+	{SPLIT("b(?<!(?:aa){64}b)", "Isolated"), EXIT_CONFIG, "looks back by 129 characters"},
 	{SPLIT("a", "Sideways"), EXIT_CONFIG, "Sideways"},
 	{"\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"CTC\"", EXIT_CONFIG,
 	 "decoder 'CTC'"},
