@@ -42,23 +42,26 @@ struct template_row {
 struct chat_template {
 	struct template_row row;
 	const char *bos, *eos; /* texts; null: there is none */
+	const char *question;  /* where the next answer begins; null: as any answer does */
 	struct arena arena;
 };
 
 /* -- template_words.c ---------------------------------------------------------------------- */
 
-/* A Jinja template in one spelling, and the standard message of ChatML that it holds (null:
- * none), which is left out of it. False where it breaks off. */
-bool template_in_words(struct arena *arena, const char *jinja, struct text *words,
-		       const char **standard);
+/* What a Jinja template says. */
+struct jinja {
+	const char *words;    /* in one spelling, without the others */
+	const char *standard; /* the standard message of ChatML that it holds; null: none */
+	const char *question; /* behind what waits for an answer; null: what its row says */
+};
 struct known_template {
 	const char *digest, *name;
 	bool today;   /* it writes the date of today */
 	bool unempty; /* it leaves empty messages of the system out */
 };
-/* What a Jinja template is, by its words, and these; null: none that is known. */
+/* What a Jinja template is, by its words; null: none that is known. */
 const struct known_template *template_known(struct arena *arena, const char *jinja,
-					    const char **words, const char **standard);
+					    struct jinja *said);
 
 /* -- render.c ------------------------------------------------------------------------------ */
 

@@ -314,7 +314,7 @@ int render_question(const struct chat_template *t, const struct chat *chat, stru
 		    int *turn, const char **why)
 {
 	struct chat_template open = *t;
-	const char *header = t->row.assistant.before;
+	const char *header = t->question ? t->question : t->row.assistant.before;
 
 	open.row.end = NULL;
 	if (render_chat(&open, chat, out, turn, why) < 0)

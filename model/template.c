@@ -173,26 +173,27 @@ static const char *flattened(struct arena *arena, const char *jinja)
 
 /* Takes what a model's own template says beyond its row. */
 static void take_words(struct chat_template *t, const struct known_template *known,
-		       const char *words, const char *standard)
+		       const struct jinja *said)
 {
 	struct template_row *row = &t->row;
 	const char *name = row->name;
 
 	if (strcmp(name, rows[CHATML].name) == 0) {
-		row->standard = standard;
-		for (int i = 0; standard && i < ROWS; i++) {
-			if (rows[i].standard && strcmp(rows[i].standard, standard) == 0)
+		row->standard = said->standard;
+		for (int i = 0; said->standard && i < ROWS; i++) {
+			if (rows[i].standard && strcmp(rows[i].standard, said->standard) == 0)
 				row->name = rows[i].name;
 		}
-		row->bos = has(words, "bos_token");
+		row->bos = has(said->words, "bos_token");
 	}
 	if (row->bos && strcmp(name, rows[MISTRAL].name) != 0 &&
 	    strcmp(name, rows[MISTRAL_V3].name) != 0)
-		row->bos = has(words, "bos_token");
+		row->bos = has(said->words, "bos_token");
 	/* The first of Mistral's put a space between an answer and the next question. */
-	if (strcmp(name, rows[MISTRAL_V1].name) == 0 && has(words, "eos_token + ' '"))
+	if (strcmp(name, rows[MISTRAL_V1].name) == 0 && has(said->words, "eos_token + ' '"))
 		row->assistant.after = " ";
 	row->unempty = known->unempty;
+	t->question = said->question;
 }
 
 /* -- a model's files ----------------------------------------------------------------------- */
@@ -310,16 +311,16 @@ static int choose_row(struct chat_template *t, const char *folder, const char *n
 		      const char *jinja)
 {
 	const struct known_template *known = NULL;
-	const char *words = NULL, *standard = NULL;
+	struct jinja said = {0};
 
 	if (!name && jinja)
-		known = template_known(&t->arena, jinja, &words, &standard);
+		known = template_known(&t->arena, jinja, &said);
 	const struct template_row *row = name ? find_row(name) : known ? find_row(known->name) : NULL;
 	if (!row)
 		return name ? unknown_name(name) : unknown_template(&t->arena, folder, jinja);
 	t->row = *row;
 	if (known)
-		take_words(t, known, words, standard);
+		take_words(t, known, &said);
 	if (known && known->today)
 		warn("the chat_template of '%s' writes the date of the day; here it is 26 Jul 2024 "
 		     "always", folder);

@@ -5,8 +5,8 @@
  * Texts and tags are cut as Jinja cuts them with trim_blocks and lstrip_blocks, which
  * transformers sets. Made equal are space inside of tags, quotes, x['y'] and x.y, literals that
  * are joined by + or follow each other, comments, what an exception says, and the parts about
- * add_generation_prompt, for what is trained has answers. The standard system message of
- * ChatML is taken out.
+ * add_generation_prompt, for what is trained has answers; what they write is for questions. The
+ * standard system message of ChatML is taken out.
  */
 #include "model/chat.h"
 
@@ -14,10 +14,12 @@
 #include <string.h>
 
 #define HOLE "\\?" /* in place of the standard message: no literal is spelled so */
+#define JINJA_MOST ((size_t)1 << 20) /* bytes; those that are known have some thousands */
 
 enum item_kind { ITEM_PUT, ITEM_BLOCK };
 struct item {
 	enum item_kind kind;
+	bool conditional; /* "x if y": nothing is joined to it */
 	struct text words;
 };
 struct words {
@@ -168,6 +170,8 @@ static const char *put_word(struct words *w, struct text *out, const char *at, c
 		at++;
 	if (at == from)
 		at += at + 1 < end && at[1] == '=' && strchr("=!<>", *at) ? 2 : 1;
+	if (at - from == 2 && from[0] == 'i' && from[1] == 'f')
+		w->item[w->count - 1].conditional = true;
 	text_put(out, from, (size_t)(at - from));
 	text_put(out, " ", 1);
 	return at;
@@ -176,8 +180,8 @@ static const char *put_word(struct words *w, struct text *out, const char *at, c
 static void put_words(struct words *w, enum item_kind kind, const char *at, const char *end)
 {
 	struct item *last = w->count ? &w->item[w->count - 1] : NULL;
-	bool joined = kind == ITEM_PUT && last && last->kind == ITEM_PUT &&
-		      !strstr(last->words.data, " if ");
+	bool joined =
+	    kind == ITEM_PUT && last && last->kind == ITEM_PUT && !last->conditional;
 	struct text *out = joined ? &last->words : &item_add(w, kind)->words;
 
 	if (joined)
@@ -304,40 +308,56 @@ static size_t about_generation(const struct words *w, size_t i)
 static const char *find_standard(struct arena *arena, const char *jinja)
 {
 	struct text literal = {0};
-	const char *found = NULL, *message, *at = jinja;
+	const char *found = NULL, *message, *at = jinja, *end = jinja + strlen(jinja);
 
 	text_put(&literal, "", 0);
 	while (!found && (at = strstr(at, "<|im_start|>system"))) {
 		char quote = at > jinja ? at[-1] : '\0';
 
 		if (quote == '\'' || quote == '"') {
-			read_literal(at, at + strlen(at), quote, &literal);
+			at = read_literal(at, end, quote, &literal);
 			size_t bytes = standard_in(&literal, &message);
 			found = bytes ? arena_copy(arena, message, bytes) : NULL;
+		} else {
+			at++;
 		}
-		at++;
 	}
 	text_release(&literal);
 	return found;
 }
 
-bool template_in_words(struct arena *arena, const char *jinja, struct text *words, const char **standard)
+/* The text of words that are one literal; null: they are not. */
+static const char *literal_of(struct arena *arena, const struct text *words)
+{
+	const char *end = words->data + words->bytes, *copy = NULL;
+	struct text literal = {0};
+
+	if (words->data[0] == '\'' &&
+	    read_literal(words->data + 1, end, '\'', &literal) == end - 1)
+		copy = arena_copy(arena, literal.data, literal.bytes);
+	text_release(&literal);
+	return copy;
+}
+
+/* False where the template breaks off. */
+static bool put_in_words(struct arena *arena, const char *jinja, struct text *words,
+			 struct jinja *said)
 {
 	struct words w = {0};
 	bool whole;
 
 	text_put(&w.literal, "", 0);
-	*standard = find_standard(arena, jinja);
-	w.standard = *standard;
-	w.standard_bytes = *standard ? strlen(*standard) : 0;
+	w.standard = said->standard = find_standard(arena, jinja);
+	w.standard_bytes = w.standard ? strlen(w.standard) : 0;
 	whole = cut(&w, jinja);
-	words->bytes = 0;
 	text_put(words, "", 0);
 	for (size_t i = 0, skip; i < w.count; i += skip ? skip : 1) {
 		skip = about_generation(&w, i);
 		if (!skip)
 			text_add(words, "%s %s\n", w.item[i].kind == ITEM_PUT ? "put" : "do",
 				 w.item[i].words.data);
+		else if (w.item[i + 1].kind == ITEM_PUT)
+			said->question = literal_of(arena, &w.item[i + 1].words);
 	}
 	words_release(&w);
 	return whole;
@@ -402,19 +422,22 @@ static const struct known_template known[] = {
 };
 
 const struct known_template *template_known(struct arena *arena, const char *jinja,
-					    const char **words, const char **standard)
+					    struct jinja *said)
 {
 	const struct known_template *found = NULL;
 	struct text text = {0};
 	char digest[33];
-	bool whole = template_in_words(arena, jinja, &text, standard);
 
+	*said = (struct jinja){0};
+	if (strlen(jinja) > JINJA_MOST)
+		return NULL;
+	bool whole = put_in_words(arena, jinja, &text, said);
 	digest_write(digest_of(text.data, text.bytes), digest);
 	for (size_t i = 0; i < sizeof known / sizeof known[0] && whole && !found; i++) {
 		if (strcmp(known[i].digest, digest) == 0)
 			found = &known[i];
 	}
-	*words = arena_copy(arena, text.data, text.bytes);
+	said->words = arena_copy(arena, text.data, text.bytes);
 	text_release(&text);
 	return found;
 }

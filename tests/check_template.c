@@ -80,6 +80,30 @@ static void take_chat(const struct json *turns)
 	}
 }
 
+/* The jinja of a golden template. */
+static const char *golden(size_t i)
+{
+	return json_as_text(json_find(json_at(json_find(answers, "templates"), i), "jinja"), "");
+}
+
+/* A text with another in place of every piece. */
+static const char *with(const char *text, const char *piece, const char *other)
+{
+	struct text out = {0};
+	const char *at;
+
+	text_put(&out, "", 0);
+	while ((at = strstr(text, piece))) {
+		text_put(&out, text, (size_t)(at - text));
+		text_add(&out, "%s", other);
+		text = at + strlen(piece);
+	}
+	text_add(&out, "%s", text);
+	const char *copy = arena_copy(&arena, out.data, out.bytes);
+	text_release(&out);
+	return copy;
+}
+
 /* A chat comes out as transformers writes it, or is refused where that refuses it. */
 static void check_case(const struct chat_template *t, const struct json *want, const char *what)
 {
@@ -197,6 +221,31 @@ START_TEST(questions)
 		template_close(t);
 	}
 	json_free(file);
+}
+END_TEST
+
+/* What a template writes for add_generation_prompt is what stands behind a question. */
+START_TEST(questions_of_its_own)
+{
+	static const char *const own[][2] = {
+		{"'<|im_start|>assistant\\n<think>\\n'", "<|im_start|>assistant\n<think>\n"},
+		{"'<|im_start|>' + \"it's\" + '\\n'", "<|im_start|>it's\n"},
+		{"'<|im_start|>assistant\\n'", "<|im_start|>assistant\n"},
+		{"bos_token", "<|im_start|>assistant\n"},
+	};
+	const char *why;
+	int turn;
+
+	chat_add(&chat, CHAT_USER, "a", 1);
+	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+		put_template(with(golden(0), "'<|im_start|>assistant\\n'", own[i][0]));
+		struct chat_template *t = template_open(folder, NULL, tokenizer, NULL);
+		ck_assert_ptr_nonnull(t);
+		ck_assert_int_eq(render_question(t, &chat, &rendered, &turn, &why), 0);
+		ck_assert_str_eq(rendered.text.data,
+				 arena_format(&arena, "<|im_start|>user\na<|im_end|>\n%s", own[i][1]));
+		template_close(t);
+	}
 }
 END_TEST
 
@@ -333,30 +382,6 @@ static void refused(const char *name, const char *message)
 	error_clear();
 }
 
-/* The jinja of a golden template. */
-static const char *golden(size_t i)
-{
-	return json_as_text(json_find(json_at(json_find(answers, "templates"), i), "jinja"), "");
-}
-
-/* A text with another in place of every piece. */
-static const char *with(const char *text, const char *piece, const char *other)
-{
-	struct text out = {0};
-	const char *at;
-
-	text_put(&out, "", 0);
-	while ((at = strstr(text, piece))) {
-		text_put(&out, text, (size_t)(at - text));
-		text_add(&out, "%s", other);
-		text = at + strlen(piece);
-	}
-	text_add(&out, "%s", text);
-	const char *copy = arena_copy(&arena, out.data, out.bytes);
-	text_release(&out);
-	return copy;
-}
-
 START_TEST(templates_that_are_unknown)
 {
 	static const char *const unknown[] = {
@@ -488,6 +513,44 @@ START_TEST(empty_system_messages)
 }
 END_TEST
 
+/* A piece, so often that it fills so many bytes, behind a beginning. */
+static const char *many(const char *begin, const char *piece, size_t bytes)
+{
+	struct text text = {0};
+
+	text_add(&text, "%s", begin);
+	while (text.bytes < bytes)
+		text_put(&text, piece, strlen(piece));
+	const char *copy = arena_copy(&arena, text.data, text.bytes);
+	text_release(&text);
+	return copy;
+}
+
+/* The work for a template grows with its length; what is longer than any is not read. */
+static const char *const long_pieces[][2] = {
+	{"", "{{a}}"},
+	{"", "{{ 'a' }}"},
+	{"", "{%%}"},
+	{"{{ '", "\\'<|im_start|>system"},
+	{"{{ ", "'<|im_start|>system' + "},
+	{"", "'<|im_start|>system"},
+	{"", "{{ 'a' if a }}"},
+	{"{{ raise_exception(", "'a' + "},
+	{"{{ a", " ['b'    ]"},
+};
+
+START_TEST(templates_of_a_mebibyte)
+{
+	for (size_t bytes = 1 << 20; bytes <= 2 << 20; bytes *= 2) {
+		put_template(many(long_pieces[_i][0], long_pieces[_i][1], bytes - 32));
+		double start = computed_s();
+
+		refused(NULL, "is none that is known");
+		ck_assert_computed_lt(start, 1);
+	}
+}
+END_TEST
+
 START_TEST(template_files)
 {
 	put_template("{{ messages }}");
@@ -525,6 +588,9 @@ int main(void)
 	tcase_add_test(tcase, templates_in_another_spelling);
 	tcase_add_test(tcase, standard_messages);
 	tcase_add_test(tcase, empty_system_messages);
+	tcase_add_loop_test(tcase, templates_of_a_mebibyte, 0,
+			    sizeof long_pieces / sizeof long_pieces[0]);
+	tcase_add_test(tcase, questions_of_its_own);
 	tcase_add_test(tcase, template_files);
 	suite_add_tcase(suite, tcase);
 	return run_suite(suite);
