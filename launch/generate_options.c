@@ -152,6 +152,8 @@ static int check_options(struct generate_options *o, int argc, char **argv)
 		return error(EXIT_USAGE, "generate: --stop is a text, but --ids asks for none");
 	if (o->source.ids && o->source.chat)
 		return error(EXIT_USAGE, "generate: --chat is about text, but --ids asks for none");
+	if (o->json && strcmp(o->json, "-") == 0)
+		return error(EXIT_USAGE, "generate: --json FILE needs a file: standard output has the text");
 	if (o->source.system && !o->source.chat)
 		return error(EXIT_USAGE, "generate: --system TEXT is for --chat");
 	if (o->source.system && utf8_valid(o->source.system, strlen(o->source.system)) < strlen(o->source.system))

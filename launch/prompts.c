@@ -90,7 +90,7 @@ static int add_map(struct reading *r, const struct jsonl *lines, const struct js
 {
 	const struct json *list = json_find(map, "ids");
 	size_t from = r->prompts->ids.count, bytes;
-	const char *text;
+	const char *text, *key = json_find(map, "prompt") ? "prompt" : "text";
 
 	if (list && r->chat)
 		return jsonl_error(lines, EXIT_DATA, "ids", "\"ids\" are no text that --chat could write a chat of");
@@ -104,7 +104,9 @@ static int add_map(struct reading *r, const struct jsonl *lines, const struct js
 	}
 	if (json_kind(list) == JSON_LIST)
 		return end_prompt(r, from, where);
-	text = jsonl_text(lines, json_find(map, "prompt") ? "prompt" : "text", &bytes);
+	if (!list && !json_find(map, key))
+		return jsonl_error(lines, EXIT_DATA, "", "there is no \"prompt\", \"text\" or \"ids\"");
+	text = jsonl_text(lines, key, &bytes);
 	return text ? add_text(r, text, bytes, where) : -1;
 }
 

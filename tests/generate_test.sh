@@ -109,6 +109,10 @@ refused "an id above 32 bits" 65 "$work/large.jsonl:1:9: error: item 1 of \"ids\
 printf 'The\nab\377c\n' > "$work/bytes.txt"
 refused "bytes that are no text" 65 "$work/bytes.txt:2:3: error: 0xFF is not UTF-8" \
 	generate "$work/job.yaml" --prompts "$work/bytes.txt"
+echo '{"messages": []}' > "$work/chats.jsonl"
+refused "no prompt in a line" 65 'there is no "prompt", "text" or "ids"' generate "$work/job.yaml" \
+	--prompts "$work/chats.jsonl"
+refused "JSON among the text" 2 "standard output has the text" generate "$work/job.yaml" --prompt a --json -
 echo '{"text": 5}' > "$work/wrong.jsonl"
 refused "a wrong line" 65 "$work/wrong.jsonl:1" generate "$work/job.yaml" --prompts "$work/wrong.jsonl"
 printf 'The\r\n\r\nWhere\n' > "$work/gap.txt"
