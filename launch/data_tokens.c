@@ -39,9 +39,11 @@ struct data_command {
 static int unknown_option(const char *word)
 {
 	static const char *const words[] = {"--tokenizer", "--special", "--help"};
-	const char *near = nearest_word(word, words, 3);
+	bool model = strncmp(word, "--model", strlen("--model")) == 0; /* as data check has it */
+	const char *near = model ? words[0] : nearest_word(word, words, 3);
 
-	return error(EXIT_USAGE, "data: unknown option '%s'%s%s%s (see edgepipe data --help)",
+	return error(EXIT_USAGE,
+		     "data: unknown option '%s'%s%s%s (see edgepipe data tokenize --help)",
 		     word, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 

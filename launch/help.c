@@ -16,7 +16,7 @@ static const char general[] =
 	"  generate TOPOLOGY.yaml  text from the model, on one machine or split over the nodes\n"
 	"  report RUN_DIR          report.html of a run, made again from its files\n"
 	"  export RUN_DIR          the adapter for Hugging Face PEFT and others, alone or merged into the model\n"
-	"  data tokenize|detokenize  text to token ids and back\n"
+	"  data ACTION             what data files hold (show, check); text to token ids and back\n"
 	"  help [COMMAND|config]   this text, a command's, or every key of a topology file\n"
 	"\n"
 	"      --version           versions of edgepipe and of what it stands on\n"

@@ -198,6 +198,7 @@ static const char *find_file(struct arena *arena, const char *path, const char *
 static const struct form *find_form(const char *path)
 {
 	size_t bytes = strlen(path) - (path_is_gzip(path) ? strlen(".gz") : 0);
+	bool json = ends_with(path, ".json");
 
 	for (size_t i = 0; i < FORMS; i++) {
 		size_t tail = strlen(forms[i].extension);
@@ -208,8 +209,8 @@ static const struct form *find_form(const char *path)
 	}
 	return error_null(EXIT_CONFIG,
 			  "'%s' is no data file by its name: .jsonl, .txt or .safetensors, or one "
-			  "of these with .gz",
-			  path);
+			  "of these with .gz%s",
+			  path, json ? " (jq -c '.[]' makes lines of a list)" : "");
 }
 
 static int open_tokenizer(struct reader *r)

@@ -40,6 +40,18 @@ static int unknown_role(const struct jsonl *lines, const char *where, const char
 			   near ? "\"?" : "");
 }
 
+/* What an item has in place of a key: a name like it, or the other convention's; null if neither. */
+static const char *name_there(const struct json *item, const char *key)
+{
+	static const char *const names[][2] = {
+		{"role", "from"}, {"content", "value"}, {"from", "role"}, {"value", "content"}};
+
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+		if (strcmp(key, names[i][0]) == 0 && json_find(item, names[i][1]))
+			return names[i][1];
+	return json_nearest(item, key);
+}
+
 /* The text at a key of an item; null after an error. */
 static const char *item_text(const struct jsonl *lines, const struct json *item,
 			     const char *where, const char *key, size_t *bytes)
@@ -53,12 +65,13 @@ static const char *item_text(const struct jsonl *lines, const struct json *item,
 	}
 	snprintf(place, sizeof place, "%s%s%s", where, value ? "." : "", value ? key : "");
 	jsonl_quote(value, quote);
-	const char *near = value ? NULL : json_nearest(item, key);
+	const char *near = value ? NULL : name_there(item, key);
 	if (value)
 		jsonl_error(lines, EXIT_DATA, place, "\"%s\" is no text, it is %s", key, quote);
 	else
 		jsonl_error(lines, EXIT_DATA, place, "%s has no \"%s\"%s%s%s", where, key,
-			    near ? " (\"" : "", near ? near : "", near ? "\" is there)" : "");
+			    near ? " (\"" : "", near ? near : "",
+			    near ? "\" is there; data.columns maps names)" : "");
 	return NULL;
 }
 
@@ -170,7 +183,9 @@ int turns_of_list(struct reader *r, const struct jsonl *lines, const struct json
 
 	jsonl_quote(list, quote);
 	if (!list)
-		return jsonl_error(lines, EXIT_DATA, "", "there is no \"%s\"", name);
+		return jsonl_error(lines, EXIT_DATA, "",
+				   "there is no \"%s\": the first line tells the form of all",
+				   name);
 	if (json_kind(list) != JSON_LIST || json_size(list) == 0)
 		return jsonl_error(lines, EXIT_DATA, name, "\"%s\" is no list of turns, it is %s",
 				   name, json_kind(list) == JSON_LIST ? "empty" : quote);

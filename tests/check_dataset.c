@@ -402,7 +402,8 @@ static const struct broken_chat {
 	{"{\"messages\": [{\"role\": \"user\", \"content\": [1]}]}", EXIT_DATA,
 	 ":1:43: error: \"content\" is no text, it is a list"},
 	{"{\"messages\": [{\"role\": \"user\", \"contents\": \"\"}]}", EXIT_DATA,
-	 ":1:15: error: messages[0] has no \"content\" (\"contents\" is there)"},
+	 ":1:15: error: messages[0] has no \"content\" (\"contents\" is there; "
+	 "data.columns maps names)"},
 	{"{\"messages\": [{\"role\": \"user\", \"content\": \"\"}, 5]}", EXIT_DATA,
 	 "error: messages[1] is no map"},
 	{"{\"messages\": [{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [1]}]}",

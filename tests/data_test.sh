@@ -123,6 +123,19 @@ prints "check many errors" 65 'errors      300' data check "$work/most.jsonl"
 grep -q '300 errors, the first 100' "$work/stderr" || fail "the other errors are not counted"
 refused "check a file that is not there" 66 'nowhere.jsonl' data check "$work/nowhere.jsonl"
 refused "check an unknown kind" 78 'no data file by its name' data check "$EDGEPIPE_SOURCE/README.md"
+echo '[{"instruction": "a", "output": "b"}]' > "$work/list.json"
+refused "check a list" 78 "(jq -c '.[]' makes lines of a list)" data check "$work/list.json"
+printf '{"messages": [{"from": "human", "value": "a"}]}\n' > "$work/names.jsonl"
+refused "show names of the other convention" 65 'has no "role" ("from" is there; data.columns maps names)' \
+	data show "$campus" --set data.template=alpaca --set "data.train=$work/names.jsonl"
+{
+	echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+	echo '{"conversations": []}'
+} > "$work/mixed.jsonl"
+refused "show mixed forms" 65 'mixed.jsonl:2:1: error: there is no "messages": the first line tells the form' \
+	data show "$campus" --set data.template=alpaca --set "data.train=$work/mixed.jsonl"
+refused "tokenize with a model" 2 "did you mean '--tokenizer'?" data tokenize --model gpt2 "$work/names.jsonl"
+prints "help names show and check" 0 '(show, check)' help
 refused "check a wrong mask" 2 "assistant-only" data check "$work/twice.jsonl" --mask some
 for action in show check; do
 	prints "help" 0 'Examples:' data $action --help
