@@ -29,18 +29,47 @@ static void put(struct rewriting *r, const char *text)
 	text_put(&r->out, text, strlen(text));
 }
 
+/* A set with the characters that PCRE2's tables may lack in some properties, whose names have spaces between. */
+static void put_with_newer(struct rewriting *r, const char *set, const char *properties)
+{
+	put(r, set);
+	for (size_t bytes; *properties; properties += bytes + (properties[bytes] == ' ')) {
+		bytes = strcspn(properties, " ");
+		put(r, unicode_newer(properties, bytes));
+	}
+}
+
 /* A set of characters, in a class or as one. */
-static void put_set(struct rewriting *r, const char *set, bool negated)
+static void put_set(struct rewriting *r, const char *set, const char *properties, bool negated)
 {
 	if (r->class > 0 && negated)
 		r->why = "the opposite of \\w or \\h in a class";
 	if (r->class == 0)
 		put(r, negated ? "[^" : "[");
-	put(r, set);
-	if (set[0] == WORD[0] && strcmp(set, WORD) == 0)
-		put(r, unicode_newer("word", 4));
+	put_with_newer(r, set, properties);
 	if (r->class == 0)
 		put(r, "]");
+}
+
+/* A look for a character of \w behind or ahead, or for none. */
+static void put_look(struct rewriting *r, const char *look)
+{
+	put(r, look);
+	put(r, "[");
+	put_with_newer(r, WORD, "word");
+	put(r, "])");
+}
+
+/* \b is where one side is a word, \B where both are or none is. */
+static void rewrite_edge(struct rewriting *r, bool edge)
+{
+	put(r, "(?:");
+	put_look(r, "(?<=");
+	put_look(r, edge ? "(?!" : "(?=");
+	put(r, "|");
+	put_look(r, "(?<!");
+	put_look(r, edge ? "(?=" : "(?!");
+	put(r, ")");
 }
 
 static bool is_hex(char c)
@@ -84,7 +113,7 @@ static void rewrite_property(struct rewriting *r, bool negated)
 	text_put(&set, name, bytes);
 	text_add(&set, "}%s", more ? more : "");
 	if (more)
-		put_set(r, set.data, negated);
+		put_set(r, set.data, "", negated);
 	else
 		put(r, set.data);
 	text_release(&set);
@@ -116,13 +145,13 @@ static void rewrite_escape(struct rewriting *r)
 	else if (c == 's' || c == 'S')
 		put(r, c == 's' ? SPACE : "\\P{White_Space}");
 	else if (c == 'w' || c == 'W')
-		put_set(r, WORD, c == 'W');
+		put_set(r, WORD, "word", c == 'W');
+	else if (c == 'd' || (c == 'D' && r->class == 0))
+		put_set(r, "\\p{Nd}", "Nd", c == 'D');
 	else if (c == 'h' || c == 'H')
-		put_set(r, HEX, c == 'H');
-	else if (c == 'b' && r->class == 0)
-		put(r, "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
-	else if (c == 'B' && r->class == 0)
-		put(r, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
+		put_set(r, HEX, "", c == 'H');
+	else if ((c == 'b' || c == 'B') && r->class == 0)
+		rewrite_edge(r, c == 'b');
 	else if (c == 'v')
 		put(r, "\\x0b");
 	else if (c == 'u')
@@ -138,19 +167,23 @@ static void rewrite_escape(struct rewriting *r)
 static void rewrite_posix(struct rewriting *r)
 {
 	static const struct {
-		const char *name, *set;
+		const char *name, *set, *newer;
 	} posix[] = {
-		{"[:punct:]", "\\p{P}\\p{S}"},	    {"[:alpha:]", "\\p{Alphabetic}"},
-		{"[:digit:]", "\\p{Nd}"},	    {"[:space:]", SPACE},
-		{"[:upper:]", "\\p{Uppercase}"}, {"[:lower:]", "\\p{Lowercase}"},
-		{"[:word:]", WORD},		    {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"},
+		{"[:punct:]", "\\p{P}\\p{S}", "P S"},
+		{"[:alpha:]", "\\p{Alphabetic}", "Alphabetic"},
+		{"[:alnum:]", "\\p{Alphabetic}\\p{Nd}", "Alphabetic Nd"},
+		{"[:digit:]", "\\p{Nd}", "Nd"},
+		{"[:upper:]", "\\p{Uppercase}", "Lu"},
+		{"[:lower:]", "\\p{Lowercase}", "Lowercase"},
+		{"[:word:]", WORD, "word"},
+		{"[:space:]", SPACE, ""},
 	};
 
 	for (size_t i = 0; i < sizeof posix / sizeof posix[0]; i++) {
 		size_t bytes = strlen(posix[i].name);
 
 		if (strncmp(r->p, posix[i].name, bytes) == 0) {
-			put(r, posix[i].set);
+			put_with_newer(r, posix[i].set, posix[i].newer);
 			r->p += bytes;
 			return;
 		}

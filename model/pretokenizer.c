@@ -13,7 +13,8 @@
 	"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 /* \w of Rust's regular expressions. */
 #define RUST_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
-#define PUNCTUATION "[\\p{P}\\x{21}-\\x{2f}\\x{3a}-\\x{40}\\x{5b}-\\x{60}\\x{7b}-\\x{7e}]"
+/* As Unicode 8 had it. */
+#define PUNCTUATION "(?![%s])[\\x{166d}\\x{111c9}\\p{P}\\x{21}-\\x{2f}\\x{3a}-\\x{40}\\x{5b}-\\x{60}\\x{7b}-\\x{7e}]"
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581 */
 #define SPELLED_MOST 4 /* ByteLevel in one pre-tokenizer; those in use have one */
 
@@ -157,6 +158,17 @@ static int read_digits(struct steps *steps, const char *path, const struct json 
 			 single ? BEHAVIOUR_ISOLATED : BEHAVIOUR_CONTIGUOUS, false);
 }
 
+static int add_punctuation(struct steps *steps, const char *path, enum behaviour behaviour)
+{
+	static const char later[] = "not Punctuation";
+	struct text pattern = {0};
+
+	text_add(&pattern, PUNCTUATION, unicode_newer(later, sizeof later - 1));
+	int done = add_split(steps, path, pattern.data, behaviour, false);
+	text_release(&pattern);
+	return done;
+}
+
 static int read_punctuation(struct steps *steps, const char *path, const struct json *map)
 {
 	struct fields fields = {.path = path, .map = map};
@@ -164,7 +176,7 @@ static int read_punctuation(struct steps *steps, const char *path, const struct 
 
 	if (fields.failed)
 		return -1;
-	return add_split(steps, path, PUNCTUATION, (enum behaviour)behaviour, false);
+	return add_punctuation(steps, path, (enum behaviour)behaviour);
 }
 
 int pretokenizer_read(struct steps *steps, const char *path, const struct json *map)
@@ -190,7 +202,7 @@ int pretokenizer_read(struct steps *steps, const char *path, const struct json *
 	if (strcmp(type, "BertPreTokenizer") == 0)
 		return add_split(steps, path, "\\s", BEHAVIOUR_REMOVED, false) < 0
 			       ? -1
-			       : add_split(steps, path, PUNCTUATION, BEHAVIOUR_ISOLATED, false);
+			       : add_punctuation(steps, path, BEHAVIOUR_ISOLATED);
 	if (strcmp(type, "Digits") == 0)
 		return read_digits(steps, path, map);
 	if (strcmp(type, "Punctuation") == 0)

@@ -87,6 +87,12 @@ void pattern_version(char version[64]); /* of the library */
 /* The characters of a property ("L", "Nd", "word") that PCRE2's tables may lack, as they stand in
  * a class; null: none. (newer.c) */
 const char *unicode_newer(const char *property, size_t bytes);
+/* Whether a character that utf8proc may not know is of \w; its lower case, or itself. */
+bool unicode_is_newer_word(uint32_t character);
+uint32_t unicode_newer_lower(uint32_t character);
+/* Whether Hugging Face's normalizers, which know Unicode 9, take a character for a plain one that is a mark or decomposed
+ * by now. */
+bool unicode_is_later(uint32_t character);
 
 /* A walk over the matches in a text. {.text, .bytes} is its start. */
 struct matches {
@@ -173,7 +179,7 @@ void unicode_normal(enum step_kind form, const char *data, size_t bytes, struct 
 /* Whether a text is surely in form C. */
 bool unicode_is_nfc(const char *data, size_t bytes);
 void unicode_lower(const char *data, size_t bytes, struct text *text);
-bool unicode_is_mark(uint32_t character); /* a combining mark: category M */
+bool unicode_is_mark(uint32_t character); /* a combining mark: category M of Unicode 9 */
 const char *unicode_version(void); /* of the library, whose tables it has */
 
 /* -- pretokenizer.c ------------------------------------------------------------------------ */

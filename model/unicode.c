@@ -3,7 +3,7 @@
  *
  * utf8proc sorts combining marks by inserting, which takes for ever where a text is a million
  * marks; here the marks of a character are counted out instead. Runs of characters that no form
- * changes are copied.
+ * changes are copied. Hugging Face's normalizers know Unicode 9, and so do these: unicode_is_later.
  */
 #include "model/tokenizer.h"
 
@@ -32,13 +32,13 @@ static bool is_plain(enum step_kind form, uint32_t c)
 	if (c >= 0x1100 && c <= 0x11ff)
 		return false;
 	const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)c);
+	bool second = property->comb_index != UINT16_MAX && property->comb_index >= COMBINING_SECOND;
+
 	if (c >= 0xac00 && c <= 0xd7a3)
 		return form == STEP_NFC || form == STEP_NFKC;
-	if (property->combining_class != 0)
-		return false;
-	if (property->comb_index != UINT16_MAX && property->comb_index >= COMBINING_SECOND)
-		return false;
-	return property->decomp_seqindex == UINT16_MAX;
+	if (property->combining_class == 0 && !second && property->decomp_seqindex == UINT16_MAX)
+		return true;
+	return unicode_is_later(c);
 }
 
 bool unicode_is_nfc(const char *data, size_t bytes)
@@ -63,7 +63,7 @@ bool unicode_is_nfc(const char *data, size_t bytes)
 
 static int class_of(utf8proc_int32_t c)
 {
-	return utf8proc_get_property(c)->combining_class;
+	return unicode_is_later((uint32_t)c) ? 0 : utf8proc_get_property(c)->combining_class;
 }
 
 /* Sorts marks by their class, those of one class as they stand. */
@@ -99,6 +99,10 @@ static void decompose(struct characters *all, uint32_t c, bool compatible)
 	if (all->room - all->count < DECOMPOSED_MOST) {
 		all->room = 2 * all->room + 64;
 		all->c = xrealloc(all->c, all->room * sizeof *all->c);
+	}
+	if (unicode_is_later(c)) {
+		all->c[all->count++] = (utf8proc_int32_t)c;
+		return;
 	}
 	all->count += (size_t)utf8proc_decompose_char(
 		(utf8proc_int32_t)c, all->c + all->count,
@@ -172,7 +176,7 @@ void unicode_lower(const char *data, size_t bytes, struct text *text)
 		if (c == 0x130)
 			text_put(text, "i\xcc\x87", 3);
 		else
-			utf8_put(text, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
+			utf8_put(text, unicode_newer_lower((uint32_t)utf8proc_tolower((utf8proc_int32_t)c)));
 	}
 }
 

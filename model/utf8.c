@@ -157,8 +157,10 @@ bool unicode_is_mark(uint32_t c)
 {
 	utf8proc_category_t kind = category(c);
 
-	return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_MC ||
-	       kind == UTF8PROC_CATEGORY_ME;
+	if (c == 0x1cf2 || c == 0x1cf3) /* letters since Unicode 12 */
+		return true;
+	return (kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_MC ||
+		kind == UTF8PROC_CATEGORY_ME) && !unicode_is_later(c);
 }
 
 bool utf8_is_word(uint32_t c)
@@ -176,6 +178,8 @@ bool utf8_is_word(uint32_t c)
 	case UTF8PROC_CATEGORY_NL:
 	case UTF8PROC_CATEGORY_PC:
 		return true;
+	case UTF8PROC_CATEGORY_CN:
+		return unicode_is_newer_word(c);
 	default: /* Other_Alphabetic symbols, and Join_Control */
 		return (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) ||
 		       (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189) ||
