@@ -125,10 +125,11 @@ START_TEST(as_the_definition)
 }
 END_TEST
 
-/* A word of 8 MB takes eight times as long as one of 1 MB, and some. */
+/* A word of 8 MB takes eight times as long as one of 1 MB, and some; what grows with the square takes 64 times. That is
+ * time computed, the least of three: what else runs on the machine takes of its caches. */
 START_TEST(time_of_a_long_word)
 {
-	enum { ONE = 1000000, TIMES = 8 };
+	enum { ONE = 1000000 / TIMES_LESS, TIMES = 8 };
 	char *word = xalloc((size_t)ONE * TIMES);
 	double seconds[2] = {1e9, 1e9};
 	struct made m;
@@ -138,14 +139,14 @@ START_TEST(time_of_a_long_word)
 		word[i] = (char)('a' + random_to(&m, LETTERS));
 	for (int turn = 0; turn < 6; turn++) {
 		struct ids ids = {0};
-		double start = clock_s();
+		double start = computed_s();
 
 		ck_assert_int_eq(bpe_encode(&m.bpe, word, turn % 2 ? (size_t)ONE * TIMES : ONE, &ids), 0);
-		double took = clock_s() - start;
+		double took = computed_s() - start;
 		seconds[turn % 2] = took < seconds[turn % 2] ? took : seconds[turn % 2];
 		ids_release(&ids);
 	}
-	ck_assert_msg(seconds[1] < 2 * TIMES * seconds[0], "%.3f s and %.3f s", seconds[0], seconds[1]);
+	ck_assert_msg(seconds[1] < 4 * TIMES * seconds[0], "%.3f s and %.3f s", seconds[0], seconds[1]);
 	release(&m);
 	free(word);
 }
@@ -156,8 +157,8 @@ int main(void)
 	Suite *suite = suite_create("merge");
 	TCase *tcase = tcase_create("merge");
 
-	tcase_set_timeout(tcase, 60);
-	tcase_add_loop_test(tcase, as_the_definition, 0, 24);
+	tcase_set_timeout(tcase, 120);
+	tcase_add_loop_test(tcase, as_the_definition, 0, TIMES_LESS > 1 ? 6 : 24);
 	tcase_add_test(tcase, time_of_a_long_word);
 	suite_add_tcase(suite, tcase);
 	return run_suite(suite);

@@ -280,10 +280,10 @@ START_TEST(huge_files_are_refused_at_once)
 	const size_t large = 4 << 20;
 
 	/* libyaml's document loader takes eleven seconds for the first. */
-	ck_assert_double_lt(refused_after_s("[", 80000, ":1:65: error: more than 64 "), 0.2 * TIMES_LESS);
-	ck_assert_double_lt(refused_after_s("- ", large, "more than 64 levels"), 0.5 * TIMES_LESS);
+	ck_assert_double_lt(refused_after_s("[", 80000, ":1:65: error: more than 64 "), 2 * TIMES_LESS);
+	ck_assert_double_lt(refused_after_s("- ", large, "more than 64 levels"), 2 * TIMES_LESS);
 	ck_assert_double_lt(refused_after_s("a: 1\n", large, "more than 400000 keys"), 5 * TIMES_LESS);
-	ck_assert_double_lt(refused_after_s("%TAG !a! b\n", large, "%TAG is not allowed"), 0.5 * TIMES_LESS);
+	ck_assert_double_lt(refused_after_s("%TAG !a! b\n", large, "%TAG is not allowed"), 2 * TIMES_LESS);
 	ck_assert_double_lt(refused_after_s("*a\n", large, "error: "), 5 * TIMES_LESS);
 }
 END_TEST
