@@ -111,19 +111,6 @@ static int run_over(struct comm *comm, inference_run *run, const void *options, 
 	return status;
 }
 
-/* What to print when the options did not lead to a run, by one rank for all; the exit code. */
-static int stop_before(int status, const char *help)
-{
-	int code = status > 0 ? 0 : error_code();
-
-	if (speaks_first() && status > 0)
-		fputs(help, stdout);
-	else if (speaks_first())
-		fputs(error_text(), stderr);
-	error_clear();
-	return code;
-}
-
 int inference_command(int status, const char *help, inference_run *run, const void *options)
 {
 	struct watch *watch;

@@ -99,8 +99,9 @@ int option_error(const char *command, const struct option *options, int option, 
  * is none, and ends with `hint` (or null) where there are two. */
 const char *option_topology(const char *command, const char *example, const char *hint, int argc, char **argv);
 
-/* Whether this process is the one that speaks before the ranks are joined: rank 0, or the only one. */
-bool speaks_first(void);
+/* What is printed where the options did not lead to a run, by one rank for all: the help where status is above 0, else the
+ * error. Returns the exit code. */
+int stop_before(int status, const char *help);
 
 /* -- version.c ----------------------------------------------------------------------------- */
 

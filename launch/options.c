@@ -6,12 +6,27 @@
 #include "launch/launch.h"
 
 enum { OPTIONS_MAX = 64 };
+#define SPEAKING_S 10.0		/* longer than rank 0 takes to say what is wrong, on a busy machine too */
 
-bool speaks_first(void)
+/* Whether this process is the one that speaks before the ranks are joined: rank 0, or the only one. */
+static bool speaks_first(void)
 {
 	const char *rank = getenv("OMPI_COMM_WORLD_RANK");
 
 	return !rank || !strcmp(rank, "0");
+}
+
+/* mpirun ends all ranks once one has ended with an error: whoever is silent waits to be ended. */
+int stop_before(int status, const char *help)
+{
+	int code = status > 0 ? 0 : error_code();
+
+	if (speaks_first())
+		fputs(status > 0 ? help : error_text(), status > 0 ? stdout : stderr);
+	else if (code)
+		clock_sleep(SPEAKING_S);
+	error_clear();
+	return code;
 }
 
 int option_error(const char *command, const struct option *options, int option, char **argv)

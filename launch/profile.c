@@ -151,17 +151,6 @@ int profile_run(struct comm *comm, const struct train_options *options)
 	return code;
 }
 
-/* One rank for all says what the options did not lead to; the exit code. */
-static int stop_before(int status)
-{
-	int code = status > 0 ? 0 : error_code();
-
-	if (speaks_first())
-		fputs(status > 0 ? profile_help : error_text(), status > 0 ? stdout : stderr);
-	error_clear();
-	return code;
-}
-
 int command_profile(int argc, char **argv)
 {
 	struct train_options options = {0};
@@ -172,7 +161,7 @@ int command_profile(int argc, char **argv)
 	status = read_options(&options, argc, argv);
 	if (status) {
 		free(options.set);
-		return stop_before(status);
+		return stop_before(status, profile_help);
 	}
 	error_clear();
 	comm = comm_mpi_launched() > 1 ? comm_mpi_open(NULL, NULL) : comm_alone_open();

@@ -405,19 +405,6 @@ static struct comm *open_comm(void)
 	return comm_mpi_launched() > 1 ? comm_mpi_open(NULL, NULL) : comm_alone_open();
 }
 
-/* What to print when the options did not lead to a run, by one rank for all; the exit code. */
-static int stop_before(int status)
-{
-	int code = status > 0 ? 0 : error_code();
-
-	if (speaks_first() && status > 0)
-		fputs(train_help, stdout);
-	else if (speaks_first())
-		fputs(error_text(), stderr);
-	error_clear();
-	return code;
-}
-
 /* Whatever lies outside of all other sections is the end: what is left on emulated links, and MPI's own. */
 static int run_over(struct comm *comm, const struct train_options *options, struct watch *watch)
 {
@@ -442,7 +429,7 @@ int command_train(int argc, char **argv)
 	status = read_options(&options, argc, argv);
 	if (status) {
 		free(options.set);
-		return stop_before(status);
+		return stop_before(status, train_help);
 	}
 	error_clear();
 	watch = watch_open();
