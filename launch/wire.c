@@ -1,6 +1,7 @@
 /*
  * wire.c - from the topology file to the wire: which codec each cut has, and what links and nodes are held to.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -271,6 +272,9 @@ static int run_aside(struct comm *front, void *arg)
 	error_hold();
 	s->comm = front;
 	code = aside->work(s, aside->arg);
+	/* What was held on this thread, and not said by all ranks together, would go with it. */
+	if (code)
+		fputs(error_text(), stderr);
 	if (code == EXIT_RETRY)
 		comm_abort(front, EXIT_RETRY);
 	aside->noted = log_take();

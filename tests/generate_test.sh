@@ -89,6 +89,10 @@ generates drawn 1 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --
 generates drawn5 5 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 4 --batch 2
 cmp -s "$work/drawn" "$work/drawn5" || { fail "five ranks draw something else"; cat "$work/drawn" "$work/drawn5"; }
 [ "$(grep -c '^==> prompt' "$work/drawn")" = 3 ] || fail "not three titles"
+status=0
+"$EDGEPIPE" generate "$work/job.yaml" --prompt a --tokens 2 > /dev/full 2> "$work/stderr" || status=$?
+[ $status = 74 ] && [ "$(grep -c 'error: cannot write to standard output: No space left on device' "$work/stderr")" = 1 ] ||
+	fail "a full disk behind standard output: exit $status"
 generates likeliest 1 --prompt "The library" --tokens 40 --top-p 0
 cmp -s "$work/alone" "$work/likeliest" || fail "--top-p 0 does not take the likeliest"
 generates other 1 --prompts "$work/prompts.txt" --tokens 20 --temperature 0.9 --top-p 0.9 --seed 5
