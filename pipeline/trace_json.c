@@ -28,7 +28,8 @@ static const char *const threads[] = {"computes", "activations in", "activations
 				      "gradients in", "gradients out"};
 enum { THREADS = sizeof(threads) / sizeof(*threads) };
 
-/* What is written of all events; a message came after the one before. */
+/* What is written of all events; a message came after the one before. A sender may see late that one is gone, and a
+ * receiver that one is there: nothing starts before the window or lasts less than no time for that. */
 struct window {
 	uint32_t first, last;		/* steps */
 	double start_s;
@@ -92,15 +93,15 @@ static double start_of(const struct window *w, const struct trace_event *e)
 	if (e->kind != OP_RECV_FORWARD && !backward)
 		return e->start_s;
 	took_s = *sent(w, backward, e->stage + (backward ? 1 : -1), e->step, e->micro);
-	start_s = fmax(took_s > 0 ? e->end_s - took_s : e->start_s, *came_s);
-	*came_s = e->end_s;
+	start_s = fmax(took_s > 0 ? e->end_s - took_s : e->start_s, fmax(*came_s, w->start_s));
+	*came_s = fmax(*came_s, e->end_s);
 	return start_s;
 }
 
 static void add_event(const struct window *w, const struct trace_event *e, int pid,
 		      struct text *text)
 {
-	double start = start_of(w, e);
+	double start = start_of(w, e), took = fmax(e->end_s - start, 0);
 	char micro[16] = "";
 
 	if (e->kind != OP_UPDATE)
@@ -110,7 +111,7 @@ static void add_event(const struct window *w, const struct trace_event *e, int p
 	    ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,"
 	    "\"name\":\"%s%s\",\"cat\":\"%s\","
 	    "\"args\":{\"step\":%u,\"stage\":%d,\"micro_batch\":%d}}",
-	    pid, looks[e->kind].thread, 1e6 * (start - w->start_s), 1e6 * (e->end_s - start),
+	    pid, looks[e->kind].thread, 1e6 * (start - w->start_s), 1e6 * took,
 	    looks[e->kind].name, micro, looks[e->kind].category, (unsigned)e->step, e->stage,
 	    e->micro);
 }

@@ -8,6 +8,7 @@
 #include <check.h>
 #include <math.h>
 
+#include "pipeline/internal.h"
 #include "tests/runs.h"
 
 enum { STAGES = 3, MICRO = 4, STEPS = 5, TRACED = 2, LANES = 5 };
@@ -121,6 +122,29 @@ START_TEST(short_runs_have_short_traces)
 }
 END_TEST
 
+/* A sender that was late to see its message gone: nothing begins before the first, or ends before it begins. */
+START_TEST(late_ends_of_sends)
+{
+	static const int ranks[] = {0, 1, 2};
+	static const char *const names[] = {"a", "b", "c"};
+	struct trace_event event[] = {
+		{1.0, 1.001, OP_FORWARD, 0, 1, 0}, {1.001, 1.010, OP_SEND_FORWARD, 0, 1, 0},
+		{1.0005, 1.003, OP_RECV_FORWARD, 0, 1, 1}, {1.0006, 1.002, OP_RECV_FORWARD, 1, 1, 1},
+	};
+	struct places places = {.stages = STAGES, .rank_of_stage = ranks};
+	struct text text = {0};
+	int begun = 0;
+
+	trace_json(event, COUNT(event), 1, &places, names, &text);
+	for (const char *at = text.data; (at = strstr(at, "\"ts\":")); at++, begun++) {
+		ck_assert_double_ge(strtod(at + 5, NULL), 0);
+		ck_assert_double_ge(strtod(strstr(at, "\"dur\":") + 6, NULL), 0);
+	}
+	ck_assert_int_eq(begun, COUNT(event));
+	text_release(&text);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("trace");
@@ -132,6 +156,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_loop_test(tests, the_order_is_the_schedules, 0, 3);
 	tcase_add_test(tests, short_runs_have_short_traces);
+	tcase_add_test(tests, late_ends_of_sends);
 	suite_add_tcase(suite, tests);
 	failed = run_suite(suite);
 	scratch_close();
