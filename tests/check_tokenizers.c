@@ -247,7 +247,7 @@ START_TEST(patterns_that_take_for_ever)
 	put_file("tokenizer.json",
 		 arena_format(&arena, SMALL("null", REGEX("%s")), cases[_i].pattern));
 	error_hold();
-	ck_assert_int_eq(encode_repeated(cases[_i].text, 1000000 / TIMES_LESS), -1);
+	ck_assert_int_eq(encode_repeated(cases[_i].text, 1000000), -1);
 	ck_assert_int_eq(error_code(), EXIT_DATA);
 	ck_assert_ptr_nonnull(strstr(error_text(), cases[_i].pattern));
 	ck_assert_ptr_nonnull(strstr(error_text(), "at byte "));
